@@ -1,0 +1,62 @@
+"""Fine-tune BERT or RoBERTa on a task, and report.
+
+    python finetune.py                                     # sst2, MiniLM, about 2 minutes
+    python finetune.py --task squad --model bert-base-uncased
+    python finetune.py --train-file mine.csv --text-column review --label-column stars
+
+A run makes one folder: settings.json, checkpoints/, and at its end result.json,
+curves.png and model/ (which transformers loads). Ctrl-C finishes the step and saves;
+the same command goes on from there, to the same numbers as without the break.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from metalr import cli
+from metalr.config import add_flags, from_flags
+
+
+def main() -> int:
+    """Carries out one run and returns the exit status."""
+    parser = cli.Parser(prog="finetune.py", description=__doc__)
+    add_flags(parser)
+    group = parser.add_argument_group("this call")
+    group.add_argument("--resume", action="store_true", help="insist on going on")
+    group.add_argument("--overwrite", action="store_true", help="begin anew")
+    group.add_argument("--quiet", action="store_true", help="print the result alone")
+    args = parser.parse_args()
+    config = from_flags(args)
+    folder = Path(config.output or Path("runs") / config.name)
+    config = dataclasses.replace(config, output=str(folder))
+
+    # After the flags are known to be good: these take seconds to import.
+    from metalr import display, recipe, report, results
+
+    stop = cli.Stop()
+    recipe.keep_compilations()
+    recipe.claim(folder, config, resume=args.resume, overwrite=args.overwrite)
+    result_file = folder / recipe.RESULT
+    if result_file.is_file():
+        print(f"{folder} holds the finished run; --overwrite runs it again")
+        display.summary(results.read_result(result_file))
+        return 0
+
+    events = folder / "events" if config.tensorboard else None
+    screen = display.make(quiet=args.quiet, tensorboard=events)
+    try:
+        result = recipe.run(config, screen, folder=folder, stop=stop)
+    finally:
+        screen.close()
+    if result["stopped"] == "asked":
+        print(f"stopped at step {result['steps']}, saved; the same command goes on")
+        return stop.status
+    results.write_json(result_file, result)
+    report.curves(result, folder / "curves.png")
+    display.summary(result)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.hush_libraries()
+    sys.exit(cli.guarded(main))

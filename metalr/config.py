@@ -1,0 +1,216 @@
+"""A fine-tune as one frozen dataclass: flags in, JSON out, the reason beside it.
+
+`RunConfig` is the only list of settings. The command line is generated from it
+(`add_flags`), `result.json` holds it whole, and a resumed run is compared with it.
+Defaults are the project's experiment plan: AdamW at 2e-5, batch 32, 3 epochs, 500
+warm-up steps, weight decay 0.01.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metalr.errors import MetalrError
+
+
+def _flag(default: Any, group: str, help: str, **extra: Any) -> Any:
+    return field(default=default, metadata={"group": group, "help": help, **extra})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of one fine-tune; each field is a flag of the same name."""
+
+    # What is learned, and from what.
+    task: str | None = _flag(
+        None, "what", "a row of `metalr tasks` (default: sst2, or your own files)"
+    )
+    model: str = _flag(
+        "minilm",
+        "what",
+        "hub id (bert-base-uncased), folder, .safetensors file, minilm, or minilm:N "
+        "for its first N layers",
+    )
+    data: str = _flag(
+        "auto",
+        "what",
+        "hub, toy, a folder with TASK/{train,validation}.*, or auto: the hub where it "
+        "answers, else toy",
+    )
+    train_file: str | None = _flag(
+        None, "what", "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json"
+    )
+    validation_file: str | None = _flag(
+        None, "what", "rows to score on (default: a tenth of --train-file)"
+    )
+    text_column: str | None = _flag(None, "what", "column of the (first) text")
+    pair_column: str | None = _flag(None, "what", "column of the second text")
+    label_column: str | None = _flag(None, "what", "column of the label or score")
+    train_rows: int | None = _flag(None, "what", "use at most N training rows", low=1)
+    validation_rows: int | None = _flag(
+        None, "what", "use at most N validation rows", low=1
+    )
+    max_length: int | None = _flag(
+        None, "what", "longest input in tokens (default: the task's)", low=8
+    )
+
+    # How the rate is set.
+    scheduler: str = _flag("linear", "rate", "a row of `metalr schedulers`")
+    # 2e-5 is what BERT recipes use for base-size models; small encoders want more.
+    learning_rate: float = _flag(2e-5, "rate", "base (peak) learning rate", low=0.0)
+    # Long enough for a 3-epoch GLUE run; a tenth of the run where that is shorter.
+    warmup_steps: int = _flag(
+        500, "rate", "linear warm-up, cut to a tenth of a shorter run", low=0
+    )
+    predictor: str | None = _flag(
+        None, "rate", "folder of a learned predictor (default: the shipped one)"
+    )
+
+    # The optimisation around it.
+    batch_size: int = _flag(32, "training", "rows per step", low=1)
+    accumulate: int = _flag(
+        1, "training", "split each batch into N parts to save memory", low=1
+    )
+    epochs: float = _flag(3.0, "training", "passes over the training rows", low=0.0)
+    max_steps: int | None = _flag(
+        None, "training", "stop after N steps; the schedule is laid for them", low=1
+    )
+    # Not applied to biases and LayerNorm, as in BERT's own recipe.
+    weight_decay: float = _flag(0.01, "training", "decoupled weight decay", low=0.0)
+    clip_norm: float = _flag(
+        1.0, "training", "clip the gradient's global norm; 0 switches it off", low=0.0
+    )
+    dropout: float | None = _flag(
+        None, "training", "dropout rate (default: the model's own)", low=0.0, high=0.9
+    )
+    early_stopping: int = _flag(
+        0, "training", "stop after N evaluations without a new best; 0: never", low=0
+    )
+    seed: int = _flag(0, "training", "of data order, dropout and fresh heads", low=0)
+    dtype: str = _flag(
+        "float32",
+        "training",
+        "of the computation; parameters stay float32",
+        choices=("float32", "bfloat16"),
+    )
+
+    # Question answering.
+    stride: int = _flag(
+        128, "question answering", "overlap of long contexts, in tokens", low=0
+    )
+    n_best: int = _flag(
+        20, "question answering", "start and end candidates kept a window", low=1
+    )
+    max_answer_length: int = _flag(
+        30, "question answering", "longest answer, in tokens", low=1
+    )
+
+    # When to look, and where it goes.
+    eval_every: int | None = _flag(
+        None, "output", "steps between evaluations (default: see below)", low=1
+    )
+    evals_per_epoch: int = _flag(
+        4, "output", "evaluations an epoch where --eval-every is not given", low=1
+    )
+    log_every: int = _flag(10, "output", "steps between rows of the history", low=1)
+    save_every: int | None = _flag(
+        None, "output", "steps between checkpoints (default: once an epoch)", low=1
+    )
+    output: str | None = _flag(
+        None, "output", "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)"
+    )
+    tensorboard: bool = _flag(False, "output", "write TensorBoard events too")
+
+    @property
+    def name(self) -> str:
+        """The run's short name, safe as the name of a folder."""
+        model = Path(self.model).name.replace(":", "")
+        task = self.task or ("file" if self.train_file else "sst2")
+        return f"{task}-{model}-{self.scheduler}-{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the settings as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns the names of the settings in which two runs differ.
+
+    Where a run writes its files (`output`) makes no difference to it.
+    """
+    names = {f.name for f in dataclasses.fields(RunConfig)} - {"output"}
+    return sorted(n for n in names if old.get(n) != new.get(n))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds one flag per field of `RunConfig`, grouped, with defaults shown."""
+    hints = typing.get_type_hints(RunConfig)
+    groups: dict[str, Any] = {}
+    for f in dataclasses.fields(RunConfig):
+        meta = f.metadata
+        group = meta["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        flag = "--" + f.name.replace("_", "-")
+        if hints[f.name] is bool:
+            groups[group].add_argument(flag, action="store_true", help=meta["help"])
+            continue
+        shown = "" if f.default is None else " (default: %(default)s)"
+        kind = _plain_type(hints[f.name])
+        groups[group].add_argument(
+            flag,
+            type=kind,
+            default=f.default,
+            choices=meta.get("choices"),
+            metavar=None if "choices" in meta else _METAVARS[kind],
+            help=meta["help"] + shown,
+        )
+
+
+def from_flags(args: argparse.Namespace) -> RunConfig:
+    """Builds the checked configuration from parsed flags.
+
+    Raises:
+      MetalrError: A number lies outside of its range.
+    """
+    names = [f.name for f in dataclasses.fields(RunConfig)]
+    return check(RunConfig(**{n: getattr(args, n) for n in names}))
+
+
+def check(config: RunConfig) -> RunConfig:
+    """Returns `config` if each number lies in its range.
+
+    Raises:
+      MetalrError: It does not; the message has the flag, the rule and the value.
+    """
+    for f in dataclasses.fields(RunConfig):
+        value = getattr(config, f.name)
+        if value is None or not {"low", "high"} & set(f.metadata):
+            continue
+        low, high = f.metadata["low"], f.metadata.get("high", float("inf"))
+        if not low <= value <= high or value == float("inf"):
+            rule = f"at least {low}" if high == float("inf") else f"{low} to {high}"
+            flag = "--" + f.name.replace("_", "-")
+            raise MetalrError(f"{flag} must be a finite number, {rule}; got {value}")
+    if config.learning_rate == 0 or config.epochs == 0:
+        raise MetalrError("--learning-rate and --epochs must be above 0")
+    if config.batch_size % config.accumulate:
+        raise MetalrError(
+            f"--accumulate must divide --batch-size, got {config.accumulate} and "
+            f"{config.batch_size}"
+        )
+    return config
+
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def _plain_type(hint: Any) -> type:
+    """Returns T of `T` or `T | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return hint

@@ -1,0 +1,1 @@
+"""Where rows come from, how they become tokens, and how they are batched."""

@@ -1,0 +1,94 @@
+"""Toy tasks: rows that metalr generates itself, in the form of the real sets.
+
+They are there so that a run needs no network and a test no download. Each is built so
+that a pre-trained encoder can learn it from a thousand rows, words alone don't give
+it away (negation, contrast, swapped facts), and some labels are wrong, so that no
+score can reach 1 and the learning rate decides how much of it is reached.
+
+A row is drawn from grammar and word lists by `random.Random.random` alone, the one
+method whose values Python promises to keep, so the rows stay the same for ever.
+"""
+
+import hashlib
+import random
+import zlib
+from collections.abc import Callable
+
+from metalr.data.rows import Row
+from metalr.data.toy import facts, pairs, reviews, singles
+from metalr.errors import MetalrError, unknown_name
+
+# Share of rows with a wrong label, in training and validation alike.
+LABEL_NOISE = 0.06
+
+# A row belongs to the split that the checksum of its text says, so no two splits
+# overlap, whatever their sizes and seeds.
+_PARTS = 8
+_VALIDATION, _MISMATCHED = 0, 1
+
+
+def make(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
+    """Returns generated rows with the fields of the task's version on the hub.
+
+    The rows are all different; the first n of a longer draw are the draw of n rows.
+
+    Args:
+      task_name: A row of `GENERATORS`.
+      split: "train", or a split that starts with "validation".
+      rows: How many.
+      seed: Draws of different seeds may share rows; splits never do.
+    """
+    if task_name not in GENERATORS:
+        raise unknown_name("toy task", task_name, GENERATORS)
+    generate, classes = GENERATORS[task_name]
+    if split == "validation_mismatched" and task_name == "mnli":
+        generate = pairs.spoken_inference
+    rng = random.Random(f"{task_name} {split} {seed}")
+    made: list[Row] = []
+    seen: set[str] = set()
+    for _ in range(100 * rows + 1000):
+        label = int(rng.random() * classes)
+        row = generate(rng, label)
+        key = "\n".join(text for text in row.values() if isinstance(text, str))
+        if classes and rng.random() < LABEL_NOISE:
+            row["label"] = (label + 1 + int(rng.random() * (classes - 1))) % classes
+        if key in seen or not _in_split(key, split):
+            continue
+        seen.add(key)
+        made.append(_numbered(task_name, row, key, len(made)))
+        if len(made) == rows:
+            return made
+    raise MetalrError(
+        f"the toy task {task_name} has no {rows} different rows for {split}; ask fewer"
+    )
+
+
+def _in_split(key: str, split: str) -> bool:
+    part = zlib.crc32(key.encode()) % _PARTS
+    if split == "validation_mismatched":
+        return part == _MISMATCHED
+    if split.startswith("validation"):
+        return part == _VALIDATION
+    return part not in (_VALIDATION, _MISMATCHED)
+
+
+def _numbered(task_name: str, row: Row, key: str, index: int) -> Row:
+    if task_name == "squad":
+        return {"id": hashlib.sha256(key.encode()).hexdigest()[:24], **row}
+    return row if task_name in ("imdb", "ag_news") else {**row, "idx": index}
+
+
+# The generator of each task, and its number of classes (0: no classes).
+GENERATORS: dict[str, tuple[Callable[[random.Random, int], Row], int]] = {
+    "sst2": (reviews.line, 2),
+    "mnli": (pairs.inference, 3),
+    "qqp": (pairs.questions, 2),
+    "qnli": (facts.answerable, 2),
+    "cola": (singles.grammar, 2),
+    "rte": (facts.entailed, 2),
+    "mrpc": (pairs.paraphrase, 2),
+    "stsb": (pairs.similarity, 0),
+    "imdb": (reviews.review, 2),
+    "ag_news": (singles.news, 4),
+    "squad": (facts.span, 0),
+}

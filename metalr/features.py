@@ -1,0 +1,402 @@
+"""What the predictor sees of a run: how it answers to its learning rate.
+
+Let L_t be the loss, g_t the gradient and theta_t the parameters at step t, and let
+u_{t-1} = theta_t - theta_{t-1} be the update that was applied before it. Every feature
+is a ratio, so the loss and the parameters may be rescaled at will, and nothing names
+the task, the model or the absolute learning rate. Batches make single-step ratios wild;
+a feature is therefore a ratio of running means, never a running mean of ratios.
+
+Inner products come from a fixed sample of coordinates: a strided block of every leaf,
+each coordinate times sqrt(N / n) where n of the leaf's N coordinates are kept, so that
+the dot product of two samples estimates that of the whole trees. The update is read
+off the parameters, one step late: it is what really was applied, and the optimizer's
+own output need not be touched.
+
+>>> params, grads = jnp.array([2.0, 1.0]), jnp.array([2.0, 1.0])
+>>> vector, state = update(grads, init(params), params, value=2.5, step=0)
+>>> vector.shape == (len(FEATURES),)
+True
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+FEATURE_VERSION = 1  # raise it with every change of FEATURES or of what a row means
+
+
+class Feature(NamedTuple):
+    """One input of the predictor; values outside of [low, high] are clipped."""
+
+    name: str
+    formula: str
+    low: float
+    high: float
+
+
+# E is a mean over some 8 steps, E' over some 32, E" over a tenth of the budget (of the
+# steps so far, if that is unknown). L_0 and g_0 are means over the first 8 steps. In
+# formulas of slope and curvature u is u_{t-1}, g is g_t, and h is g_{t-1}.
+FEATURES = (
+    Feature("progress", "t / T, 0 if T is unknown", 0, 1),
+    Feature("horizon_known", "1 if T is known, else 0", 0, 1),
+    Feature("horizon", "log10 T, 0 if T is unknown", 0, 7),
+    Feature("steps", "log10(1 + t)", 0, 7),
+    Feature("loss_recent", "log(E L / E' L)", -3, 3),
+    Feature("loss_budget", 'log(E L / E" L)', -5, 5),
+    Feature("loss_level", "log(E L / L_0)", -9, 5),
+    Feature("loss_noise", "std' L / E' L", 0, 3),
+    Feature("gradient_recent", "log(E |g| / E' |g|)", -3, 3),
+    Feature("gradient_level", "log(E |g| / |g_0|)", -9, 9),
+    Feature("gradient_noise", "std' |g| / E' |g|", 0, 5),
+    Feature("coherence", "log(|E g|^2 / E |g|^2)", -9, 1),
+    Feature("alignment", "E' g.m / E' |g||m|, m = E g of the step before", -1, 1),
+    Feature("slope", "E g.u / E |g||u|", -1, 1),
+    Feature("slope_slow", "E' g.u / E' |g||u|", -1, 1),
+    Feature("curvature", "E (g - h).u / E abs(h.u)", -5, 10),
+    Feature("curvature_slow", "E' (g - h).u / E' abs(h.u)", -5, 10),
+    Feature("gain_ratio", "asinh(E' (L_{t-1} - L_t) / E' abs(h.u))", -6, 6),
+    Feature("promise", "log(E' abs(h.u) / E' L)", -20, 5),
+    Feature("relative_update", "log(|u| / |theta|)", -20, 3),
+    Feature("distance", "log(|theta_t - theta_0| / |theta|)", -20, 3),
+    Feature("straightness", "log(|theta_t - theta_0|^2 / sum |u|^2)", -7, 12),
+    Feature("multiplier", "log m_{t-1}", -7, 7),
+    Feature("multiplier_trend", "log m_{t-1} - E' log m", -7, 7),
+    Feature("prior", "log(schedule_t / its peak)", -7, 0),
+)
+
+STRIDE = 256  # four float32 samples of 1/256: 1.6 % of float32 parameters
+_MIN_SAMPLE, _MAX_SAMPLE = 2**12, 2**20  # coordinates
+_FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
+_WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
+_LARGE = 1e18  # its square is still finite in float32
+_TINY = 1e-30
+
+
+class Tracked(NamedTuple):
+    """The quantities of a step whose running means make the features."""
+
+    value: Any  # L_t
+    value_sq: Any
+    norm: Any  # |g_t|, of all coordinates
+    norm_sq: Any
+    gain: Any  # L_{t-1} - L_t
+    slope: Any  # g_t.u_{t-1}
+    slope_bound: Any  # |g_t||u_{t-1}|
+    bend: Any  # (g_t - g_{t-1}).u_{t-1}
+    promise: Any  # abs(g_{t-1}.u_{t-1})
+    alignment: Any  # g_t.m_{t-1}
+    alignment_bound: Any  # |g_t||m_{t-1}|
+    sample_sq: Any  # |g_t|^2, of the sample
+    log_multiplier: Any  # log m_{t-1}
+
+
+class FeatureState(NamedTuple):
+    """What is kept of the past: four samples and a few scalars, all float32."""
+
+    sampled_params: jax.Array  # [n] theta_{t-1}
+    sampled_start: jax.Array  # [n] theta_0
+    sampled_grads: jax.Array  # [n] g_{t-1}
+    sampled_mean: jax.Array  # [n] E g
+    means: jax.Array  # [3, len(Tracked)], one row a window
+    seen: jax.Array  # [] steps so far
+    opening: jax.Array  # [2] L_0 and |g_0|
+    last_value: jax.Array  # [] L_{t-1}
+    energy: jax.Array  # [] sum of |u|^2
+    exact_curvature: jax.Array | None  # [] see `line_curvature`; None: g - h is used
+
+
+def init(
+    params: Any, *, stride: int = STRIDE, exact_curvature: bool = False
+) -> FeatureState:
+    """Makes the state before the first step.
+
+    Args:
+      params: Parameters theta_0.
+      stride: See `sample`.
+      exact_curvature: Whether the caller sets the state's `exact_curvature`.
+    """
+
+    def zeros(*shape: int) -> jax.Array:
+        return jnp.zeros(shape, jnp.float32)
+
+    # Two samples, not one twice: both are donated to the step that replaces them.
+    theta, start = (_bounded(sample(params, stride)) for _ in range(2))
+    return FeatureState(
+        sampled_params=theta,
+        sampled_start=start,
+        sampled_grads=jnp.zeros_like(theta),
+        sampled_mean=jnp.zeros_like(theta),
+        means=zeros(3, len(Tracked._fields)),
+        seen=zeros(),
+        opening=zeros(2),
+        last_value=zeros(),
+        energy=zeros(),
+        exact_curvature=zeros() if exact_curvature else None,
+    )
+
+
+def update(
+    grads: Any,
+    state: FeatureState,
+    params: Any,
+    *,
+    value: Any,
+    step: Any,
+    norm_sq: Any = None,
+    total_steps: int | None = None,
+    log_multiplier: Any = 0.0,
+    log_prior: Any = 0.0,
+    stride: int = STRIDE,
+) -> tuple[jax.Array, FeatureState]:
+    """Computes the features of a step, before its learning rate is chosen.
+
+    Args:
+      grads: Gradients g_t.
+      state: State after the last step.
+      params: Parameters theta_t, which the gradients were taken at.
+      value: Loss L_t: [].
+      step: Steps so far, t: [].
+      norm_sq: `squared_norm(grads)`, if the caller has it already: [].
+      total_steps: Length of the run T, if known.
+      log_multiplier: log m_{t-1}, as applied in the last step: [].
+      log_prior: log(schedule_t / its peak): [].
+      stride: As in `init`.
+
+    Returns:
+      The features in the order of FEATURES, [F] float32, finite whatever the input;
+      and the new state, to be dropped with a step that is skipped.
+    """
+    value, step = _bounded(_float32(value)), _float32(step)
+    norm = jnp.sqrt(squared_norm(grads) if norm_sq is None else norm_sq)
+    gradient, theta = (_bounded(sample(tree, stride)) for tree in (grads, params))
+    moved = theta - state.sampled_params
+    tracked = _track(state, gradient, moved, value, norm, log_multiplier)
+
+    budget = (step if total_steps is None else total_steps) / 10
+    windows = jnp.stack(
+        [jnp.float32(width) for width in _WINDOWS]
+        + [jnp.maximum(_float32(budget), _WINDOWS[_FAST])]
+    )
+    # A plain mean until the window is full, exponential after: no bias to correct.
+    weights = 1 / jnp.minimum(state.seen + 1, windows)
+    means = state.means + weights[:, None] * (tracked[None] - state.means)
+    mean = state.sampled_mean + weights[_FAST] * (gradient - state.sampled_mean)
+    opening = jnp.where(
+        state.seen < _WINDOWS[_FAST], means[_FAST, jnp.array([0, 2])], state.opening
+    )
+    state = state._replace(
+        sampled_params=theta,
+        sampled_grads=gradient,
+        sampled_mean=mean,
+        means=means,
+        seen=state.seen + 1,
+        opening=opening,
+        last_value=value,
+        energy=_bounded(state.energy + _dot(moved, moved)),
+    )
+    clock = _clock(step, total_steps)
+    own = (_float32(log_multiplier), _float32(log_prior))
+    return _vector(state, moved, clock, own), state
+
+
+def sample(tree: Any, stride: int = STRIDE) -> jax.Array:
+    """Takes about one coordinate in `stride` of every leaf, as one float32 vector.
+
+    Leaves are cut along their axes and never flattened whole: a sharded leaf stays
+    where it is, only the small block moves.
+
+    Args:
+      tree: Parameters or gradients; their shapes and types alone fix the choice.
+      stride: Coordinates per sampled one. Trees of under 4096 * stride coordinates are
+        sampled more densely, trees of over 2^20 * stride more thinly, and floats of
+        two bytes half as densely, because the memory promise counts bytes.
+
+    Returns:
+      The sampled coordinates, each times sqrt(N / n) of its leaf: [n].
+
+    >>> sample({"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}).shape
+    (8,)
+    """
+    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
+    size = sum(leaf.size for leaf in leaves)
+    density = stride * 4 * size / max(1, sum(leaf.nbytes for leaf in leaves))
+    density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
+    blocks = [_block(leaf, density) for leaf in leaves]
+    return jnp.concatenate(blocks) if blocks else jnp.zeros(0, jnp.float32)
+
+
+def squared_norm(tree: Any) -> jax.Array:
+    """Sums the squares of all coordinates in float32.
+
+    The one pass over the whole gradient: it is finite only if every coordinate is,
+    and on a CPU several times faster than a reduction of `isfinite`.
+    """
+    total = sum(jnp.sum(jnp.square(_float32(leaf))) for leaf in jax.tree.leaves(tree))
+    return _float32(total)
+
+
+def line_curvature(
+    grad_fn: Callable[[Any], Any], params: Any, grads: Any, updates: Any
+) -> jax.Array:
+    """Computes u'Hu / abs(g'u): 1 if u ends at its line's minimum, 2 at the edge.
+
+    One forward-mode product of the gradient, on all coordinates and without the noise
+    between two batches.
+
+    Args:
+      grad_fn: Gradient of the batch's loss as a function of the parameters.
+      params: Parameters.
+      grads: Their gradient.
+      updates: The update u.
+
+    >>> hessian, theta = jnp.array([1.0, 4.0]), jnp.array([1.0, 1.0])
+    >>> grad_fn = lambda params: hessian * params
+    >>> to_minimum = jnp.array([0.0, -1.0])  # along the second axis
+    >>> print(line_curvature(grad_fn, theta, grad_fn(theta), to_minimum))
+    1.0
+    """
+
+    def dot(tree: Any) -> jax.Array:
+        products = jax.tree.map(
+            lambda x, y: jnp.sum(_float32(x) * _float32(y)), tree, updates
+        )
+        return _float32(sum(jax.tree.leaves(products)))
+
+    tangents = jax.tree.map(lambda u, theta: u.astype(theta.dtype), updates, params)
+    _, product = jax.jvp(grad_fn, (params,), (tangents,))
+    return _bounded(_ratio(dot(product), jnp.abs(dot(grads))))
+
+
+def _track(
+    state: FeatureState,
+    gradient: jax.Array,
+    moved: jax.Array,
+    value: jax.Array,
+    norm: jax.Array,
+    log_multiplier: Any,
+) -> jax.Array:
+    """Returns the step's `Tracked` as a vector."""
+    sample_sq, mean_sq = _dot(gradient, gradient), _norm(state.sampled_mean) ** 2
+    slope, before = _dot(gradient, moved), _dot(state.sampled_grads, moved)
+    bend = slope - before
+    if state.exact_curvature is not None:
+        bend = state.exact_curvature * jnp.abs(before)
+    tracked = Tracked(
+        value=value,
+        value_sq=value**2,
+        norm=norm,
+        norm_sq=norm**2,
+        gain=jnp.where(state.seen > 0, state.last_value - value, 0),
+        slope=slope,
+        slope_bound=jnp.sqrt(sample_sq) * _norm(moved),
+        bend=bend,
+        promise=jnp.abs(before),
+        alignment=_dot(gradient, state.sampled_mean),
+        alignment_bound=jnp.sqrt(sample_sq) * jnp.sqrt(mean_sq),
+        sample_sq=sample_sq,
+        log_multiplier=_float32(log_multiplier),
+    )
+    return _bounded(jnp.stack(tracked))
+
+
+def _clock(step: jax.Array, total_steps: int | None) -> tuple:
+    steps = jnp.log10(1 + step)
+    if total_steps is None:
+        return 0.0, 0.0, 0.0, steps
+    return step / total_steps, 1.0, jnp.log10(_float32(total_steps)), steps
+
+
+def _vector(
+    state: FeatureState, moved: jax.Array, clock: tuple, own: tuple
+) -> jax.Array:
+    """Puts the features in the order of FEATURES, and within their bounds."""
+    mean = Tracked(*state.means.T)  # each [3], one value a window
+    slope = _ratio(mean.slope, mean.slope_bound)
+    curvature = _ratio(mean.bend, mean.promise)
+    theta, path = state.sampled_params, state.sampled_params - state.sampled_start
+    log_multiplier, log_prior = own
+    vector = (
+        *clock,
+        _log_ratio(mean.value[_FAST], mean.value[_SLOW]),
+        _log_ratio(mean.value[_FAST], mean.value[_BUDGET]),
+        _log_ratio(mean.value[_FAST], state.opening[0]),
+        _noise(mean.value[_SLOW], mean.value_sq[_SLOW]),
+        _log_ratio(mean.norm[_FAST], mean.norm[_SLOW]),
+        _log_ratio(mean.norm[_FAST], state.opening[1]),
+        _noise(mean.norm[_SLOW], mean.norm_sq[_SLOW]),
+        _log_ratio(_norm(state.sampled_mean) ** 2, mean.sample_sq[_FAST]),
+        _ratio(mean.alignment, mean.alignment_bound)[_SLOW],
+        slope[_FAST],
+        slope[_SLOW],
+        curvature[_FAST],
+        curvature[_SLOW],
+        jnp.arcsinh(_ratio(mean.gain, mean.promise)[_SLOW]),
+        _log_ratio(mean.promise[_SLOW], mean.value[_SLOW]),
+        _log_ratio(_norm(moved), _norm(theta)),
+        _log_ratio(_norm(path), _norm(theta)),
+        _log_ratio(_dot(path, path), state.energy),
+        log_multiplier,
+        log_multiplier - mean.log_multiplier[_SLOW],
+        log_prior,
+    )
+    low, high = (_float32([row[column] for row in FEATURES]) for column in (2, 3))
+    return jnp.clip(jnp.nan_to_num(jnp.stack([*map(_float32, vector)])), low, high)
+
+
+def _block(leaf: jax.Array, density: float) -> jax.Array:
+    strides = _strides(leaf.shape, density)
+    starts = [stride // 2 for stride in strides]
+    block = _float32(lax.slice(leaf, starts, leaf.shape, strides))
+    return jnp.ravel(block) * math.sqrt(leaf.size / block.size)
+
+
+def _strides(shape: tuple[int, ...], density: float) -> list[int]:
+    """Spreads one stride over the axes of a leaf.
+
+    At most some 5 goes to the last axis: what lies closer in memory than a cache line
+    is read anyway. All are odd: an even stride would meet the same coordinates of
+    every attention head, whose width is a power of two.
+    """
+    strides = []
+    for position, length in enumerate(shape):
+        later = len(shape) - position - 1
+        share = max(1.0, density / 5) ** (1 / later) if later else density
+        strides.append(min(length, 2 * round((share - 1) / 2) + 1))
+        density = max(1.0, density / strides[-1])
+    return strides
+
+
+def _float32(x: Any) -> jax.Array:
+    return jnp.asarray(x, jnp.float32)
+
+
+def _bounded(x: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.nan_to_num(x, posinf=_LARGE, neginf=-_LARGE), -_LARGE, _LARGE)
+
+
+def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
+    return _bounded(jnp.vdot(left, right))
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(_dot(x, x))
+
+
+def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
+    """Divides by a bottom that is not negative; 0 / 0 is 0."""
+    return top / jnp.maximum(bottom, _TINY)
+
+
+def _log_ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
+    """Takes log(top / bottom); 0 if neither is positive."""
+    return jnp.log(jnp.maximum(top, _TINY)) - jnp.log(jnp.maximum(bottom, _TINY))
+
+
+def _noise(mean: jax.Array, mean_sq: jax.Array) -> jax.Array:
+    """Takes the standard deviation over the mean."""
+    return _ratio(jnp.sqrt(jnp.maximum(mean_sq - mean**2, 0)), jnp.abs(mean))

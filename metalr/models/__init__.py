@@ -1,0 +1,1 @@
+"""BERT and RoBERTa as one Flax encoder, its heads, and their files."""

@@ -1,0 +1,203 @@
+"""Models to train: the encoder under a head, as a graph and a plain dict.
+
+`build` gives both parts, `apply` runs them, `loss` scores what comes out.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from metalr.errors import MetalrError, unknown_name
+from metalr.models.encoder import (
+    Encoder,
+    EncoderConfig,
+    Params,
+    dropout,
+    fold,
+    initial,
+)
+
+KINDS = ("classification", "regression", "qa")
+DTYPES = ("float32", "bfloat16")
+_HEAD_SITE = 1_000_000  # dropout keys of the head, clear of those of the layers
+
+
+class SequenceModel(nnx.Module):
+    """A score per label from the first token: out(tanh(dense(x_0)))."""
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        """Builds the encoder and the head.
+
+        BERT calls `dense` its pooler and `out` its classifier; RoBERTa keeps both in
+        its classifier and has one more dropout before `dense`.
+        """
+        self.config = config
+        self.encoder = Encoder(config, dtype, rngs)
+        width = config.hidden_size
+        self.dense = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(width, num_labels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0):
+        """Maps a batch of [B, L] ids to logits [B, num_labels]."""
+        x = self.encoder(
+            ids, types, mask, dropout_key=dropout_key, first_row=first_row
+        )[:, 0]
+        rate = self.config.hidden_dropout_prob
+        if self.config.family == "roberta":
+            x = dropout(x, rate, fold(dropout_key, _HEAD_SITE), first_row)
+        x = jnp.tanh(self.dense(x))
+        x = dropout(x, rate, fold(dropout_key, _HEAD_SITE + 1), first_row)
+        return self.out(x)
+
+
+class SpanModel(nnx.Module):
+    """Two scores per token: that an answer starts there, that it ends there."""
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        """Builds the encoder and one linear layer of `num_labels` = 2 outputs."""
+        self.config = config
+        self.encoder = Encoder(config, dtype, rngs)
+        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0):
+        """Maps a batch of [B, L] ids to logits [B, L, 2]."""
+        x = self.encoder(ids, types, mask, dropout_key=dropout_key, first_row=first_row)
+        return self.out(x)
+
+
+def labels_of(kind: str, num_labels: int) -> int:
+    """Returns how many outputs the head of a task has.
+
+    Raises:
+      MetalrError: If the kind is unknown, or a classifier has fewer than two labels.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of task", kind, KINDS)
+    if kind == "classification" and num_labels < 2:
+        raise MetalrError(
+            f"classification needs at least 2 labels, got {num_labels}. For a number "
+            "to predict, choose a regression task."
+        )
+    return {"classification": num_labels, "regression": 1, "qa": 2}[kind]
+
+
+def outline(
+    config: EncoderConfig, kind: str, num_labels: int, dtype: str
+) -> tuple[nnx.GraphDef, Params]:
+    """Returns a model's graph and the shapes of its parameters, computing nothing.
+
+    Args:
+      config: The encoder.
+      kind: A row of KINDS.
+      num_labels: Of a classification task; not looked at for the others.
+      dtype: What the matrix products run in, a row of DTYPES.
+
+    Returns:
+      The graph, and a nested dict of `jax.ShapeDtypeStruct`.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    outputs = labels_of(kind, num_labels)
+    model = SpanModel if kind == "qa" else SequenceModel
+    make = functools.partial(model, config, outputs, jnp.dtype(dtype))
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def build(
+    config: EncoderConfig,
+    kind: str,
+    num_labels: int,
+    *,
+    seed: int,
+    dtype: str = "float32",
+) -> tuple[nnx.GraphDef, Params]:
+    """Builds a model with random weights.
+
+    Args:
+      config: The encoder.
+      kind: A row of KINDS.
+      num_labels: Of a classification task; not looked at for the others.
+      seed: Of the weights.
+      dtype: What the matrix products run in, a row of DTYPES.
+
+    Returns:
+      The graph and the parameters, ready for `apply`.
+    """
+    graphdef, shapes = outline(config, kind, num_labels, dtype)
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return initial(name, leaf.shape, seed)
+
+    return graphdef, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def apply(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batch: dict[str, Any],
+    *,
+    dropout_key: jax.Array | None = None,
+    first_row: int | jax.Array = 0,
+) -> jax.Array:
+    """Runs a model on a batch.
+
+    Args:
+      graphdef: From `build` or `huggingface.load`; static under `jax.jit`.
+      params: The parameters.
+      batch: input_ids, token_type_ids [B, L] int32 and attention_mask [B, L] bool.
+      dropout_key: A typed key; None switches dropout off.
+      first_row: Where this batch starts in a larger one that is split by hand (pmap,
+        accumulation); with it the pieces draw the masks of the whole.
+
+    Returns:
+      float32 logits, [B, num_labels], or [B, L, 2] for answer spans.
+    """
+    # Arrays of numpy would be indexed by numpy's rules where the table is a tracer.
+    ids, types, mask = (
+        jnp.asarray(batch[name])
+        for name in ("input_ids", "token_type_ids", "attention_mask")
+    )
+    model: Any = nnx.merge(graphdef, params)
+    logits = model(ids, types, mask, dropout_key=dropout_key, first_row=first_row)
+    return logits.astype(jnp.float32)
+
+
+def loss(kind: str, logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
+    """Returns the mean loss over the rows of a batch, as a float32 scalar.
+
+    Cross-entropy for classification, squared error for regression, and for answers
+    the mean of the cross-entropies of start and end over the tokens that are no
+    padding. With row weights w it is sum(w * loss) / sum(w), and 0 if all w are 0.
+
+    Args:
+      kind: A row of KINDS.
+      logits: float32, from `apply`.
+      batch: labels ([B] int32, [B] float32, or [B, 2] int32 start and end token),
+        weights [B] float32, and attention_mask [B, L] for answers.
+    """
+    labels, weights = jnp.asarray(batch["labels"]), jnp.asarray(batch["weights"])
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    if kind == "classification":
+        rows = entropy(logits, labels)
+    elif kind == "regression":
+        rows = jnp.square(logits[:, 0] - labels)
+    elif kind == "qa":
+        # Unlike transformers', so that a row's loss hangs not on its neighbours'
+        # lengths.
+        mask = jnp.asarray(batch["attention_mask"])[:, :, None]
+        logits = jnp.where(mask, logits, -1e30)
+        rows = entropy(jnp.swapaxes(logits, 1, 2), labels).mean(axis=1)
+    else:
+        raise unknown_name("kind of task", kind, KINDS)
+    total = weights.sum()
+    return jnp.sum(rows * weights) / jnp.where(total > 0, total, 1.0)

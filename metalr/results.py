@@ -1,0 +1,152 @@
+"""Files of a run as JSON: whole or not at all, and checked when they are read."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metalr.errors import MetalrError
+
+# What every result holds, by JSON type. More fields are welcome, fewer are not.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "model": str,
+    "data": dict,  # origin: kind, where, note
+    "weights": dict,  # origin: kind, where, note
+    "scheduler": str,
+    "seed": int,
+    "settings": dict,
+    "versions": dict,
+    "metric": str,  # the one that picks the best step
+    "metrics": dict,  # at the best step
+    "last_metrics": dict,  # at the last evaluation
+    "best_step": (int, type(None)),  # null where nothing was evaluated
+    "steps": int,
+    "seconds": (int, float),
+    "notes": list,
+    "history": list,  # rows with "step"; training rows have "loss", others scores
+}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a result or settings: the whole file or, if interrupted, the old one.
+
+    Numbers that JSON cannot say (NaN, inf) become null; NumPy and JAX scalars become
+    plain numbers and paths strings.
+
+    Args:
+      path: The file, in a folder that exists.
+      content: For a result, the fields of `FIELDS`.
+
+    Raises:
+      MetalrError: The file cannot be written.
+    """
+    text = json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+
+    def write(draft: Path) -> None:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    replace(path, write)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+      MetalrError: The file is missing, broken, or holds something else.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # broken JSON or broken UTF-8
+        raise MetalrError(
+            f"{path} is not JSON ({error}); it may be cut off: run again or delete it"
+        ) from error
+    if not isinstance(found, dict):
+        raise MetalrError(f"{path} must hold a JSON object, got {type(found).__name__}")
+    return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result that `write_json` wrote.
+
+    Args:
+      path: The file.
+
+    Returns:
+      The fields of `FIELDS` and whatever else the file holds; null where a number was
+      not finite.
+
+    Raises:
+      MetalrError: The file is missing, broken, or not a result of metalr.
+    """
+    result = read_json(path)
+    faults = _faults(result)
+    if faults:
+        raise MetalrError(
+            f"{path} is not a result of metalr: {'; '.join(faults)}. "
+            "Give the result.json of a run's output folder"
+        )
+    return result
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a draft of a file, then put it in the file's place.
+
+    Args:
+      path: The file, in a folder that exists.
+      write: Called with the path of the draft.
+
+    Raises:
+      MetalrError: The file cannot be written; an old one is untouched.
+    """
+    path = Path(path)
+    # Beside the target, because a rename is atomic only within one file system.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(draft)
+        os.replace(draft, path)
+    except OSError as error:
+        raise MetalrError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Returns `value` in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # arrays and their scalars
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _faults(result: dict[str, Any]) -> list[str]:
+    faults = []
+    missing = [name for name in FIELDS if name not in result]
+    if missing:
+        faults.append(f"missing {', '.join(missing)}")
+    faults += [
+        f"{name} has type {type(result[name]).__name__}"
+        for name, kind in FIELDS.items()
+        if name in result and not isinstance(result[name], kind)
+    ]
+    history = result.get("history")
+    if isinstance(history, list) and not all(
+        isinstance(row, dict) and isinstance(row.get("step"), int) for row in history
+    ):
+        faults.append("history has rows without a step")
+    return faults

@@ -1,0 +1,187 @@
+"""Step time against PyTorch transformers: same model, batch, length and optimizer.
+
+    python tests/benchmark_encoder.py [--data FOLDER] [--pairs 7]
+
+Two processes, one with JAX and one with PyTorch, take turns on the same cores; while
+one works the other sleeps. Each line is the median over the pairs of the ratio
+PyTorch time / metalr time, with the range of its middle half: above 1, metalr is
+faster. At fixed lengths both train the whole model, embeddings included, with dropout
+and AdamW. "Rows" feeds real SST-2 batches as either side would: metalr bucketed by
+length with the vocabulary in use, PyTorch in random order padded to the longest row.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+BATCH, CLASSES, RATE = 32, 2, 2e-5
+
+
+def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "input_ids": rng.integers(1000, 30000, (BATCH, length), dtype=np.int32),
+            "token_type_ids": np.zeros((BATCH, length), np.int32),
+            "attention_mask": np.ones((BATCH, length), bool),
+            "labels": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+            "weights": np.ones(BATCH, np.float32),
+        }
+        for _ in range(2)
+    ]
+
+
+def sst2_rows(data: str, count: int) -> list[dict]:
+    from metalr.data import tasks
+
+    return tasks.load("sst2", data, train_rows=count, validation_rows=8).train
+
+
+def metalr_side(pipe: Connection, model: str, data: str, steps: int) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from metalr import loop, schedulers
+    from metalr.data import batches, encode, tasks
+    from metalr.models import heads, huggingface
+
+    loaded = huggingface.load(model, "classification", ("0", "1"), seed=0)
+
+    def loss_fn(params, batch, key):
+        logits = heads.apply(loaded.graphdef, params, batch, dropout_key=key)
+        return heads.loss("classification", logits, batch)
+
+    plan = schedulers.Plan(RATE, 10_000, 500)
+    inner = schedulers.adamw(weight_decay=0.01, clip_norm=1.0)
+    tx = schedulers.SCHEDULERS["linear"].build(inner, plan)
+    step = loop.make_step(loss_fn, tx, accumulate=1, seed=0)
+
+    def feed(what: int | str):
+        if isinstance(what, int):
+            return loaded.params, fixed_batches(what)
+        rows = sst2_rows(data, steps * BATCH)
+        found = encode.encode(rows, tasks.TASKS["sst2"], loaded.tokenizer, 64)
+        used = encode.used_ids([found], always=[loaded.config.pad_token_id])
+        params, _ = huggingface.trim_vocabulary(loaded.params, used)
+        pad = int(np.searchsorted(used, loaded.config.pad_token_id))
+        plan = batches.TrainBatches(
+            encode.remap_ids(found, used), BATCH, seed=0, pad_token_id=pad
+        )
+        return params, [plan.batch(i) for i in range(plan.steps_per_epoch)]
+
+    while (what := pipe.recv()) is not None:
+        params, data_batches = feed(what)
+        params = jax.tree.map(jnp.copy, params)
+        state = loop.TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+        for batch in data_batches:  # compiles each shape
+            state, logged = step(state, batch)
+        jax.block_until_ready(state)
+        pipe.send("ready")
+        while pipe.recv() == "go":
+            start = time.perf_counter()
+            for index in range(max(steps, len(data_batches))):
+                state, logged = step(state, data_batches[index % len(data_batches)])
+            jax.block_until_ready(state)
+            pipe.send(time.perf_counter() - start)
+
+
+def torch_side(pipe: Connection, model: str, data: str, steps: int) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from metalr.models import huggingface
+
+    folder = huggingface.load(model, "classification", ("0", "1"), seed=0).origin["path"]
+    net = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=CLASSES)
+    net.train()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.01)
+
+    def as_torch(batch):
+        names = ("input_ids", "token_type_ids", "attention_mask", "labels")
+        return {n: torch.from_numpy(batch[n].astype(np.int64)) for n in names}
+
+    def padded(rows):
+        texts = [row["sentence"] for row in rows]
+        found = tokenizer(
+            texts, truncation=True, max_length=64, padding=True, return_tensors="pt"
+        )
+        return {**found, "labels": torch.tensor([row["label"] for row in rows])}
+
+    def feed(what):
+        if isinstance(what, int):
+            return [as_torch(batch) for batch in fixed_batches(what)]
+        rows = sst2_rows(data, steps * BATCH)
+        return [padded(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
+
+    def step(batch):
+        optimizer.zero_grad()
+        net(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+
+    while (what := pipe.recv()) is not None:
+        batches = feed(what)
+        step(batches[0])
+        pipe.send("ready")
+        while pipe.recv() == "go":
+            start = time.perf_counter()
+            for index in range(max(steps, len(batches))):
+                step(batches[index % len(batches)])
+            pipe.send(time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--data", default="toy")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--lengths", type=int, nargs="*", default=[32, 128, 256])
+    args = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    sides = {}
+    for name, target in (("metalr", metalr_side), ("torch", torch_side)):
+        here, there = spawn.Pipe()
+        spawn.Process(
+            target=target, args=(there, args.model, args.data, 12), daemon=True
+        ).start()
+        sides[name] = here
+    print(f"{args.model}, batch {BATCH}, float32, {args.pairs} pairs a line")
+    print("what      PyTorch s/step   metalr s/step   ratio (middle half)")
+    for what in [*args.lengths, "SST-2 rows"]:
+        steps = 12 if isinstance(what, str) else max(2, 256 // what)
+        del steps
+        for pipe in sides.values():
+            pipe.send(what)
+        for pipe in sides.values():
+            assert pipe.recv() == "ready"
+        times: dict[str, list[float]] = {"metalr": [], "torch": []}
+        for _ in range(args.pairs):
+            for name, pipe in sides.items():
+                pipe.send("go")
+                times[name].append(pipe.recv() / 12)
+        for pipe in sides.values():
+            pipe.send("next")
+        ratios = [t / m for t, m in zip(times["torch"], times["metalr"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        torch_time = statistics.median(times["torch"])
+        metalr_time = statistics.median(times["metalr"])
+        print(
+            f"{what!s:<12} {torch_time:>10.3f} {metalr_time:>15.3f}   "
+            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+            flush=True,
+        )
+    for pipe in sides.values():
+        pipe.send(None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Learn how a fine-tune answers to its learning rate: traces, fit, check, predictor.
+
+    python train_meta.py                        # toy tasks, MiniLM, about five minutes
+    python train_meta.py --data DATA --model minilm:1 minilm:2 minilm:3 minilm:4 \\
+        --runs 900 --rounds 2 --output runs/meta             # a day on two cores
+    python train_meta.py --data hub --model bert-base-uncased roberta-base \\
+        --length 64 128 --batch 32 --horizon 200 400 --runs 900 --rounds 2     # a GPU
+    python train_meta.py --traces runs/meta/traces           # fit again, nothing else
+
+OUTPUT/traces/ gets a file a bank: one task, model and seed at several peak rates. Each
+round adds what the predictor of the rounds before does on these banks, from random
+base rates. OUTPUT/predictor/ is what --predictor of finetune.py reads. Ctrl-C ends at
+once; the same command goes on, with nothing lost but the runs in progress.
+"""
+
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from metalr import cli
+
+SOURCES = ["sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte"]
+
+
+def parser() -> cli.Parser:
+    """Returns the command line."""
+    found = cli.Parser(prog="train_meta.py", description=__doc__)
+    add = found.add_argument
+    add("--tasks", nargs="+", default=SOURCES, help="source tasks (default: GLUE's)")
+    add(
+        "--model", nargs="+", default=["minilm:1"], help="one or more, as finetune.py's"
+    )
+    add("--data", default="auto", help="hub, toy, a folder, or auto (the default)")
+    add("--runs", type=int, help="runs before the rounds (default: 60 on toy, or 630)")
+    add(
+        "--rounds", type=int, default=1, help="of the predictor's own runs (default: 1)"
+    )
+    add(
+        "--per-bank", type=int, default=2, help="runs of a round on a bank (default: 2)"
+    )
+    add("--batch", type=int, nargs="+", help="batch sizes to draw from")
+    add("--length", type=int, nargs="+", help="lengths in tokens to draw from")
+    add("--horizon", type=int, nargs="+", help="numbers of steps to draw from")
+    add("--budget-minutes", type=float, help="for collecting (default: 3 on toy)")
+    add("--workers", type=int, help="processes (default: one a core, one on a GPU)")
+    add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
+    add("--skip-broken", action="store_true", help="leave out files that are refused")
+    add("--output", type=Path, default=Path("runs/meta"), help="default: runs/meta")
+    add("--seed", type=int, default=0, help="of the banks and of the fit")
+    return found
+
+
+def main() -> int:
+    """Carries out the whole path and returns the exit status."""
+    args = parser().parse_args()
+
+    # After the flags are known to be good: these take seconds to import.
+    from metalr import banks, meta_train, recipe, record, traces
+
+    recipe.keep_compilations()
+    settings = meta_train.Settings(seed=args.seed)
+    if args.traces is None:
+        data, note = record.settle(args.tasks[0], args.data)
+        print(note or f"data: {data}")
+        ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
+        given = {
+            "batches": args.batch,
+            "lengths": args.length,
+            "horizons": args.horizon,
+        }
+        ranges = ranges | {k: tuple(v) for k, v in given.items() if v}
+        sources = banks.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
+        runs = args.runs or (60 if data == "toy" else 630)
+        count = math.ceil(runs / (sources.peaks + sources.walks))
+        stop = cli.Stop()
+        whole = meta_train.gather(
+            [banks.draw(index, sources, args.seed) for index in range(count)],
+            args.output,
+            rounds=args.rounds,
+            per_bank=args.per_bank,
+            seconds=60 * (args.budget_minutes or (3 if data == "toy" else math.inf)),
+            workers=args.workers,
+            stop=stop,
+            tell=print,
+            settings=settings,
+        )
+        if stop():
+            print("stopped; the same command goes on")
+            return stop.status
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("collected" if whole else "the time is up; the same command goes on")
+    folder = args.traces or args.output / "traces"
+    made = meta_train.make(
+        traces.files(folder),
+        settings,
+        skip=print if args.skip_broken else None,
+        tell=print,
+    )
+    meta_train.save(args.output / "predictor", made)
+    print(meta_train.show(made))
+    print(f"{args.output / 'predictor'}: use it with finetune.py --predictor")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.hush_libraries()
+    sys.exit(cli.guarded(main))
