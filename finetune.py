@@ -1,6 +1,6 @@
 """Fine-tune BERT or RoBERTa on a task, and report.
 
-    python finetune.py                                     # sst2, MiniLM, about 2 minutes
+    python finetune.py                             # sst2, MiniLM, about 2 minutes
     python finetune.py --task squad --model bert-base-uncased
     python finetune.py --train-file mine.csv --text-column review --label-column stars
 
@@ -36,10 +36,11 @@ def main() -> int:
     stop = cli.Stop()
     recipe.keep_compilations()
     recipe.claim(folder, config, resume=args.resume, overwrite=args.overwrite)
-    result_file = folder / recipe.RESULT
-    if result_file.is_file():
-        print(f"{folder} holds the finished run; --overwrite runs it again")
-        display.summary(results.read_result(result_file))
+    made = [folder / name for name in (recipe.RESULT, "curves.png", "model")]
+    if made[0].is_file():
+        if not args.quiet:
+            print(f"{folder} holds the finished run; --overwrite runs it again")
+        display.summary(results.read_result(made[0]), made, quiet=args.quiet)
         return 0
 
     events = folder / "events" if config.tensorboard else None
@@ -51,9 +52,9 @@ def main() -> int:
     if result["stopped"] == "asked":
         print(f"stopped at step {result['steps']}, saved; the same command goes on")
         return stop.status
-    results.write_json(result_file, result)
-    report.curves(result, folder / "curves.png")
-    display.summary(result)
+    report.curves(result, made[1])
+    results.write_json(made[0], result)  # last: with it the run counts as finished
+    display.summary(result, made, quiet=args.quiet)
     return 0
 
 

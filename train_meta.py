@@ -54,7 +54,11 @@ def parser() -> cli.Parser:
 
 def main() -> int:
     """Carries out the whole path and returns the exit status."""
-    args = parser().parse_args()
+    command = parser()
+    args = command.parse_args()
+    for name, low in (("runs", 1), ("rounds", 0), ("per_bank", 1), ("workers", 1)):
+        if (value := getattr(args, name)) is not None and value < low:
+            command.error(f"--{name.replace('_', '-')} must be at least {low}")
 
     # After the flags are known to be good: these take seconds to import.
     from metalr import banks, meta_train, recipe, record, traces
@@ -62,7 +66,7 @@ def main() -> int:
     recipe.keep_compilations()
     settings = meta_train.Settings(seed=args.seed)
     if args.traces is None:
-        data, note = record.settle(args.tasks[0], args.data)
+        data, note = record.settle(args.tasks, args.data)
         print(note or f"data: {data}")
         ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
         given = {

@@ -39,6 +39,7 @@ class Sources(NamedTuple):
     octaves: float = 7.0  # from the lowest peak to the highest
     evaluations: int = 10
     validation_rows: int = 200
+    shapes: int = 2  # lengths of a bank's batches; each compiles
     # Shares of the banks with what keeps a predictor from knowing a model by its scale.
     rescaled: float = 0.3
     frozen: float = 0.15
@@ -54,6 +55,7 @@ SMALL: dict[str, Any] = {
     "walks": 1,
     "evaluations": 5,
     "validation_rows": 100,
+    "shapes": 1,
 }
 
 
@@ -79,6 +81,7 @@ class Bank(NamedTuple):
     walks: int
     evaluations: int
     validation_rows: int
+    shapes: int
 
 
 class Plan(NamedTuple):
@@ -139,6 +142,7 @@ def draw(index: int, sources: Sources, seed: int) -> Bank:
         walks=sources.walks,
         evaluations=min(sources.evaluations, horizon),
         validation_rows=sources.validation_rows,
+        shapes=sources.shapes,
     )
 
 

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -26,6 +25,7 @@ from metalr import banks, recipe, record, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
 
+_PATIENCE = 5.0  # seconds that a process gets to end its step
 _PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 Stop = Callable[[], bool]
@@ -67,7 +67,7 @@ def carry_out(
             run = record.take(opened, plan, stop)
             if run is None:
                 return False
-            run.about.update(round=job.round, number=number)
+            run.about.update(round=job.round, run=number)
             traces.write(part, [run])
             tell(_line(job, run))
         traces.write(target, [run for part in parts for run in traces.read(part)])
@@ -214,7 +214,7 @@ def _in_processes(
     try:
         while any(process.is_alive() for process in processes) or not messages.empty():
             if stop() or faults:
-                halt.set()
+                break
             with contextlib.suppress(queue.Empty):
                 kind, line = messages.get(timeout=0.2)
                 tell(line) if kind == "run" else faults.append(line)
@@ -222,9 +222,10 @@ def _in_processes(
         halt.set()
         waiting.cancel_join_thread()
         for process in processes:
-            process.join(timeout=30)
-            if process.is_alive():
+            process.join(timeout=_PATIENCE)
+            if process.is_alive():  # compiling; its files are whole whatever happens
                 process.terminate()
+                process.join()
     if faults:
         raise MetalrError(faults[0])
     if not stop() and any(process.exitcode for process in processes):

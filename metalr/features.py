@@ -69,6 +69,8 @@ FEATURES = (
     Feature("prior", "log(schedule_t / its peak)", -7, 0),
 )
 
+# Where in the budget a step is: a run longer than those of training is no strange run.
+CLOCK = ("progress", "horizon_known", "horizon", "steps")
 STRIDE = 256  # four float32 samples of 1/256: 1.6 % of float32 parameters
 _MIN_SAMPLE, _MAX_SAMPLE = 2**12, 2**20  # coordinates
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
@@ -186,8 +188,9 @@ def update(
     weights = 1 / jnp.minimum(state.seen + 1, windows)
     means = state.means + weights[:, None] * (tracked[None] - state.means)
     mean = state.sampled_mean + weights[_FAST] * (gradient - state.sampled_mean)
+    fast = Tracked(*means[_FAST])
     opening = jnp.where(
-        state.seen < _WINDOWS[_FAST], means[_FAST, jnp.array([0, 2])], state.opening
+        state.seen < _WINDOWS[_FAST], jnp.stack([fast.value, fast.norm]), state.opening
     )
     state = state._replace(
         sampled_params=theta,

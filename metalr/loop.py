@@ -147,9 +147,7 @@ def make_step(
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         loss, grads = value_and_grad(state.params, batch, key)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, value=loss
-        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
         logged = {"loss": loss}
         for name in read:
@@ -185,9 +183,7 @@ def train(
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What
         was saved before stays.
     """
-    step_fn = make_step(
-        problem.loss_fn, tx, accumulate=pace.accumulate, seed=pace.seed
-    )
+    step_fn = make_step(problem.loss_fn, tx, accumulate=pace.accumulate, seed=pace.seed)
     state = TrainState(
         problem.params, tx.init(problem.params), jnp.zeros((), jnp.int32)
     )

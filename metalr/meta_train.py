@@ -7,10 +7,12 @@ All of it is computed in float64 and rounded at the end: an order of summation t
 differs between machines then does not reach the weights.
 """
 
+import functools
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +35,7 @@ class Settings(NamedTuple):
     """How the predictor is fitted."""
 
     steps: int = 1500
-    batch: int = 4096
+    batch: int = 2048
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
     feature_dropout: float = 0.1  # share of inputs replaced by their mean
@@ -41,8 +43,7 @@ class Settings(NamedTuple):
     huber: float = 2.0  # octaves: beyond, errors count linearly
     confidence: float = 0.3  # weight of the second output's loss
     unknown_horizon: float = 0.15  # share of the steps whose clock is hidden
-    # Not shown: a run longer than those in the traces is not a foreign one.
-    hidden: tuple[str, ...] = ("horizon", "steps")
+    hidden: tuple[str, ...] = ()  # features that are not shown to the predictor
     quantile: float = 0.002  # left out on either side of the range seen in training
     seed: int = 0
 
@@ -58,19 +59,31 @@ def label(runs: Sequence[traces.Run], settings: Settings | None = None):
 # ------------------------------------------------------------------ the fit
 
 
-def fit(data: labels.Examples, settings: Settings | None = None) -> Predictor:
+def fit(
+    data: labels.Examples,
+    settings: Settings | None = None,
+    *,
+    kept: np.ndarray | None = None,
+) -> Predictor:
     """Fits a predictor; the same examples and settings give the same weights.
+
+    Args:
+      data: The examples.
+      settings: Of the fit.
+      kept: [N] bool, the examples to fit to; None: all. The others are not looked at,
+        and save compiling again for another number of them.
 
     Raises:
       MetalrError: A hidden feature is unknown.
     """
     settings = settings or Settings()
-    blank = _scaled(init_predictor(settings.seed), data.features, settings)
+    kept = np.ones(len(data.target), bool) if kept is None else kept
+    blank = _scaled(init_predictor(settings.seed), data.features[kept], settings)
     with jax.enable_x64(True):
         double = lambda x: jnp.asarray(x, jnp.float64)  # noqa: E731
-        predictor = jax.tree.map(double, blank)
-        arrays = tuple(map(double, (data.features, data.target, data.weight)))
-        weights = jax.device_get(_descend(predictor, arrays, settings))
+        arrays = (blank, data.features, data.target, data.weight * kept)
+        shown = settings._replace(hidden=())  # by now infinite scales; one compilation
+        weights = jax.device_get(_descend(*jax.tree.map(double, arrays), shown))
     weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
     return blank._replace(weights=weights)
 
@@ -96,12 +109,25 @@ def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predi
     )
 
 
-def _descend(predictor: Predictor, arrays: tuple, settings: Settings) -> Any:
+@functools.partial(jax.jit, static_argnames="settings")
+def _descend(
+    predictor: Predictor,
+    features: jax.Array,
+    target: jax.Array,
+    weight: jax.Array,
+    settings: Settings,
+) -> Any:
     """Returns the weights after all steps of Adam on drawn batches."""
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     tx = optax.adamw(rate, weight_decay=settings.weight_decay)
     # A feature with an infinite scale gets no noise: inf / inf is NaN.
     sigma = jnp.where(jnp.isfinite(predictor.std), predictor.std, 0) * settings.noise
+
+    def disturbed(x, drop, shake):
+        x += sigma[None] * jax.random.normal(shake, x.shape, jnp.float32)
+        # No feature may be trusted alone: each is missing now and then.
+        missing = jax.random.bernoulli(drop, settings.feature_dropout, x.shape)
+        return jnp.where(missing, predictor.mean[None], x)
 
     def loss(weights, x, y, w):
         correction, confidence = apply(predictor._replace(weights=weights), x)
@@ -111,27 +137,18 @@ def _descend(predictor: Predictor, arrays: tuple, settings: Settings) -> Any:
         doubt = -jnp.log(jnp.where(closer, chance, 1 - chance))
         return jnp.mean(w * (error + settings.confidence * doubt))
 
-    def disturbed(x, drop, shake):
-        x += sigma[None] * jax.random.normal(shake, x.shape, x.dtype)
-        # No feature may be trusted alone: each is missing now and then.
-        missing = jax.random.bernoulli(drop, settings.feature_dropout, x.shape)
-        return jnp.where(missing, predictor.mean[None], x)
-
-    @jax.jit
-    def descend(weights, keys, features, target, weight):
-        def step(carry, key):
-            weights, state = carry
-            draw, drop, shake = jax.random.split(key, 3)
-            rows = jax.random.randint(draw, (settings.batch,), 0, len(target))
-            x = disturbed(features[rows], drop, shake)
-            grads = jax.grad(loss)(weights, x, target[rows], weight[rows])
-            updates, state = tx.update(grads, state, weights)
-            return (optax.apply_updates(weights, updates), state), None
-
-        return jax.lax.scan(step, (weights, tx.init(weights)), keys)[0][0]
+    def step(carry, key):
+        weights, state = carry
+        draw, drop, shake = jax.random.split(key, 3)
+        rows = jax.random.randint(draw, (settings.batch,), 0, len(target))
+        x = disturbed(features[rows], drop, shake)
+        grads = jax.grad(loss)(weights, x, target[rows], weight[rows])
+        updates, state = tx.update(grads, state, weights)
+        return (optax.apply_updates(weights, updates), state), None
 
     keys = jax.random.split(jax.random.key(settings.seed), settings.steps)
-    return descend(predictor.weights, keys, *arrays)
+    start = (predictor.weights, tx.init(predictor.weights))
+    return jax.lax.scan(step, start, keys)[0][0]
 
 
 # ------------------------------------------------------------------ the check
@@ -172,17 +189,15 @@ def leave_one_out(
     values = [str(value) for value in np.unique(of)]
     if len(values) < 2:
         return []
-    rows = []
-    for value in values:
-        rest, held = _chosen(data, of != value), _chosen(data, of == value)
-        if not np.any(rest.weight):
-            continue
-        rows.append({"out": value, **score(fit(rest, settings), held)})
-    return rows
 
+    def without(value: str) -> dict[str, Any]:
+        predictor = fit(data, settings, kept=of != value)
+        held = labels.Examples(*(column[of == value] for column in data))
+        return {"out": value, **score(predictor, held)}
 
-def _chosen(data: labels.Examples, mask: np.ndarray) -> labels.Examples:
-    return labels.Examples(*(column[mask] for column in data))
+    # A fit has little to do in parallel within; jax lets threads run side by side.
+    with futures.ThreadPoolExecutor(len(collect.cores())) as pool:
+        return list(pool.map(without, values))
 
 
 # ------------------------------------------------------------------ the rounds
@@ -238,7 +253,7 @@ def gather(
             Job(bank, number, predictor, per_bank)
             for bank in chosen
             # Where hindsight tells nothing, the runs would get no weight.
-            if bank.index in verdicts and verdicts[bank.index].signal > _TELLING
+            if bank.bank_id in verdicts and verdicts[bank.bank_id].signal > _TELLING
         ]
         tell(f"round {number}: the predictor so far on {len(jobs)} banks")
         whole &= collect.collect(jobs, output, seconds=share, **options)
@@ -315,7 +330,7 @@ def _provenance(
         "traces": {"files": len(paths), "sha256": traces.digest(paths)},
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
-        "banks": len({run.about["index"] for run in runs}),
+        "banks": len({run.about["bank_id"] for run in runs}),
         **{
             f"runs by {name}": count(name)
             for name in ("task", "model", "kind", "origin")

@@ -16,9 +16,9 @@ step can be read from the state. Either way
     log m_t = log m_{t-1} + clip(gain * confidence_t * log2(best / current)_t)
 
 with the predictor's correction, log2(best / current), its confidence, and m_t within
-[1/64, 64]. A step whose loss or gradient is not finite is skipped and halves m. Features
-that training has not seen let m return to 1, and a loss well above its start keeps m
-from rising.
+[1/64, 64]. A step whose loss or gradient is not finite moves nothing and halves m: the
+optimizer sees a gradient of zero. Features that training has not seen let m return
+to 1, and a loss well above its start keeps m from rising.
 
 Loss and gradients must be those of the whole batch: average them over devices first.
 What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplier")`.
@@ -65,8 +65,7 @@ class MetalrState(NamedTuple):
 class _Controller(NamedTuple):
     """What is fixed for a run."""
 
-    predictor: Predictor | None  # None: `forced` decides
-    forced: Callable | None
+    decide: Predictor | optax.Schedule  # a schedule forces log m
     explore: Callable | None
     schedule: Callable | None
     peak: Any  # of the schedule
@@ -194,8 +193,8 @@ def inject(
     >>> tx = inject(optax.adamw, 3e-5, init_predictor(), total_steps=100)
     >>> params, grads = {"w": jnp.ones(2)}, {"w": jnp.ones(2)}
     >>> updates, state = tx.update(grads, tx.init(params), params, value=1.0)
-    >>> print(f"{state.hyperparams['learning_rate']:.1e}")  # the first of 10 warming up
-    3.0e-06
+    >>> print(f"{state.hyperparams['learning_rate']:.1e}")  # one of eleven warming up
+    2.7e-06
     """
     schedule = _rate_schedule(learning_rate, prior, total_steps)
     controller = _controller(
@@ -252,7 +251,7 @@ def default_schedule(
 def _transformation(
     controller: _Controller, inner_init: Callable, inner_update: Callable
 ) -> optax.GradientTransformationExtraArgs:
-    def init(params):
+    def init(params: Any) -> Any:
         def zero(dtype=jnp.int32):
             return jnp.zeros((), dtype)
 
@@ -272,7 +271,9 @@ def _transformation(
             inner_state=inner_init(params),
         )
 
-    def update(updates, state, params=None, *, value, **extra_args):
+    def update(
+        updates: Any, state: Any, params: Any = None, *, value: Any, **extra_args: Any
+    ) -> Any:
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
         grads, step = updates, state.lr_step
@@ -292,40 +293,35 @@ def _transformation(
         )
         decided = _decide(controller, state, vector, finite)
 
-        def apply_step(state):
-            updates, inner_state = inner_update(
-                grads,
-                state.inner_state,
-                params,
-                decided,
-                {"value": value, **extra_args},
-            )
-            past = feature_state
-            if controller.curvature_every:
-                curvature = _exact_curvature(
-                    controller, state, params, grads, updates, **extra_args
-                )
-                past = past._replace(exact_curvature=curvature)
-            return updates, (vector, past, inner_state)
+        def keep(new, old):
+            return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        def skip_step(state):
-            kept = (state.lr_features, state.feature_state, state.inner_state)
-            zeros = jax.tree.map(
-                lambda like, leaf: jnp.zeros_like(leaf, dtype=like.dtype),
-                jax.eval_shape(apply_step, state)[0],
-                grads,
-            )
-            return zeros, kept
-
-        # Not a `where` over the states: XLA:CPU would copy every moment to keep it.
-        updates, (vector, feature_state, inner_state) = jax.lax.cond(
-            finite, apply_step, skip_step, state
+        # Skipping is a gradient of zero and an update that is dropped. To keep the
+        # moments as well, XLA:CPU would copy them, or write the update out, at every
+        # step. A `cond` passes the gradient on as it is; a `where` would be fused into
+        # the optimizer and round there in another order.
+        grads = jax.lax.cond(
+            finite, lambda tree: tree, lambda tree: optax.tree.zeros_like(tree), grads
         )
+        value = jnp.where(finite, value, state.feature_state.last_value)
+        extra_args = {"value": value, **extra_args}
+        updates, inner_state = inner_update(
+            grads, state.inner_state, params, decided, extra_args
+        )
+        updates = keep(updates, optax.tree.zeros_like(updates))
+        if controller.curvature_every:
+            curvature = _exact_curvature(
+                controller, state, params, grads, updates, extra_args.get("grad_fn")
+            )
+            feature_state = feature_state._replace(exact_curvature=curvature)
         return updates, decided._replace(
-            lr_features=vector, feature_state=feature_state, inner_state=inner_state
+            lr_features=keep(vector, state.lr_features),
+            feature_state=keep(feature_state, state.feature_state),
+            inner_state=inner_state,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    as_optax: Any = update  # optax's protocol has no place for a required `value`
+    return optax.GradientTransformationExtraArgs(init, as_optax)
 
 
 def _decide(
@@ -334,10 +330,10 @@ def _decide(
     """Moves the multiplier: the only place where the predictor is asked."""
     step, log_m = state.lr_step, state.lr_log_multiplier
     outside = braked = jnp.zeros((), bool)
-    if controller.forced is not None:
-        log_m = jnp.asarray(controller.forced(step), jnp.float32)
+    predictor = controller.decide
+    if not isinstance(predictor, Predictor):
+        log_m = jnp.asarray(predictor(step), jnp.float32)
     else:
-        predictor = controller.predictor
         gain, limit = (
             controller.response * x for x in (predictor.gain, predictor.limit)
         )
@@ -365,17 +361,22 @@ def _decide(
 
 
 def _exact_curvature(
-    controller: _Controller, state: MetalrState, params, grads, updates, **extra_args
+    controller: _Controller,
+    state: MetalrState,
+    params: Any,
+    grads: Any,
+    updates: Any,
+    grad_fn: Callable | None,
 ) -> jax.Array:
-    """Measures the line curvature of the step every so often, and keeps it between."""
-    if "grad_fn" not in extra_args:
+    """Measures the line curvature of a step every so often, and keeps it between."""
+    if grad_fn is None:
         raise MetalrError(
-            "`curvature_every` needs the extra argument `grad_fn=`, the gradient of the "
-            "batch's loss as a function of the parameters. Pass it to `update`."
+            "`curvature_every` needs the extra argument `grad_fn=`, the gradient of "
+            "the batch's loss as a function of the parameters. Pass it to `update`."
         )
     return jax.lax.cond(
         state.lr_step % controller.curvature_every == 0,
-        lambda: features.line_curvature(extra_args["grad_fn"], params, grads, updates),
+        lambda: features.line_curvature(grad_fn, params, grads, updates),
         lambda: state.feature_state.exact_curvature,
     )
 
@@ -465,15 +466,15 @@ def _controller(
             f"`curvature_every` must be at least 0 and `stride` at least 1, got "
             f"{curvature_every} and {stride}. Leave them out."
         )
-    forced = log_multiplier
-    if forced is not None and not callable(forced):
-        forced = optax.constant_schedule(log_multiplier)
-    if predictor is None and forced is None:
-        predictor = load_predictor()
+    if log_multiplier is None:
+        decide = load_predictor() if predictor is None else predictor
+    elif callable(log_multiplier):
+        decide = log_multiplier
+    else:
+        decide = optax.constant_schedule(log_multiplier)
     response = 0.25 if total_steps is None else min(1.0, max(0.1, 100 / total_steps))
     return _Controller(
-        predictor=predictor,
-        forced=forced,
+        decide=decide,
         explore=explore,
         schedule=schedule,
         peak=_peak(schedule, total_steps),

@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from metalr.errors import MetalrError
-from metalr.features import FEATURE_VERSION, FEATURES
+from metalr.features import CLOCK, FEATURE_VERSION, FEATURES
 
 WIDTH = 32
 _MARGIN = 0.25  # of a feature's trained range, on either side
@@ -62,10 +62,12 @@ class Predictor(NamedTuple):
 
 def init_predictor(seed: int = 0) -> Predictor:
     """Makes an untrained predictor: it corrects nothing and finds every input usual."""
-    weights = nnx.to_pure_dict(nnx.state(MLP(rngs=nnx.Rngs(seed)), nnx.Param))
+    with jax.ensure_compile_time_eval():  # arrays even where a caller is traced
+        state = nnx.state(MLP(rngs=nnx.Rngs(seed)), nnx.Param)
+        weights = jax.tree.map(np.asarray, nnx.to_pure_dict(state))
     size = len(FEATURES)
     return Predictor(
-        weights=jax.tree.map(np.asarray, weights),
+        weights=weights,
         mean=np.zeros(size, np.float32),
         std=np.ones(size, np.float32),
         low=np.array([row.low for row in FEATURES], np.float32),
@@ -80,28 +82,36 @@ def apply(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
 
     Args:
       predictor: The predictor.
-      features: Features in the order of FEATURES: [..., F].
+      features: Features in the order of FEATURES: [..., F]. They are clipped to the
+        trained range, with a margin of a quarter of its width.
 
     Returns:
       The correction log2(best / current) in octaves and the confidence in (0, 1), the
       logistic function of the second output: both [...].
     """
+    low, high = _range(predictor)
     shape = (1,) * (features.ndim - 1) + (-1,)
-    mean, std = (jnp.reshape(x, shape) for x in (predictor.mean, predictor.std))
-    output = nnx.merge(_graph(), predictor.weights)((features - mean) / std)
+    low, high, mean, std = (
+        jnp.reshape(x, shape) for x in (low, high, predictor.mean, predictor.std)
+    )
+    inputs = (jnp.clip(features, low, high) - mean) / std
+    output = nnx.merge(_graph(), predictor.weights)(inputs)
     return output[..., 0], jax.nn.sigmoid(output[..., 1])
 
 
 def unusual(predictor: Predictor, features: jax.Array) -> jax.Array:
     """Tells whether a feature leaves the trained range by over a quarter of its width.
 
+    The features of CLOCK do not count: a longer run than any in training is only
+    clipped to the longest.
+
     Args:
       predictor: The predictor.
       features: Features in the order of FEATURES: [F].
     """
-    low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
-    beyond = jnp.maximum(low - features, features - high)
-    return jnp.any(beyond > _MARGIN * (high - low))
+    low, high = _range(predictor)
+    counts = np.array([row.name not in CLOCK for row in FEATURES])
+    return jnp.any(counts & ((features < low) | (features > high)))
 
 
 def save_predictor(
@@ -195,6 +205,12 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
             f"in {', '.join(other)}. {_WAY_OUT}"
         )
     return metadata
+
+
+def _range(predictor: Predictor) -> tuple[jax.Array, jax.Array]:
+    low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
+    margin = _MARGIN * (high - low)
+    return low - margin, high + margin
 
 
 def _shipped() -> Path:

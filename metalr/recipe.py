@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from metalr import loop, metrics, results, schedulers
+from metalr import evaluate, loop, metrics, results, schedulers
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig, changed
 from metalr.data import batches, encode, tasks
@@ -81,7 +81,9 @@ def prepare(
         dtype=config.dtype,
         dropout=config.dropout,
     )
-    notes = [note for note in (data.origin.get("note"), model.origin.get("note")) if note]
+    notes = [
+        origin["note"] for origin in (data.origin, model.origin) if "note" in origin
+    ]
     max_length = _max_length(config, task, model)
     to_tokens = lambda rows: encode.encode(  # noqa: E731
         rows, task, model.tokenizer, max_length, stride=config.stride
@@ -130,82 +132,10 @@ def prepare(
         params=model.params,
         loss_fn=loss_fn,
         batches=feed,
-        evaluate=evaluator(config, data, graphdef, validation, pad, max_shapes),
+        evaluate=evaluate.scorer(config, data, graphdef, validation, pad, max_shapes),
         metric=task.metric,
     )
     return Prepared(config, data, model, problem, pace, tx, restore, notes)
-
-
-def evaluator(
-    config: RunConfig,
-    data: tasks.TaskData,
-    graphdef: Any,
-    encoded: dict[str, encode.Encoded],
-    pad_token_id: int,
-    max_shapes: int = 4,
-) -> Callable[[Any], dict[str, float]]:
-    """Returns `params -> scores`: the first split's by name, others' as split_name."""
-    task = data.task
-
-    @jax.jit
-    def forward(params: Any, batch: loop.Batch) -> tuple[jax.Array, jax.Array]:
-        logits = heads.apply(graphdef, params, batch)
-        return logits, heads.loss(task.kind, logits, batch)
-
-    def predict(params: Any, entries: encode.Encoded) -> tuple[list[np.ndarray], float]:
-        """Returns logits by entry, cut to its length for QA, and the mean loss."""
-        logits: list[np.ndarray] = [np.empty(0)] * len(entries.input_ids)
-        total = 0.0
-        feed = batches.eval_batches(
-            entries,
-            4 * config.batch_size,
-            pad_token_id=pad_token_id,
-            max_shapes=max_shapes,
-        )
-        for index, batch in feed:
-            found, loss = jax.device_get(forward(params, batch))
-            total += float(loss) * float(batch["weights"].sum())
-            for row, entry in enumerate(index):
-                if entry >= 0:
-                    logits[entry] = found[row]
-        return logits, total / len(logits)
-
-    def score(params: Any) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        for position, (split, rows) in enumerate(data.validation.items()):
-            logits, loss = predict(params, encoded[split])
-            answers, gold = _answers(config, task, logits, encoded[split], rows)
-            found = metrics.score(task.metrics, answers, gold)
-            prefix = "" if position == 0 else f"{split}_"
-            scores |= {prefix + name: value for name, value in found.items()}
-            scores[prefix + "eval_loss"] = loss
-        return scores
-
-    return score
-
-
-def _answers(
-    config: RunConfig,
-    task: tasks.Task,
-    logits: list[np.ndarray],
-    encoded: encode.Encoded,
-    rows: list[dict[str, Any]],
-) -> tuple[Any, Any]:
-    """Turns logits into predictions, and pairs them with the references."""
-    if task.kind == "classification":
-        return np.argmax(np.stack(logits), axis=-1), encoded.labels
-    if task.kind == "regression":
-        return np.stack(logits)[:, 0], encoded.labels
-    cut = [found[: len(ids)] for found, ids in zip(logits, encoded.input_ids, strict=True)]
-    answers = encode.decode_answers(
-        [found[:, 0] for found in cut],
-        [found[:, 1] for found in cut],
-        encoded,
-        rows,
-        n_best=config.n_best,
-        max_answer_length=config.max_answer_length,
-    )
-    return answers, [row[task.label]["text"] for row in rows]
 
 
 def _max_length(
@@ -233,7 +163,7 @@ def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]
     per_epoch = min(steps_per_epoch, total)
     pace = loop.Pace(
         total_steps=total,
-        eval_every=config.eval_every or max(1, per_epoch // config.evals_per_epoch),
+        eval_every=config.eval_every or -(-per_epoch // config.evals_per_epoch),
         log_every=config.log_every,
         save_every=config.save_every or steps_per_epoch,
         early_stopping=config.early_stopping,
@@ -310,9 +240,7 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
     scores = lambda row: {  # noqa: E731
         k: v for k, v in row.items() if k not in ("step", "epoch")
     }
-    references = {
-        name: metrics.chance(name, _gold(data)) for name in data.task.metrics
-    }
+    references = {name: metrics.chance(name, _gold(data)) for name in data.task.metrics}
     return {
         "task": data.task.name,
         "model": prepared.config.model,

@@ -8,7 +8,7 @@ bank compiles once per shape of its batches whatever is run on it.
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +20,10 @@ from metalr import banks, loop, optax_schedule, recipe, schedulers, traces
 from metalr.banks import Bank, Plan
 from metalr.config import RunConfig
 from metalr.data import tasks
+from metalr.errors import unknown_name
 from metalr.predictor import Predictor
 
 _READ = ("learning_rate", "lr_multiplier", "lr_features")
-_SHAPES = 2  # lengths of a bank's batches; a third saves less than its compilation
 
 Stop = Callable[[], bool]
 
@@ -56,11 +56,9 @@ def recorder(inner: schedulers.Inner) -> optax.GradientTransformationExtraArgs:
     def init(params):
         raise TypeError(f"a run is needed besides the {type(params)}: call `start`")
 
-    def update(updates, state, params=None, *, value, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         tx = _transformation(inner, *state[:3])
-        updates, run_state = tx.update(
-            updates, state.run_state, params, value=value, **extra_args
-        )
+        updates, run_state = tx.update(updates, state.run_state, params, **extra_args)
         return updates, state._replace(run_state=run_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -68,10 +66,11 @@ def recorder(inner: schedulers.Inner) -> optax.GradientTransformationExtraArgs:
 
 def start(inner: schedulers.Inner, params: Any, plan: Plan) -> RecorderState:
     """Returns the state of `recorder(inner)` before the first step of a run."""
-    arrays = jax.tree.map(
+    rate, explore, predictor = jax.tree.map(
         lambda x: jnp.array(x, jnp.float32), (plan.rate, plan.explore, plan.predictor)
     )
-    return RecorderState(*arrays, _transformation(inner, *arrays).init(params))
+    first: Any = _transformation(inner, rate, explore, predictor).init(params)
+    return RecorderState(rate, explore, predictor, first)
 
 
 def _transformation(inner, rate, explore, predictor):
@@ -101,7 +100,7 @@ def open_bank(bank: Bank) -> Opened:
         dropout=bank.dropout,
         seed=bank.seed,
     )
-    prepared = recipe.prepare(config, data=_rows(bank), max_shapes=_SHAPES)
+    prepared = recipe.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
     problem, model = prepared.problem, prepared.model
     params, loss_fn, plain = _disguised(bank, problem.params, problem.loss_fn)
     inner = schedulers.adamw(config.weight_decay, config.clip_norm)
@@ -160,11 +159,18 @@ def take(opened: Opened, plan: Plan, stop: Stop = lambda: False) -> traces.Run |
     )
 
 
-def settle(task: str, source: str) -> tuple[str, str]:
-    """Returns where "auto" leads, once for all processes, and a note on it."""
+def settle(names: Sequence[str], source: str) -> tuple[str, str]:
+    """Returns where "auto" leads, once for all processes, and a note on it.
+
+    Raises:
+      MetalrError: A task is unknown.
+    """
+    for name in names:
+        if name not in tasks.TASKS:
+            raise unknown_name("task", name, tasks.TASKS)
     if source != "auto":
         return source, ""
-    origin = _loaded(task, source).origin
+    origin = _loaded(names[0], source).origin
     return origin["kind"], origin["note"]
 
 

@@ -106,7 +106,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
             table,
             draft,
             compression="zstd",
-            use_dictionary=["run"],
+            use_dictionary=False,
             # Zeroed low bits stand together in a stream of their own.
             column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         ),

@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 BATCH, CLASSES, RATE = 32, 2, 2e-5
+FIXED_STEPS, ROW_STEPS = 4, 20  # steps a turn
 
 
 def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
@@ -35,7 +36,7 @@ def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
             "labels": rng.integers(0, CLASSES, BATCH).astype(np.int32),
             "weights": np.ones(BATCH, np.float32),
         }
-        for _ in range(2)
+        for _ in range(FIXED_STEPS)
     ]
 
 
@@ -45,7 +46,7 @@ def sst2_rows(data: str, count: int) -> list[dict]:
     return tasks.load("sst2", data, train_rows=count, validation_rows=8).train
 
 
-def metalr_side(pipe: Connection, model: str, data: str, steps: int) -> None:
+def metalr_side(pipe: Connection, model: str, data: str) -> None:
     import jax
     import jax.numpy as jnp
 
@@ -67,7 +68,7 @@ def metalr_side(pipe: Connection, model: str, data: str, steps: int) -> None:
     def feed(what: int | str):
         if isinstance(what, int):
             return loaded.params, fixed_batches(what)
-        rows = sst2_rows(data, steps * BATCH)
+        rows = sst2_rows(data, ROW_STEPS * BATCH)
         found = encode.encode(rows, tasks.TASKS["sst2"], loaded.tokenizer, 64)
         used = encode.used_ids([found], always=[loaded.config.pad_token_id])
         params, _ = huggingface.trim_vocabulary(loaded.params, used)
@@ -87,20 +88,27 @@ def metalr_side(pipe: Connection, model: str, data: str, steps: int) -> None:
         pipe.send("ready")
         while pipe.recv() == "go":
             start = time.perf_counter()
-            for index in range(max(steps, len(data_batches))):
-                state, logged = step(state, data_batches[index % len(data_batches)])
+            for batch in data_batches:
+                state, logged = step(state, batch)
             jax.block_until_ready(state)
-            pipe.send(time.perf_counter() - start)
+            pipe.send((time.perf_counter() - start) / len(data_batches))
 
 
-def torch_side(pipe: Connection, model: str, data: str, steps: int) -> None:
+def torch_side(pipe: Connection, model: str, data: str) -> None:
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
 
     from metalr.models import huggingface
 
-    folder = huggingface.load(model, "classification", ("0", "1"), seed=0).origin["path"]
-    net = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=CLASSES)
+    source = huggingface.find(model)
+    folder, layers = source.folder, source.layers
+    config = AutoConfig.from_pretrained(folder, num_labels=CLASSES)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    net = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
     net.train()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.01)
@@ -119,7 +127,7 @@ def torch_side(pipe: Connection, model: str, data: str, steps: int) -> None:
     def feed(what):
         if isinstance(what, int):
             return [as_torch(batch) for batch in fixed_batches(what)]
-        rows = sst2_rows(data, steps * BATCH)
+        rows = sst2_rows(data, ROW_STEPS * BATCH)
         return [padded(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
 
     def step(batch):
@@ -130,13 +138,14 @@ def torch_side(pipe: Connection, model: str, data: str, steps: int) -> None:
 
     while (what := pipe.recv()) is not None:
         batches = feed(what)
-        step(batches[0])
+        for batch in batches[:2]:
+            step(batch)
         pipe.send("ready")
         while pipe.recv() == "go":
             start = time.perf_counter()
-            for index in range(max(steps, len(batches))):
-                step(batches[index % len(batches)])
-            pipe.send(time.perf_counter() - start)
+            for batch in batches:
+                step(batch)
+            pipe.send((time.perf_counter() - start) / len(batches))
 
 
 def main() -> None:
@@ -151,14 +160,12 @@ def main() -> None:
     for name, target in (("metalr", metalr_side), ("torch", torch_side)):
         here, there = spawn.Pipe()
         spawn.Process(
-            target=target, args=(there, args.model, args.data, 12), daemon=True
+            target=target, args=(there, args.model, args.data), daemon=True
         ).start()
         sides[name] = here
     print(f"{args.model}, batch {BATCH}, float32, {args.pairs} pairs a line")
     print("what      PyTorch s/step   metalr s/step   ratio (middle half)")
     for what in [*args.lengths, "SST-2 rows"]:
-        steps = 12 if isinstance(what, str) else max(2, 256 // what)
-        del steps
         for pipe in sides.values():
             pipe.send(what)
         for pipe in sides.values():
@@ -167,7 +174,7 @@ def main() -> None:
         for _ in range(args.pairs):
             for name, pipe in sides.items():
                 pipe.send("go")
-                times[name].append(pipe.recv() / 12)
+                times[name].append(pipe.recv())
         for pipe in sides.values():
             pipe.send("next")
         ratios = [t / m for t, m in zip(times["torch"], times["metalr"], strict=True)]

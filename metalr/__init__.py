@@ -1,0 +1,17 @@
+"""metalr: a learned learning rate for fine-tuning, as an optax transformation.
+
+    tx = metalr.wrap(optax.adamw(schedule), total_steps=total_steps)
+    updates, opt_state = tx.update(grads, opt_state, params, value=loss)
+
+A first-time reader may go through it in this order: README; `finetune.py` (what a run
+is); `metalr/optax_schedule.py` (what metalr is); `features.py` and `predictor.py` (its
+two halves); `loop.py` and `recipe.py` (the run around it); `train_meta.py`, `banks.py`,
+`record.py`, `labels.py`, `meta_train.py` (where the weights come from); the rest on
+need.
+"""
+
+from metalr.errors import MetalrError
+from metalr.optax_schedule import inject, wrap
+from metalr.predictor import load_predictor
+
+__all__ = ["MetalrError", "inject", "load_predictor", "wrap"]
