@@ -1,7 +1,7 @@
 """Learn how a fine-tune answers to its learning rate: traces, fit, check, predictor.
 
     python train_meta.py                        # toy tasks, MiniLM, about five minutes
-    python train_meta.py --data DATA --model minilm:1 minilm:2 minilm:3 minilm:4 \\
+    python train_meta.py --data DATA --model minilm:2 minilm:3 minilm:4 minilm:6 \\
         --runs 900 --rounds 2 --output runs/meta             # a day on two cores
     python train_meta.py --data hub --model bert-base-uncased roberta-base \\
         --length 64 128 --batch 32 --horizon 200 400 --runs 900 --rounds 2     # a GPU
@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     add = found.add_argument
     add("--tasks", nargs="+", default=SOURCES, help="source tasks (default: GLUE's)")
     add(
-        "--model", nargs="+", default=["minilm:1"], help="one or more, as finetune.py's"
+        "--model", nargs="+", default=["minilm:2"], help="one or more, as finetune.py's"
     )
     add("--data", default="auto", help="hub, toy, a folder, or auto (the default)")
     add("--runs", type=int, help="runs before the rounds (default: 60 on toy, or 630)")

@@ -245,19 +245,25 @@ def gather(
             return False
         paths = [p for p in traces.files(output / "traces") if round_of(p) < number]
         _, runs = traces.read_all(paths)
-        verdicts = {
-            index: labels.judge(found) for index, found in labels.by_bank(runs).items()
-        }
+        telling = _telling(runs)
         predictor = fit(label(runs, settings), settings)
         jobs = [
             Job(bank, number, predictor, per_bank)
             for bank in chosen
-            # Where hindsight tells nothing, the runs would get no weight.
-            if bank.bank_id in verdicts and verdicts[bank.bank_id].signal > _TELLING
+            if bank.bank_id in telling
         ]
         tell(f"round {number}: the predictor so far on {len(jobs)} banks")
         whole &= collect.collect(jobs, output, seconds=share, **options)
     return whole
+
+
+def _telling(runs: Sequence[traces.Run]) -> set[int]:
+    """Returns the banks that hindsight tells something about, or else all whole ones.
+
+    The others' runs would get no weight.
+    """
+    signals = {k: labels.judge(of).signal for k, of in labels.by_bank(runs).items()}
+    return {k for k, signal in signals.items() if signal > _TELLING} or set(signals)
 
 
 def round_of(path: Path) -> int:
@@ -311,6 +317,12 @@ def make(
         tell(f"checking: one {column} left out at a time")
         tables[column] = leave_one_out(data, column, settings)
     about = _provenance(used, runs, settings)
+    if about["signal"] < _TELLING:
+        tell(
+            "note: on these banks one rate is about as good as another (mean signal "
+            f"{about['signal']:.2f} of 1), so this predictor has learned little; take "
+            "longer runs, more layers or other tasks"
+        )
     return Made(predictor, tables, about | {"check": tables})
 
 
@@ -323,6 +335,7 @@ def save(folder: Path, made: Made) -> None:
 def _provenance(
     paths: Sequence[Path], runs: Sequence[traces.Run], settings: Settings
 ) -> dict[str, Any]:
+    signals = [labels.judge(of).signal for of in labels.by_bank(runs).values()]
     count = lambda name: dict(  # noqa: E731
         sorted(Counter(str(run.about.get(name)) for run in runs).items())
     )
@@ -330,7 +343,8 @@ def _provenance(
         "traces": {"files": len(paths), "sha256": traces.digest(paths)},
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
-        "banks": len({run.about["bank_id"] for run in runs}),
+        "banks": len(signals),
+        "signal": round(float(np.mean(signals)), 4),
         **{
             f"runs by {name}": count(name)
             for name in ("task", "model", "kind", "origin")

@@ -276,9 +276,20 @@ def _transformation(
     ) -> Any:
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
-        grads, step = updates, state.lr_step
-        norm_sq = features.squared_norm(grads)
+        step = state.lr_step
+        norm_sq = features.squared_norm(updates)
         finite = jnp.isfinite(norm_sq) & jnp.isfinite(jnp.asarray(value, jnp.float32))
+        # Skipping is a gradient of zero and an update that is dropped. To keep the
+        # moments as well, XLA:CPU would copy them, or write the update out, at every
+        # step. The loop, which does not run on a finite step, leaves the gradient where
+        # it is; a `cond` would copy it, and a `where` would be fused into the optimizer
+        # and round there in another order.
+        _, grads = jax.lax.while_loop(
+            lambda carry: ~carry[0],
+            lambda carry: (jnp.ones_like(carry[0]), optax.tree.zeros_like(carry[1])),
+            (finite, updates),
+        )
+        value = jnp.where(finite, value, state.feature_state.last_value)
         vector, feature_state = features.update(
             grads,
             state.feature_state,
@@ -296,14 +307,6 @@ def _transformation(
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        # Skipping is a gradient of zero and an update that is dropped. To keep the
-        # moments as well, XLA:CPU would copy them, or write the update out, at every
-        # step. A `cond` passes the gradient on as it is; a `where` would be fused into
-        # the optimizer and round there in another order.
-        grads = jax.lax.cond(
-            finite, lambda tree: tree, lambda tree: optax.tree.zeros_like(tree), grads
-        )
-        value = jnp.where(finite, value, state.feature_state.last_value)
         extra_args = {"value": value, **extra_args}
         updates, inner_state = inner_update(
             grads, state.inner_state, params, decided, extra_args

@@ -1,6 +1,6 @@
 """What metalr costs: step time, optimizer memory and import, in pairs.
 
-    python tests/benchmark_step_cost.py [--cases 6:32x128 1:16x32] [--pairs 15]
+    python tests/benchmark_step_cost.py [--cases 6:32x128full 1:16x32] [--pairs 15]
 
 A case is LAYERS:BATCHxLENGTH of the MiniLM encoder; `full` after it keeps the whole
 vocabulary, else only the 3000 rows that a small task uses are trained. A pair is one
@@ -135,7 +135,7 @@ def measure_import(pairs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="*", default=["6:32x128", "1:16x32"])
+    parser.add_argument("--cases", nargs="*", default=["6:32x128full", "1:16x32"])
     parser.add_argument("--pairs", type=int, default=15)
     arguments = parser.parse_args()
     for case in arguments.cases:
