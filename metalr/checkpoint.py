@@ -98,9 +98,7 @@ class Checkpoints:
         step = self._best.latest_step()
         if step is None:
             return None
-        return self._best.restore(
-            step, args=self._ocp.args.StandardRestore(abstract)
-        )
+        return self._best.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
     def close(self) -> None:
         """Ends orbax's threads."""

@@ -48,14 +48,18 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    config: RunConfig, *, data: tasks.TaskData | None = None, max_shapes: int = 4
+    config: RunConfig,
+    *,
+    data: tasks.TaskData | None = None,
+    max_shapes: int | None = None,
 ) -> Prepared:
     """Loads data and model and lays out the run.
 
     Args:
       config: The settings.
       data: Rows in place of those that the settings name.
-      max_shapes: The most lengths that batches are padded to; each compiles.
+      max_shapes: The most lengths that batches are padded to; None: by the number of
+        steps, since each compiles.
 
     Raises:
       MetalrError: Something that the user gave does not fit.
@@ -103,6 +107,9 @@ def prepare(
         validation = {k: encode.remap_ids(v, used) for k, v in validation.items()}
         pad = int(np.searchsorted(used, pad))
 
+    if max_shapes is None:
+        steps = config.epochs * len(train.input_ids) / config.batch_size
+        max_shapes = _shapes(min(steps, config.max_steps or steps))
     feed = batches.TrainBatches(
         train,
         config.batch_size,
@@ -136,6 +143,11 @@ def prepare(
         metric=task.metric,
     )
     return Prepared(config, data, model, problem, pace, tx, restore, notes)
+
+
+def _shapes(steps: float) -> int:
+    """Returns how many lengths a run is worth: a compilation costs some 20 steps."""
+    return min(4, 1 + int(steps) // 100)
 
 
 def _max_length(

@@ -28,7 +28,7 @@ class Rows:
 
 def loss_fn(params, batch, key):
     keep = jax.random.bernoulli(key, 0.9, (DIM,))  # stands for dropout
-    error = (batch["x"] * keep) @ params["w"] - batch["labels"]
+    error = (batch["x"] * keep[None]) @ params["w"] - batch["labels"]
     weights = batch["weights"]
     return jnp.sum(weights * error**2) / jnp.sum(weights)
 

@@ -108,7 +108,7 @@ def test_toy_rows_pass_the_checks_of_every_task(name):
 
 def test_toy_sizes_by_default():
     data = load("sst2", "toy")
-    assert (len(data.train), len(data.validation["validation"])) == (1600, 400)
+    assert (len(data.train), len(data.validation["validation"])) == (960, 240)
     assert data == load("sst2", "toy")
 
 

@@ -120,7 +120,7 @@ TASKS: dict[str, Task] = {
 # These two have no validation split on the hub; their papers score on test.
 _HUB_SPLITS = {("imdb", "validation"): "test", ("ag_news", "validation"): "test"}
 _FILE_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
-_TOY_ROWS = {"train": 1600}  # and 400 of every other split
+_TOY_ROWS = {"train": 960}  # and 240 of every other split
 
 # Columns that a user's file is known by when the user names none.
 _GUESSES = (
@@ -263,7 +263,7 @@ def _from_toy(
 ) -> TaskData:
     def make(split: str) -> list[Row]:
         size = sizes["train" if split == "train" else "validation"]
-        rows = toy.make(task.name, split, size or _TOY_ROWS.get(split, 400), seed)
+        rows = toy.make(task.name, split, size or _TOY_ROWS.get(split, 240), seed)
         return check_rows(rows, task, f"toy {task.name} ({split})")
 
     validation = {split: make(split) for split in task.validation}
