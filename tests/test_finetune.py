@@ -163,32 +163,49 @@ def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):
     assert (tmp_path / "thesis/chapter.txt").read_text() == "years of work"
 
 
-def without_times(result):
-    same = {k: v for k, v in result.items() if k not in ("seconds", "settings")}
-    return same
+LONG = ("--task", "sst2", *SMALL, *FAST, "--train-rows", 960, "--epochs", 5)
+
+
+@pytest.fixture(scope="module")
+def command(tiny, tmp_path_factory):
+    """A run of 150 steps as a command line, and the environment for it."""
+    argv = [sys.executable, ROOT / "finetune.py", "--model", tiny, *LONG]
+    cache = tmp_path_factory.mktemp("cache")  # compiled once for all of them
+    env = {**os.environ, "METALR_CACHE": str(cache)}
+    return [*map(str, argv), "--save-every", "20"], env
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The folder of that run, never interrupted."""
+    argv, env = command
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    argv = [*argv, "--output", str(folder)]
+    subprocess.run(argv, env=env, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+def what_counts(folder):
+    result = json.loads((folder / "result.json").read_text())
+    weights = (folder / "model/model.safetensors").read_bytes()
+    return {k: result[k] for k in result if k not in ("seconds", "settings")}, weights
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_run_that_was_killed_goes_on_to_the_result_of_the_uninterrupted(
-    signum, tiny, tmp_path
+    signum, command, whole, tmp_path
 ):
-    env = {**os.environ, "METALR_CACHE": str(tmp_path / "cache")}
-    argv = [sys.executable, str(ROOT / "finetune.py"), "--model", str(tiny)]
-    argv += map(str, ("--task", "sst2", *SMALL, *FAST, "--train-rows", 1600))
-    argv += ["--epochs", "6", "--save-every", "20"]
-    whole = [*argv, "--output", str(tmp_path / "whole")]
-    subprocess.run(whole, env=env, check=True, capture_output=True, timeout=120)
-
-    cut = [*argv, "--output", str(tmp_path / "cut")]
+    argv, env = command
+    argv = [*argv, "--output", str(tmp_path / "cut")]
     process = subprocess.Popen(
-        cut, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     saved = tmp_path / "cut/checkpoints/last/40"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not saved.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert not (tmp_path / "cut/result.json").exists(), "finished before the signal"
     if signum == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
@@ -197,20 +214,10 @@ def test_run_that_was_killed_goes_on_to_the_result_of_the_uninterrupted(
         assert "the same command goes on" in out
     assert "Traceback" not in err
 
-    again = subprocess.run(
-        [*cut, "--resume"], env=env, capture_output=True, text=True, timeout=120
-    )
+    argv.append("--resume")
+    again = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    results = [
-        json.loads((tmp_path / name / "result.json").read_text())
-        for name in ("whole", "cut")
-    ]
-    assert without_times(results[0]) == without_times(results[1])
-    models = [
-        (tmp_path / name / "model/model.safetensors").read_bytes()
-        for name in ("whole", "cut")
-    ]
-    assert models[0] == models[1]
+    assert what_counts(tmp_path / "cut") == what_counts(whole)
 
 
 GOOD_LINE = json.dumps({"sentence": "a good film", "label": 1}) + "\n"
@@ -227,7 +234,7 @@ WRONG_FILES = {
     "NaN text": ("rows.jsonl", GOOD_LINE + '{"sentence": NaN, "label": 1}', "row 2"),
     "empty text": ("rows.jsonl", GOOD_LINE + '{"sentence": " ", "label": 1}', "row 2"),
     "label outside": ("rows.jsonl", '{"sentence": "x", "label": 7}', "7.*positive"),
-    "answer elsewhere": ("rows.jsonl", json.dumps(QA_ROW), "answer_start|offset"),
+    "answer elsewhere": ("rows.jsonl", json.dumps(QA_ROW), "starts at 3, where the context has"),
 }
 
 
@@ -258,7 +265,8 @@ WRONG_WORDS = {
 @pytest.mark.parametrize("what", WRONG_WORDS)
 def test_wrong_word_gets_one_line_and_status_2(what, run, capsys):
     argv, message = WRONG_WORDS[what]
-    given = argv if "--data" in argv else (*argv, "--data", "toy")
+    own = "--data" in argv or "--train-file" in argv
+    given = argv if own else (*argv, "--data", "toy")
     assert run(*given) == 2
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err and err.count("\n") == 1, err
@@ -285,10 +293,10 @@ def test_dead_hub_is_said_in_one_line(run, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     assert run("--data", "toy", model="bert-base-uncased") == 2
     err = capsys.readouterr().err
-    assert "hub" in err and "minilm" in err and err.count("\n") == 1, err
+    assert "does not answer" in err and "minilm" in err and err.count("\n") == 1
     assert run("--data", "hub", "--task", "sst2") == 2
     err = capsys.readouterr().err
-    assert "hub" in err and err.count("\n") == 1, err
+    assert "does not answer" in err and "toy" in err and err.count("\n") == 1, err
 
 
 def test_help_names_every_flag_with_its_default(capsys, monkeypatch):
