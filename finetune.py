@@ -31,13 +31,13 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, recipe, report, results
+    from metalr import display, recipe, report, results, run_folder
 
     stop = cli.Stop()
     recipe.keep_compilations()
-    recipe.claim(folder, config, resume=args.resume, overwrite=args.overwrite)
-    made = [folder / name for name in (recipe.RESULT, "curves.png", "model")]
-    if made[0].is_file():
+    run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
+    made = [folder / name for name in (run_folder.RESULT, "curves.png", "model")]
+    if made[0].is_file() and not args.overwrite:
         if not args.quiet:
             print(f"{folder} holds the finished run; --overwrite runs it again")
         display.summary(results.read_result(made[0]), made, quiet=args.quiet)
@@ -46,7 +46,9 @@ def main() -> int:
     events = folder / "events" if config.tensorboard else None
     screen = display.make(quiet=args.quiet, tensorboard=events)
     try:
-        result = recipe.run(config, screen, folder=folder, stop=stop)
+        result = recipe.run(
+            config, screen, folder=folder, overwrite=args.overwrite, stop=stop
+        )
     finally:
         screen.close()
     if result["stopped"] == "asked":

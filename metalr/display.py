@@ -173,10 +173,13 @@ class TensorBoard:
                 "TensorBoard events need tensorboardX: "
                 "pip install 'metalr[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(folder))
+        # Opened by `start`: until then a run may still be refused, or empty its folder.
+        self._open = lambda: SummaryWriter(str(folder))
+        self._writer: Any = None
 
     def start(self, title_lines: list[str], total_steps: int) -> None:
-        """Write the title as text."""
+        """Open the file, and write the title as text."""
+        self._writer = self._open()
         self._writer.add_text("run", "\n\n".join(title_lines), 0)
 
     def logged(self, row: Row, steps_per_second: float) -> None:
@@ -192,7 +195,8 @@ class TensorBoard:
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _write(self, group: str, row: Row) -> None:
         for name, value in row.items():

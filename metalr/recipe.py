@@ -6,7 +6,6 @@ every one of them trains in the very same way.
 
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -15,15 +14,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from metalr import evaluate, loop, metrics, results, schedulers
+from metalr import evaluate, loop, metrics, run_folder, schedulers
 from metalr.checkpoint import Checkpoints
-from metalr.config import RunConfig, changed
+from metalr.config import RunConfig
 from metalr.data import batches, encode, tasks
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
-
-RESULT = "result.json"
-SETTINGS = "settings.json"
 
 
 class Display(loop.Display, Protocol):
@@ -213,14 +209,27 @@ def run(
     display: Display,
     *,
     folder: Path | None = None,
+    overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Carries out a run; in `folder`, what it needs to go on and what it made.
+    """Carries out a run.
+
+    Args:
+      config: The settings.
+      display: Told what goes on.
+      folder: Where checkpoints and the model go; None keeps nothing.
+      overwrite: Empty the folder first, once the settings are known to be good.
+      stop: Asked after each step; True saves and ends.
 
     Returns:
       The content of `result.json`.
+
+    Raises:
+      MetalrError: Something that the user gave does not fit.
     """
     prepared = prepare(config)
+    if folder:
+        run_folder.take(folder, config, overwrite=overwrite)
     display.start(title(prepared), prepared.pace.total_steps)
     checkpoints = Checkpoints(folder / "checkpoints") if folder else None
     abstract = jax.eval_shape(lambda: prepared.problem.params)
@@ -270,9 +279,25 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 3),
         "stopped": outcome.stopped,
-        "notes": prepared.notes,
+        "notes": prepared.notes + _counts(outcome),
         "history": outcome.history,
     }
+
+
+def _counts(outcome: loop.Outcome) -> list[str]:
+    """Returns in words what the transformation counted, where it counts."""
+    logged = [row for row in outcome.history if "loss" in row]
+    said = {
+        "skipped_steps": "skipped: the loss or the gradient was not finite",
+        "relaxed_steps": "unlike any in training: the multiplier moved toward 1",
+        "braked_steps": "with a loss far above its start: the multiplier fell",
+    }
+    found = {name: int(logged[-1].get(name, 0)) for name in said} if logged else {}
+    return [
+        f"{count} of {outcome.steps} steps {said[name]}"
+        for name, count in found.items()
+        if count
+    ]
 
 
 def _gold(data: tasks.TaskData) -> list[Any]:
@@ -285,37 +310,6 @@ def versions() -> dict[str, str]:
     names = ("metalr", "jax", "flax", "optax", "transformers", "orbax-checkpoint")
     found = {name: metadata.version(name) for name in names}
     return {"python": platform.python_version(), **found}
-
-
-def claim(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Makes `folder` this run's own, or says why it can't be.
-
-    A folder with a run of the same settings is gone on with; one with any other
-    content is refused unless `overwrite`.
-
-    Raises:
-      MetalrError: The folder holds something else, or there is nothing to resume.
-    """
-    settings = folder / SETTINGS
-    if overwrite and settings.is_file():
-        shutil.rmtree(folder)
-    if settings.is_file():
-        old = results.read_json(settings)
-        different = changed(old, config.to_json())
-        if different:
-            raise MetalrError(
-                f"{folder} holds a run with other settings ({', '.join(different)}); "
-                "choose another --output, or --overwrite it"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MetalrError(
-            f"{folder} exists and is no run of metalr; choose another --output"
-        )
-    if resume:
-        raise MetalrError(f"nothing to resume: {folder} holds no run")
-    folder.mkdir(parents=True, exist_ok=True)
-    results.write_json(settings, config.to_json())
 
 
 def keep_compilations() -> None:

@@ -234,7 +234,11 @@ WRONG_FILES = {
     "NaN text": ("rows.jsonl", GOOD_LINE + '{"sentence": NaN, "label": 1}', "row 2"),
     "empty text": ("rows.jsonl", GOOD_LINE + '{"sentence": " ", "label": 1}', "row 2"),
     "label outside": ("rows.jsonl", '{"sentence": "x", "label": 7}', "7.*positive"),
-    "answer elsewhere": ("rows.jsonl", json.dumps(QA_ROW), "starts at 3, where the context has"),
+    "answer elsewhere": (
+        "rows.jsonl",
+        json.dumps(QA_ROW),
+        "starts at 3, where the context has",
+    ),
 }
 
 
