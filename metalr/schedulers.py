@@ -51,7 +51,7 @@ def _ramp(plan: Plan) -> optax.Schedule:
     return lambda count: jnp.minimum(1.0, (count + 1.0) / (w + 1.0))
 
 
-def _decay(plan: Plan) -> Callable[[jax.Array], jax.Array]:
+def _decay(plan: Plan) -> optax.Schedule:
     """Returns the share of the steps after the warm-up that is left, 1 to 0."""
     span = max(1, plan.total_steps - plan.warmup_steps)
     return lambda count: jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
@@ -88,7 +88,7 @@ def _cosine(plan: Plan) -> optax.Schedule:
 class PlateauState(NamedTuple):
     """State of `PlateauSchedule`."""
 
-    count: jax.Array  # [] int32, steps taken
+    steps: jax.Array  # [] int32, taken so far
     plateau: contrib.ReduceLROnPlateauState
 
 
@@ -144,13 +144,14 @@ class PlateauSchedule:
         finite = jnp.isfinite(value)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         plateau = jax.tree.map(keep, after, state.plateau)
-        return PlateauState(optax.safe_increment(state.count), plateau)
+        steps: Any = optax.safe_increment(state.steps)
+        return PlateauState(steps, plateau)
 
     def __call__(self, state: PlateauState, **extra_args: Any) -> jax.Array:
         """Returns the rate of this step."""
         del extra_args
         scale: Any = state.plateau.scale
-        return jnp.float32(self._base) * self._ramp(state.count) * scale
+        return jnp.float32(self._base) * self._ramp(state.steps) * scale
 
 
 def _plateau(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
