@@ -27,7 +27,10 @@ from metalr.errors import MetalrError
 from metalr.features import CLOCK, FEATURE_VERSION, FEATURES
 
 WIDTH = 32
-_MARGIN = 0.25  # of a feature's trained range, on either side
+# On either side of a feature's trained range, in widths of it. The MLP is asked no
+# further than a little outside; but only what is far outside says that the run is of
+# another kind, since tasks differ in how far their loss can fall.
+_CLIPPED, _STRANGE = 0.25, 1.0
 _SHIPPED = "checkpoints/predictor"
 _WAY_OUT = "Use the predictor of this metalr (no path), or train one: train_meta.py."
 
@@ -89,7 +92,7 @@ def apply(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
       The correction log2(best / current) in octaves and the confidence in (0, 1), the
       logistic function of the second output: both [...].
     """
-    low, high = _range(predictor)
+    low, high = _range(predictor, _CLIPPED)
     shape = (1,) * (features.ndim - 1) + (-1,)
     low, high, mean, std = (
         jnp.reshape(x, shape) for x in (low, high, predictor.mean, predictor.std)
@@ -100,7 +103,7 @@ def apply(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def unusual(predictor: Predictor, features: jax.Array) -> jax.Array:
-    """Tells whether a feature leaves the trained range by over a quarter of its width.
+    """Tells whether a feature leaves the trained range by over its width.
 
     The features of CLOCK do not count: a longer run than any in training is only
     clipped to the longest.
@@ -109,7 +112,7 @@ def unusual(predictor: Predictor, features: jax.Array) -> jax.Array:
       predictor: The predictor.
       features: Features in the order of FEATURES: [F].
     """
-    low, high = _range(predictor)
+    low, high = _range(predictor, _STRANGE)
     counts = np.array([row.name not in CLOCK for row in FEATURES])
     return jnp.any(counts & ((features < low) | (features > high)))
 
@@ -207,9 +210,9 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     return metadata
 
 
-def _range(predictor: Predictor) -> tuple[jax.Array, jax.Array]:
+def _range(predictor: Predictor, widths: float) -> tuple[jax.Array, jax.Array]:
     low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
-    margin = _MARGIN * (high - low)
+    margin = widths * (high - low)
     return low - margin, high + margin
 
 

@@ -81,9 +81,9 @@ def test_an_infinite_scale_hides_a_feature():
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("slope", 2.9, False),
-        ("slope", 3.1, True),
-        ("slope", -3.1, True),
+        ("slope", 5.9, False),
+        ("slope", 6.1, True),
+        ("slope", -6.1, True),
         ("horizon", 6.0, False),
     ],
 )
