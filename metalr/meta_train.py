@@ -29,6 +29,9 @@ from metalr.predictor import Predictor, apply, init_predictor, save_predictor
 
 NAMES = [row.name for row in FEATURES]
 _TELLING = 0.1  # signal of a bank that is worth a round's runs
+# A feature that hardly moved in the traces says little about what is far or strange:
+# its scale and its range are at least these shares of what it can be at all.
+_LEAST_STD, _LEAST_RANGE = 0.01, 0.05
 
 
 class Settings(NamedTuple):
@@ -96,14 +99,19 @@ def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predi
     double = features.astype(np.float64)
     std = double.std(axis=0)
     unseen = np.isin(NAMES, settings.hidden) | (std < 1e-6)
+    possible = (blank.high - blank.low).astype(np.float64)
     ends = np.quantile(double, [settings.quantile, 1 - settings.quantile], axis=0)
+    lacking = np.maximum(_LEAST_RANGE * possible - (ends[1] - ends[0]), 0) / 2
+    ends += np.stack([-lacking, lacking])
     low, high = (
         np.where(np.isin(NAMES, settings.hidden), full, end)
         for full, end in zip((blank.low, blank.high), ends, strict=True)
     )
     return blank._replace(
         mean=double.mean(axis=0).astype(np.float32),
-        std=np.where(unseen, np.inf, std).astype(np.float32),
+        std=np.where(unseen, np.inf, np.maximum(std, _LEAST_STD * possible)).astype(
+            np.float32
+        ),
         low=low.astype(np.float32),
         high=high.astype(np.float32),
     )
