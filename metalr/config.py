@@ -59,7 +59,7 @@ class RunConfig:
     )
 
     # How the rate is set.
-    scheduler: str = _flag("linear", "rate", "a row of `metalr schedulers`")
+    scheduler: str = _flag("metalr", "rate", "a row of `metalr schedulers`")
     # 2e-5 is what BERT recipes use for base-size models; small encoders want more.
     learning_rate: float = _flag(2e-5, "rate", "base (peak) learning rate", low=0.0)
     # Long enough for a 3-epoch GLUE run; a tenth of the run where that is shorter.

@@ -133,6 +133,7 @@ def test_loss_falls_and_score_beats_chance_on_real_language(run, tmp_path):
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     more = ("--epochs", 20, "--learning-rate", "1e-2", "--dropout", 0)
+    more += ("--scheduler", "linear")
     status = run("--train-file", "rows.jsonl", *more, "--output", "out")
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert status == 0
@@ -164,6 +165,7 @@ def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):
 
 
 LONG = ("--task", "sst2", *SMALL, *FAST, "--train-rows", 960, "--epochs", 5)
+LONG += ("--scheduler", "metalr")  # its state has most to lose
 
 
 @pytest.fixture(scope="module")
