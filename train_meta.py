@@ -1,6 +1,6 @@
 """Learn how a fine-tune answers to its learning rate: traces, fit, check, predictor.
 
-    python train_meta.py                        # toy tasks, MiniLM, about five minutes
+    python train_meta.py                        # toy tasks, MiniLM, to try it out
     python train_meta.py --data DATA --model minilm:2 minilm:3 minilm:4 minilm:6 \\
         --runs 900 --rounds 2 --output runs/meta             # a day on two cores
     python train_meta.py --data hub --model bert-base-uncased roberta-base \\
