@@ -540,4 +540,5 @@ def test_masks_and_integers_need_no_static_args():
         predictor=init_predictor(),
         mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
     )
-    train(tx, steps=1)
+    _, state = train(tx, steps=1)
+    assert state.lr_step == 1 and "mask" not in state.hyperparams

@@ -88,10 +88,9 @@ def random_words(
     Returns:
       uint32 words of that shape.
     """
-    # jax.random makes better bits than dropout needs, and pays for it: on two cores
-    # with dropout 0.1 a threefry mask costs 10 % of a whole training step, an rbg
-    # mask more. This one is elementwise, so XLA fuses it into the product that it
-    # masks, and splits it over devices without changing a bit.
+    # jax.random makes better bits than dropout needs, and pays for it with a visible
+    # share of a training step on a CPU. This one is elementwise, so XLA fuses it into
+    # the product that it masks, and splits it over devices without changing a bit.
     #
     # Keys of neighbouring seeds differ in few bits; folding spreads them first.
     words = jax.random.key_data(jax.random.fold_in(key, 0))
