@@ -224,19 +224,22 @@ def inject(
 
 
 def default_schedule(
-    learning_rate: float, total_steps: int | None = None
+    learning_rate: float,
+    total_steps: int | None = None,
+    warmup_steps: int | None = None,
 ) -> optax.Schedule:
     """Makes a linear warm-up and a linear decay that waste no step on a rate of zero.
 
-    A tenth of the run, at most 500 steps, comes before the peak; the step after the
-    last would be taken at zero. With an unknown horizon, 100 steps warm up and the
-    rate stays.
+    Unless `warmup_steps` says otherwise, a tenth of the run, at most 500 steps, comes
+    before the peak; the step after the last would be taken at zero. With an unknown
+    horizon, 100 steps warm up and the rate stays.
 
     >>> schedule = default_schedule(8.0, total_steps=10)
     >>> [float(schedule(step)) for step in (0, 1, 10)]
     [4.0, 8.0, 0.0]
     """
     warmup = 100 if total_steps is None else min(500, total_steps // 10)
+    warmup = warmup if warmup_steps is None else warmup_steps
 
     def schedule(step):
         factor = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))

@@ -74,8 +74,7 @@ def _static(plan: Plan) -> optax.Schedule:
 
 
 def _linear(plan: Plan) -> optax.Schedule:
-    ramp, left = _ramp(plan), _decay(plan)
-    return lambda count: jnp.minimum(ramp(count), left(count))
+    return optax_schedule.default_schedule(1.0, plan.total_steps, plan.warmup_steps)
 
 
 def _cosine(plan: Plan) -> optax.Schedule:
