@@ -13,31 +13,13 @@ from flax import nnx
 
 from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig, dropout, random_words
+from tests import small_models
 
-SMALL = EncoderConfig(
-    family="bert",
-    vocab_size=50,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=24,
-    max_position_embeddings=20,
-    type_vocab_size=2,
-    layer_norm_eps=1e-12,
-    hidden_dropout_prob=0.1,
-    attention_probs_dropout_prob=0.1,
-    pad_token_id=0,
-)
-CONFIGS = {
-    "bert": SMALL,
-    "roberta": dataclasses.replace(
-        SMALL, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
-    ),
-}
 # Where nothing hangs on the depth: compiling is what these tests spend their time on.
-SHALLOW = {
-    family: dataclasses.replace(config, num_hidden_layers=1)
-    for family, config in CONFIGS.items()
+SHALLOW = small_models.CONFIGS
+CONFIGS = {
+    family: dataclasses.replace(config, num_hidden_layers=2)
+    for family, config in SHALLOW.items()
 }
 apply = jax.jit(heads.apply, static_argnums=0)
 families = pytest.mark.parametrize("family", CONFIGS)
@@ -153,7 +135,7 @@ def test_padding_changes_nothing_for_the_tokens_of_a_row(family):
 @pytest.mark.fast
 def test_a_row_of_padding_alone_gives_finite_numbers():
     graphdef, params = heads.build(SHALLOW["bert"], "qa", 2, seed=0)
-    batch = make_batch(SMALL)
+    batch = make_batch(CONFIGS["bert"])
     batch["attention_mask"] = np.zeros_like(batch["attention_mask"])
     assert np.isfinite(apply(graphdef, params, batch)).all()
 
@@ -162,7 +144,10 @@ def test_a_row_of_padding_alone_gives_finite_numbers():
 def test_roberta_leaves_512_of_514_positions_to_a_text():
     roberta = dataclasses.replace(CONFIGS["roberta"], max_position_embeddings=514)
     assert roberta.max_length == 512
-    assert dataclasses.replace(SMALL, max_position_embeddings=512).max_length == 512
+    assert (
+        dataclasses.replace(CONFIGS["bert"], max_position_embeddings=512).max_length
+        == 512
+    )
 
 
 @pytest.mark.fast

@@ -1,7 +1,5 @@
 """Heads, losses and their gradients against PyTorch transformers."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,27 +8,8 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig
+from tests.small_models import BERT, CONFIGS
 
-SMALL = EncoderConfig(
-    family="bert",
-    vocab_size=50,
-    hidden_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=4,
-    intermediate_size=24,
-    max_position_embeddings=20,
-    type_vocab_size=2,
-    layer_norm_eps=1e-12,
-    hidden_dropout_prob=0.1,
-    attention_probs_dropout_prob=0.1,
-    pad_token_id=0,
-)
-CONFIGS = {
-    "bert": SMALL,
-    "roberta": dataclasses.replace(
-        SMALL, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
-    ),
-}
 LABELS = {"classification": ("a", "b", "c"), "regression": (), "qa": ()}
 loss = jax.jit(heads.loss, static_argnums=0)
 
@@ -119,7 +98,7 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
 @pytest.mark.parametrize("kind", heads.KINDS)
 def test_rows_of_weight_zero_do_not_count(kind):
     rng = np.random.default_rng(0)
-    batch = make_batch(SMALL, kind)
+    batch = make_batch(BERT, kind)
     shape = (3, 9, 2) if kind == "qa" else (3, heads.labels_of(kind, 3))
     logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
     two = {name: value[:2] for name, value in batch.items()}
@@ -136,7 +115,7 @@ def test_rows_of_weight_zero_do_not_count(kind):
 
 @pytest.mark.fast
 def test_padding_has_no_part_in_the_loss_of_answers():
-    batch = make_batch(SMALL, "qa")
+    batch = make_batch(BERT, "qa")
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 9, 2)), jnp.float32)
     loud = jnp.where(batch["attention_mask"][:, :, None], logits, 50.0)
     np.testing.assert_allclose(loss("qa", logits, batch), loss("qa", loud, batch))
@@ -146,7 +125,7 @@ def test_padding_has_no_part_in_the_loss_of_answers():
 @pytest.mark.parametrize("kind", heads.KINDS)
 def test_a_built_model_is_a_plain_dict_of_float32_and_its_seed_decides(kind):
     def build(seed):
-        return heads.build(SMALL, kind, 3, seed=seed)
+        return heads.build(BERT, kind, 3, seed=seed)
 
     graphdef, params = build(0)
     leaves = jax.tree.leaves(params)
@@ -171,4 +150,4 @@ def test_a_built_model_is_a_plain_dict_of_float32_and_its_seed_decides(kind):
 )
 def test_a_model_that_cannot_be_is_refused(kind, labels, dtype, says):
     with pytest.raises(MetalrError, match=says):
-        heads.build(SMALL, kind, labels, seed=0, dtype=dtype)
+        heads.build(BERT, kind, labels, seed=0, dtype=dtype)

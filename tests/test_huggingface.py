@@ -1,6 +1,5 @@
 """Hugging Face folders: transformers reads what we write, we read what it writes."""
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -16,33 +15,13 @@ from tokenizers import models, pre_tokenizers
 from metalr.data import sources
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, weights
-from metalr.models.encoder import EncoderConfig
+from tests.small_models import CONFIGS
 
-BERT = EncoderConfig(
-    family="bert",
-    vocab_size=30,
-    hidden_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=12,
-    max_position_embeddings=20,
-    type_vocab_size=2,
-    layer_norm_eps=1e-12,
-    hidden_dropout_prob=0.1,
-    attention_probs_dropout_prob=0.1,
-    pad_token_id=0,
-)
-CONFIGS = {
-    "bert": BERT,
-    "roberta": dataclasses.replace(
-        BERT, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
-    ),
-}
 LABELS = {"classification": ("no", "yes", "maybe"), "regression": (), "qa": ()}
 apply = jax.jit(heads.apply, static_argnums=0)
 
 
-def make_tokenizer(words: int = 30):
+def make_tokenizer(words: int = 50):
     from transformers import PreTrainedTokenizerFast
 
     vocab = {"[PAD]": 0, "[UNK]": 1} | {f"w{i}": i for i in range(2, words)}
@@ -98,7 +77,7 @@ def assert_same(ours, wanted):
 
 
 def make_batch() -> dict[str, np.ndarray]:
-    ids = np.random.default_rng(0).integers(2, 30, (2, 7)).astype(np.int32)
+    ids = np.random.default_rng(0).integers(2, 50, (2, 7)).astype(np.int32)
     mask = np.arange(7) < np.array([[7], [4]])
     return {
         "input_ids": ids,
@@ -170,7 +149,7 @@ def bare_names(tensors):
 def with_strangers(tensors):
     return tensors | {
         "bert.embeddings.position_ids": np.arange(20)[None],
-        "cls.predictions.bias": np.zeros(30, np.float32),
+        "cls.predictions.bias": np.zeros(50, np.float32),
     }
 
 
@@ -202,7 +181,7 @@ def test_a_missing_pooler_is_drawn_from_the_seed_and_said(folder):
 
 def test_a_head_of_another_task_is_drawn_anew(folder):
     loaded = load(folder, labels=("a", "b"))
-    assert loaded.params["out"]["kernel"].shape == (8, 2)
+    assert loaded.params["out"]["kernel"].shape == (16, 2)
     assert "classifier" in loaded.origin["note"]
     assert "pooler" not in loaded.origin["note"]
     assert "qa_outputs" in load(folder, "qa").origin["note"]
@@ -282,7 +261,7 @@ def break_tokenizer(folder):
 
 
 def larger_tokenizer(folder):
-    make_tokenizer(40).save_pretrained(folder)
+    make_tokenizer(60).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -302,13 +281,13 @@ def larger_tokenizer(folder):
         (break_config, r"config\.json can't be read as JSON"),
         (lambda f: (f / "config.json").unlink(), r"holds no config\.json"),
         (break_tokenizer, "tokenizer in .* can't be read"),
-        (larger_tokenizer, "at most the model's 30 tokens; it has 40"),
+        (larger_tokenizer, "at most the model's 50 tokens; it has 60"),
         (
             lambda f: change_config(f, model_type="distilbert"),
             "model_type is 'distilbert'; supported are bert, roberta",
         ),
         (
-            lambda f: change_config(f, hidden_act="relu", hidden_size="8"),
+            lambda f: change_config(f, hidden_act="relu", hidden_size="16"),
             "hidden_act must be 'gelu', got 'relu'; hidden_size must be a number",
         ),
         (lambda f: change_config(f, num_attention_heads=3), "multiple of num_att"),
@@ -425,7 +404,7 @@ def test_a_trimmed_vocabulary_gives_the_same_logits_and_gradients():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("ids", [[], [3, 2], [2, 2], [-1, 4], [4, 30]])
+@pytest.mark.parametrize("ids", [[], [3, 2], [2, 2], [-1, 4], [4, 50]])
 def test_ids_that_are_no_rows_of_the_table_are_refused(ids):
     params = make_model("qa").params
     with pytest.raises(ValueError, match="used_ids must"):
@@ -436,5 +415,5 @@ def test_ids_that_are_no_rows_of_the_table_are_refused(ids):
 def test_a_trimmed_model_is_not_exported(tmp_path):
     model = make_model("qa")
     small, _ = huggingface.trim_vocabulary(model.params, np.array([0, 5]))
-    with pytest.raises(ValueError, match="2 of 30 words"):
+    with pytest.raises(ValueError, match="2 of 50 words"):
         huggingface.export(tmp_path, model._replace(params=small), "qa", ())
