@@ -10,8 +10,27 @@ two halves); `loop.py` and `recipe.py` (the run around it); `train_meta.py`, `ba
 need.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from metalr.errors import MetalrError
-from metalr.optax_schedule import inject, wrap
-from metalr.predictor import load_predictor
+
+if TYPE_CHECKING:
+    from metalr.optax_schedule import inject, wrap
+    from metalr.predictor import load_predictor
 
 __all__ = ["MetalrError", "inject", "load_predictor", "wrap"]
+
+# Found when they are asked for: `--help` need not wait for jax.
+_HOME = {
+    "inject": "metalr.optax_schedule",
+    "load_predictor": "metalr.predictor",
+    "wrap": "metalr.optax_schedule",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what a public name stands for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
