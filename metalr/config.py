@@ -61,7 +61,13 @@ class RunConfig:
     # How the rate is set.
     scheduler: str = _flag("metalr", "rate", "a row of `metalr schedulers`")
     # 2e-5 is what BERT recipes use for base-size models; small encoders want more.
-    learning_rate: float = _flag(2e-5, "rate", "base (peak) learning rate", low=0.0)
+    # A method that estimates the rate takes a factor here, so it is the row's to say.
+    learning_rate: float | None = _flag(
+        None,
+        "rate",
+        "base (peak) learning rate (default: 2e-5; 1 for prodigy and its like)",
+        low=0.0,
+    )
     # Long enough for a 3-epoch GLUE run; a tenth of the run where that is shorter.
     warmup_steps: int = _flag(
         500, "rate", "linear warm-up, cut to a tenth of a shorter run", low=0

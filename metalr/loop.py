@@ -25,6 +25,7 @@ Row = dict[str, Any]
 READ_FROM_STATE = (
     "learning_rate",
     "lr_multiplier",
+    "estim_lr",  # what Prodigy and D-Adaptation multiply their rate by
     "skipped_steps",
     "relaxed_steps",
     "braked_steps",
@@ -68,6 +69,8 @@ class Problem(NamedTuple):
     batches: Batches
     evaluate: Callable[[Any], dict[str, float]]  # params -> scores and eval_loss
     metric: str  # the score that picks the best step; higher is better
+    # (optimizer state, params) -> what is scored and kept: an average, say
+    served: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
 
 class Pace(NamedTuple):
@@ -231,14 +234,15 @@ def train(
 
         # ---- Evaluate, keep the best.
         if look:
-            last = {"step": done, "epoch": epoch, **problem.evaluate(state.params)}
+            served = problem.served(state.opt_state, state.params)
+            last = {"step": done, "epoch": epoch, **problem.evaluate(served)}
             history.append(last)
             display.evaluated(last)
             stale += 1
             if not best or last[problem.metric] > best[problem.metric]:
                 best, stale = last, 0
                 if checkpoints is not None:
-                    checkpoints.save_best(done, state.params)
+                    checkpoints.save_best(done, served)
             if pace.early_stopping and stale >= pace.early_stopping and not at_end:
                 stopped = "early"
 

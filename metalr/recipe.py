@@ -4,6 +4,7 @@
 every one of them trains in the very same way.
 """
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable
@@ -61,6 +62,8 @@ def prepare(
       MetalrError: Something that the user gave does not fit.
     """
     scheduler = schedulers.get(config.scheduler)
+    rate = config.learning_rate or scheduler.learning_rate
+    config = dataclasses.replace(config, learning_rate=rate)
     data = data or tasks.load(
         config.task or ("file" if config.train_file else "sst2"),
         config.data,
@@ -82,7 +85,7 @@ def prepare(
         dropout=config.dropout,
     )
     notes = [
-        origin["note"] for origin in (data.origin, model.origin) if "note" in origin
+        origin["note"] for origin in (data.origin, model.origin) if origin.get("note")
     ]
     max_length = _max_length(config, task, model)
     to_tokens = lambda rows: encode.encode(  # noqa: E731
@@ -119,10 +122,12 @@ def prepare(
     tx = scheduler.build(
         inner,
         schedulers.Plan(
-            learning_rate=config.learning_rate,
+            learning_rate=rate,
             total_steps=pace.total_steps,
             warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
             predictor=config.predictor,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
         ),
     )
     graphdef = model.graphdef
@@ -137,6 +142,7 @@ def prepare(
         batches=feed,
         evaluate=evaluate.scorer(config, data, graphdef, validation, pad, max_shapes),
         metric=task.metric,
+        served=scheduler.served,
     )
     return Prepared(config, data, model, problem, pace, tx, restore, notes)
 

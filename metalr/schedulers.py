@@ -3,6 +3,10 @@
 Each row is handed an optimizer as a function of its learning rate and returns an
 `optax.inject_hyperparams` transformation of it, so that the rate which a step was
 taken with stands in the state, at `state.hyperparams["learning_rate"]`.
+
+Methods that are optimizers of their own, and estimate the rate, leave that optimizer
+aside and take weight decay and clipping from the plan. Each has one setting for all
+tasks: its authors' or optax's default, as the table says.
 """
 
 from collections.abc import Callable
@@ -10,11 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
-from metalr import optax_schedule, predictor
+from metalr import optax_schedule
 from metalr.errors import unknown_name
+from metalr.loss_schedules import GreedySchedule, PlateauSchedule
+from metalr.predictor import Predictor, load_predictor
 
 Inner = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 
@@ -26,6 +33,13 @@ class Plan(NamedTuple):
     total_steps: int
     warmup_steps: int
     predictor: str | None = None  # folder of a learned predictor; None: shipped
+    weight_decay: float = 0.01  # of methods that bring their own optimizer
+    clip_norm: float = 1.0  # the same; 0: none
+
+
+def _as_they_are(opt_state: Any, params: Any) -> Any:
+    del opt_state
+    return params
 
 
 class Scheduler(NamedTuple):
@@ -34,6 +48,10 @@ class Scheduler(NamedTuple):
     summary: str  # one line for `metalr schedulers`
     source: str  # where the rule and its settings come from
     build: Callable[[Inner, Plan], optax.GradientTransformationExtraArgs]
+    # 2e-5 is the experiment plan's; methods that estimate the rate have a factor here.
+    learning_rate: float = 2e-5  # base rate where the user gives none
+    # (optimizer state, parameters) -> the parameters to score and to keep
+    served: Callable[[Any, Any], Any] = _as_they_are
 
 
 def warmup(total_steps: int, asked: int) -> int:
@@ -84,88 +102,88 @@ def _cosine(plan: Plan) -> optax.Schedule:
     )
 
 
-class PlateauState(NamedTuple):
-    """State of `PlateauSchedule`."""
+def _answering(rule: Callable[[float, optax.Schedule], Any]):
+    """Makes a row's `build` from a schedule that answers to the loss."""
 
-    steps: jax.Array  # [] int32, taken so far
-    plateau: contrib.ReduceLROnPlateauState
+    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+        schedule: Any = rule(plan.learning_rate, _ramp(plan))
+        return optax.inject_hyperparams(inner)(learning_rate=schedule)
+
+    return build
 
 
-class PlateauSchedule:
-    """`optax.contrib.reduce_on_plateau` as a stateful schedule of the rate.
+def _metalr(change: Callable[[Predictor], Predictor], **options: Any):
+    """Makes a row's `build` from a change of the predictor."""
 
-    The settings are the experiment plan's: after `lookahead` steps whose mean loss
-    is not below the best such mean by `threshold`, the rate is multiplied by
-    `factor`. As a schedule and not as a scaling of the updates, so that the rate
-    which is logged is the rate which was applied.
+    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+        return optax_schedule.inject(
+            inner,
+            plan.learning_rate,
+            change(load_predictor(plan.predictor)),
+            total_steps=plan.total_steps,
+            prior=_linear(plan),
+            **options,
+        )
 
-    Args:
-      plan: Base rate and warm-up.
-      factor: What the rate is multiplied by.
-      lookahead: Steps in one mean of the loss.
-      threshold: Relative improvement that counts.
+    return build
+
+
+def _shuffled(predictor: Predictor) -> Predictor:
+    """Lets the network take each feature for another one.
+
+    The same scales, ranges and weights: what is lost is what the features mean.
     """
+    order = np.random.default_rng(0).permutation(len(predictor.mean))
+    hidden = predictor.weights["hidden"]
+    hidden = {**hidden, "kernel": np.asarray(hidden["kernel"])[order]}
+    return predictor._replace(weights={**predictor.weights, "hidden": hidden})
 
-    def __init__(
-        self,
-        plan: Plan,
-        factor: float = 0.1,
-        lookahead: int = 100,
-        threshold: float = 0.01,
-    ):
-        self._base = plan.learning_rate
-        self._ramp = _ramp(plan)
-        self._rule = contrib.reduce_on_plateau(
-            factor=factor,
-            patience=1,
-            rtol=threshold,
-            accumulation_size=lookahead,
+
+def _own(
+    optimizer: Callable[[Any, Plan], optax.GradientTransformation],
+    shape: Callable[[Plan], optax.Schedule],
+):
+    """Makes a row's `build` from an optimizer that leaves the given one aside."""
+
+    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+        del inner
+        make = lambda learning_rate: _clipped(  # noqa: E731
+            optimizer(learning_rate, plan), plan.clip_norm
         )
+        return _scheduled(shape)(make, plan)
 
-    def init(self) -> PlateauState:
-        """Returns the state before the first step."""
-        params = jnp.zeros((), jnp.float32)  # only their type matters: of the scale
-        rule: Any = self._rule.init(params)
-        return PlateauState(jnp.zeros((), jnp.int32), rule)
-
-    def update(
-        self, state: PlateauState, *, value: jax.Array, **extra_args: Any
-    ) -> PlateauState:
-        """Takes the loss of this step into account.
-
-        A loss that is not finite is left out: a NaN would stay in the mean.
-        """
-        del extra_args
-        value = jnp.asarray(value, jnp.float32)
-        _, after = self._rule.update(
-            jnp.zeros(()), state.plateau, value=jnp.nan_to_num(value)
-        )
-        finite = jnp.isfinite(value)
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-        plateau = jax.tree.map(keep, after, state.plateau)
-        steps: Any = optax.safe_increment(state.steps)
-        return PlateauState(steps, plateau)
-
-    def __call__(self, state: PlateauState, **extra_args: Any) -> jax.Array:
-        """Returns the rate of this step."""
-        del extra_args
-        scale: Any = state.plateau.scale
-        return jnp.float32(self._base) * self._ramp(state.steps) * scale
+    return build
 
 
-def _plateau(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    schedule: Any = PlateauSchedule(plan)
-    return optax.inject_hyperparams(inner)(learning_rate=schedule)
+def _prodigy(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.prodigy(rate, weight_decay=plan.weight_decay, safeguard_warmup=True)
 
 
-def _metalr(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    return optax_schedule.inject(
-        inner,
-        plan.learning_rate,
-        predictor.load_predictor(plan.predictor),
-        total_steps=plan.total_steps,
-        prior=_linear(plan),
-    )
+def _dadapt_adamw(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.dadapt_adamw(rate, weight_decay=plan.weight_decay)
+
+
+def _dowg(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.dowg(rate, weight_decay=plan.weight_decay, mask=decay_mask)
+
+
+def _mechanic(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.mechanize(adamw(plan.weight_decay, clip_norm=0.0)(rate))
+
+
+def _momo_adam(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.momo_adam(rate, weight_decay=plan.weight_decay)
+
+
+def _schedule_free(rate: Any, plan: Plan) -> optax.GradientTransformation:
+    return contrib.schedule_free_adamw(rate, weight_decay=plan.weight_decay)
+
+
+def _averaged(opt_state: Any, params: Any) -> Any:
+    """Returns schedule-free's average, which it is to be judged by."""
+    state = lambda x: isinstance(x, contrib.ScheduleFreeState)  # noqa: E731
+    (found,) = [x for x in jax.tree.leaves(opt_state, is_leaf=state) if state(x)]
+    return contrib.schedule_free_eval_params(found, params)
 
 
 SCHEDULERS: dict[str, Scheduler] = {
@@ -192,12 +210,64 @@ SCHEDULERS: dict[str, Scheduler] = {
     "plateau": Scheduler(
         "warm-up, then x0.1 after 100 steps without 1 % less loss",
         "optax.contrib.reduce_on_plateau, experiment plan",
-        _plateau,
+        _answering(PlateauSchedule),
+    ),
+    "greedylr": Scheduler(
+        "warm-up, then /0.95 while the mean loss of 50 steps falls, else x0.95",
+        "arXiv 2512.14527; defaults of transformers, lower bound 1e-7",
+        _answering(GreedySchedule),
+    ),
+    "prodigy": Scheduler(
+        "Prodigy's estimate on linear warm-up and decay",
+        "optax.contrib.prodigy, safeguard_warmup as its authors advise",
+        _own(_prodigy, _linear),
+        learning_rate=1.0,
+    ),
+    "dadapt_adamw": Scheduler(
+        "D-Adaptation's estimate on linear warm-up and decay",
+        "optax.contrib.dadapt_adamw, defaults",
+        _own(_dadapt_adamw, _linear),
+        learning_rate=1.0,
+    ),
+    "dowg": Scheduler(
+        "distance over weighted gradients, no AdamW, no schedule",
+        "optax.contrib.dowg, defaults",
+        _own(_dowg, _static),
+        learning_rate=1.0,
+    ),
+    "mechanic": Scheduler(
+        "Mechanic's scale of AdamW on linear warm-up and decay",
+        "optax.contrib.mechanize, defaults",
+        _own(_mechanic, _linear),
+        learning_rate=1.0,
+    ),
+    "momo_adam": Scheduler(
+        "warm-up, then a Polyak rate of at most the base rate",
+        "optax.contrib.momo_adam, default base rate 1e-2",
+        _own(_momo_adam, _ramp),
+        learning_rate=1e-2,
+    ),
+    "schedule_free": Scheduler(
+        "warm-up, then the base rate; scored on the averaged parameters",
+        "optax.contrib.schedule_free_adamw, default base rate 2.5e-3",
+        _own(_schedule_free, _ramp),
+        learning_rate=2.5e-3,
+        served=_averaged,
     ),
     "metalr": Scheduler(
         "a learned multiplier, 1/64 to 64, on linear warm-up and decay",
         "metalr.optax_schedule",
-        _metalr,
+        _metalr(lambda predictor: predictor),
+    ),
+    "metalr_fixed": Scheduler(
+        "control: metalr with its multiplier bound to 1",
+        "metalr.optax_schedule, max_multiplier=1",
+        _metalr(lambda predictor: predictor, max_multiplier=1.0),
+    ),
+    "metalr_shuffled": Scheduler(
+        "control: metalr whose features are shuffled, one fixed order",
+        "metalr.optax_schedule",
+        _metalr(_shuffled),
     ),
 }
 
@@ -232,8 +302,14 @@ def adamw(weight_decay: float, clip_norm: float) -> Inner:
 
     def build(learning_rate: Any) -> optax.GradientTransformation:
         inner = optax.adamw(learning_rate, weight_decay=weight_decay, mask=decay_mask)
-        if not clip_norm:
-            return inner
-        return optax.chain(optax.clip_by_global_norm(clip_norm), inner)
+        return _clipped(inner, clip_norm)
 
     return build
+
+
+def _clipped(
+    inner: optax.GradientTransformation, clip_norm: float
+) -> optax.GradientTransformation:
+    if not clip_norm:
+        return inner
+    return optax.chain(optax.clip_by_global_norm(clip_norm), inner)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from metalr import config as config_lib
+from metalr import schedulers
 from metalr.config import RunConfig
 from metalr.errors import MetalrError
 
@@ -23,7 +24,7 @@ def test_defaults_are_the_experiment_plan():
     config = parse()
     assert config == RunConfig()
     plan = (
-        config.learning_rate,
+        schedulers.get(config.scheduler).learning_rate,  # where none is given
         config.batch_size,
         config.epochs,
         config.warmup_steps,

@@ -23,7 +23,7 @@ ROWS = (
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
     {"predictor", "traces", "data.tasks", "models.heads"},
-    {"optax_schedule", "labels", "data.encode", "models.weights"},
+    {"optax_schedule", "loss_schedules", "labels", "data.encode", "models.weights"},
     {"models.huggingface"},
     {"schedulers", "data.batches"},
     {"", "data", "models"},  # the packages themselves: `metalr/__init__.py` and so on
