@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from metalr.errors import MetalrError
 
@@ -108,8 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     export.add_argument("run", help="folder of a run of finetune.py")
     export.add_argument("folder", help="new folder for the model")
+    _add_compare(commands)
     args = parser.parse_args(argv)
-    command = {"tasks": _tasks, "schedulers": _schedulers, "export": _export}
+    command = {
+        "tasks": _tasks,
+        "schedulers": _schedulers,
+        "export": _export,
+        "compare": _compare,
+    }
     return guarded(lambda: command[args.command](args))
 
 
@@ -147,6 +154,80 @@ def _export(args: argparse.Namespace) -> int:
         raise MetalrError(f"{target} exists; name a new folder")
     shutil.copytree(source, target)
     print(f"{target}: load it with transformers' AutoModel classes")
+    return 0
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="run schedulers x tasks x models x seeds, and report",
+        description="Carries out a plan and writes OUTPUT/report.md and report.html. "
+        "Each run is a line of OUTPUT/runs.jsonl as soon as it ends; the same command "
+        "goes on after a break, and stores of several machines can be concatenated.",
+    )
+    add = compare.add_argument
+    add("--plan", default="small", help="small, full, or a .toml or .json file")
+    add("--tasks", nargs="+", help="of the plan's or others (default: the plan's)")
+    add("--models", nargs="+", help="default: the plan's")
+    add("--schedulers", nargs="+", help="these alone, and none tuned")
+    add("--tuned", nargs="+", help="schedulers to run at each of the plan's rates")
+    add("--seeds", type=int, help="number of seeds (default: the plan's)")
+    add("--steps", type=int, help="steps of every run (default: the plan's)")
+    add("--data", help="hub, toy, a folder, or auto (the default)")
+    add("--output", type=Path, default=Path("runs/compare"), help="a folder")
+    add("--baseline", default="linear tuned", help="row that others are held against")
+    add("--workers", type=int, help="processes (default: one a core)")
+    add("--executor", default="processes", help="processes (the default) or ray")
+    add("--dry-run", action="store_true", help="print the runs and their time")
+    add("--report-only", action="store_true", help="write up what is there")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from metalr import compare, store
+    from metalr import plan as plans
+
+    plan = plans.changed(
+        plans.read_plan(args.plan),
+        tasks=args.tasks,
+        models=args.models,
+        schedulers=args.schedulers,
+        tuned=args.tuned,
+        seeds=args.seeds,
+        steps=args.steps,
+        data=args.data,
+    )
+    path = args.output / compare.STORE
+    runs = plans.expand(plan)
+    todo = compare.missing(runs, path)
+    if args.dry_run:
+        _table(*compare.outlook(runs, path))
+        return 0
+    if not args.report_only and todo:
+        from metalr import progress
+
+        stop = Stop()
+        print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done, in {path}")
+        with progress.counting(len(todo)) as tell:
+            whole = compare.carry_out(
+                todo,
+                path,
+                workers=args.workers,
+                executor=args.executor,
+                stop=stop,
+                tell=lambda line: tell(compare.words(line)),
+            )
+        if not whole:
+            print("stopped; the same command goes on")
+            return stop.status
+    from metalr import report
+
+    keys = {plans.key(config) for config in runs}
+    lines = [
+        line
+        for line in store.read(path)
+        if line["key"] in keys or line["kind"] == store.OVERHEAD
+    ]
+    print(report.write(lines, args.output, baseline=args.baseline))
     return 0
 
 

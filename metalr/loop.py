@@ -88,17 +88,21 @@ class Pace(NamedTuple):
 class Outcome(NamedTuple):
     """A run that ended."""
 
-    params: Any  # the last parameters
+    params: Any  # the last parameters; None where the run diverged
     history: list[Row]
     best: Row  # the evaluation with the best score
     last: Row  # the last evaluation
     steps: int
     seconds: float  # in steps, without evaluation and saving
-    stopped: str | None  # None: ran to its end; "early"; "asked"
+    stopped: str | None  # None: ran to its end; "early"; "asked"; "diverged"
 
 
 class Diverged(MetalrError):
     """The loss is not finite, and the transformation does not skip such steps."""
+
+    def __init__(self, message: str, outcome: Outcome):
+        super().__init__(message)
+        self.outcome = outcome  # the run up to there
 
 
 class TrainState(NamedTuple):
@@ -187,9 +191,10 @@ def train(
         was saved before stays.
     """
     step_fn = make_step(problem.loss_fn, tx, accumulate=pace.accumulate, seed=pace.seed)
-    state = TrainState(
-        problem.params, tx.init(problem.params), jnp.zeros((), jnp.int32)
-    )
+    # Some transformations keep the parameters they start from; donated twice, a
+    # buffer would be an error.
+    opt_state = tx.init(jax.tree.map(jnp.copy, problem.params))
+    state = TrainState(problem.params, opt_state, jnp.zeros((), jnp.int32))
     history: list[Row] = []
     best: Row = {}
     last: Row = {}
@@ -229,7 +234,8 @@ def train(
                 raise Diverged(
                     f"the loss is {row['loss']} at step {done}, learning rate "
                     f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
-                    "--scheduler metalr, which skips such steps"
+                    "--scheduler metalr, which skips such steps",
+                    Outcome(None, history, best, last, done, seconds, "diverged"),
                 )
 
         # ---- Evaluate, keep the best.

@@ -217,6 +217,7 @@ def run(
     folder: Path | None = None,
     overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    record_failure: bool = False,
 ) -> dict[str, Any]:
     """Carries out a run.
 
@@ -226,6 +227,7 @@ def run(
       folder: Where checkpoints and the model go; None keeps nothing.
       overwrite: Empty the folder first, once the settings are known to be good.
       stop: Asked after each step; True saves and ends.
+      record_failure: A run that diverges is a result too, with "failed" saying why.
 
     Returns:
       The content of `result.json`.
@@ -256,6 +258,10 @@ def run(
                 prepared.data.task.kind,
                 prepared.data.task.labels,
             )
+    except loop.Diverged as fault:
+        if not record_failure:
+            raise
+        return _result(prepared, fault.outcome) | {"failed": str(fault)}
     finally:
         if checkpoints:
             checkpoints.close()

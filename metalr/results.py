@@ -43,7 +43,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
       MetalrError: The file cannot be written.
     """
-    text = json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
 
     def write(draft: Path) -> None:
         with open(draft, "w", encoding="utf-8") as file:
@@ -119,16 +119,16 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> Any:
-    """Returns `value` in JSON's own types."""
+def plain(value: Any) -> Any:
+    """Returns `value` in JSON's own types; null for a number that is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # arrays and their scalars
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -18,7 +18,7 @@ PACKAGE = Path(list(metalr.__path__)[0])
 ROWS = (
     {"errors"},
     {"features", "config", "metrics", "sharding", "results", "checkpoint"},
-    {"run_folder"},
+    {"run_folder", "store", "progress", "executors"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
@@ -29,7 +29,7 @@ ROWS = (
     {"", "data", "models"},  # the packages themselves: `metalr/__init__.py` and so on
     {"loop"},
     {"evaluate"},
-    {"recipe", "banks"},
+    {"recipe", "banks", "plan"},
     {"record"},
     {"collect"},
     {"meta_train", "compare"},

@@ -1,0 +1,155 @@
+"""Carries out a plan: each run once, in processes or on Ray, into one store."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metalr import executors, results, store
+from metalr.config import RunConfig
+from metalr.plan import key
+
+STORE = "runs.jsonl"
+
+
+def missing(runs: Sequence[RunConfig], path: Path) -> list[RunConfig]:
+    """Returns the runs that the store lacks.
+
+    Raises:
+      MetalrError: The store is broken or of another version.
+    """
+    done = {line["key"] for line in store.read(path)} if path.exists() else set()
+    return [config for config in runs if key(config) not in done]
+
+
+def carry_out(
+    runs: Sequence[RunConfig],
+    path: Path,
+    *,
+    workers: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[dict[str, Any]], object] = lambda line: None,
+    executor: str = "processes",
+) -> bool:
+    """Does the runs, and appends each to the store as soon as it ends.
+
+    Args:
+      runs: What to do; all of it, whatever the store holds.
+      path: The store.
+      workers: Processes; None: one a core.
+      stop: Asked all the time; True ends at the next step.
+      tell: Told of each line of the store.
+      executor: As in `executors.carry_out`.
+
+    Returns:
+      Whether all was done.
+
+    Raises:
+      MetalrError: Data or model can't be had, or a process died.
+    """
+    from metalr import recipe  # seconds, which a dry run does not have
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def done(config: RunConfig, result: dict[str, Any]) -> None:
+        if result["stopped"] == "asked":
+            return  # a part of a run is none
+        line = {"kind": store.RUN, "key": key(config), **result}
+        store.append(path, line)
+        tell(line)
+
+    return executors.carry_out(
+        one,
+        runs,
+        on_result=done,
+        workers=workers,
+        stop=stop,
+        kind=executor,
+        start=recipe.keep_compilations,
+    )
+
+
+def one(config: RunConfig) -> dict[str, Any]:
+    """Carries out a run; one that diverges is a result too."""
+    from metalr import recipe
+
+    begun = time.perf_counter()
+    result = recipe.run(config, _Silent(), stop=executors.stopping, record_failure=True)
+    wall = round(time.perf_counter() - begun, 1)
+    return results.plain({"failed": None, "wall_seconds": wall, **result})
+
+
+def words(line: Mapping[str, Any]) -> str:
+    """Returns a run that ended in one line."""
+    score = line["last_metrics"].get(line["metric"])
+    came = "failed" if line["failed"] or score is None else f"{score:.4f}"
+    return (
+        f"{line['task']} {line['model']} {line['scheduler']} at "
+        f"{line['settings']['learning_rate']:g}, seed {line['seed']}: "
+        f"{line['metric']} {came}, {line['wall_seconds']:.0f} s"
+    )
+
+
+def outlook(
+    runs: Sequence[RunConfig], path: Path
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns a table of what is to do: its head, and a row per task and model."""
+    done = store.read(path) if path.exists() else []
+    todo = missing(runs, path)
+    groups: dict[tuple[str, str], list[RunConfig]] = {}
+    for config in runs:
+        groups.setdefault((str(config.task), config.model), []).append(config)
+    rows, total = [], 0.0
+    for (task, model), of in groups.items():
+        left = [config for config in of if config in todo]
+        seconds = sum(seconds_of(config, done) for config in left)
+        total += seconds
+        counts = (str(len(of)), str(len(of) - len(left)))
+        rows.append((task, model, _names(of), *counts, _hours(seconds)))
+    sums = (str(len(runs)), str(len(runs) - len(todo)), _hours(total))
+    rows.append(("all", "", "", *sums))
+    return ("task", "model", "schedulers", "runs", "done", "core hours left"), rows
+
+
+def _names(runs: Sequence[RunConfig]) -> str:
+    return ", ".join(dict.fromkeys(config.scheduler for config in runs))
+
+
+def _hours(seconds: float) -> str:
+    return "?" if math.isnan(seconds) else f"{seconds / 3600:.2f}"
+
+
+def seconds_of(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> float:
+    """Returns about how long a run takes on one core; NaN where nothing is known.
+
+    Runs in the store of the same model, batch and length tell the seconds of a step.
+    """
+    alike = [
+        line["wall_seconds"] / line["steps"]
+        for line in done
+        if line["kind"] == store.RUN
+        and line["steps"]
+        and all(
+            line["settings"][name] == getattr(config, name)
+            for name in ("task", "model", "batch_size", "max_length")
+        )
+    ]
+    if not alike or not config.max_steps:
+        return math.nan
+    return statistics.median(alike) * config.max_steps
+
+
+class _Silent:
+    def start(self, title_lines: list[str], total_steps: int) -> None:
+        pass
+
+    def logged(self, row: Mapping[str, Any], steps_per_second: float) -> None:
+        pass
+
+    def evaluated(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass

@@ -1,0 +1,222 @@
+"""A plan of a comparison: schedulers x tasks x models x seeds.
+
+A plan is a file (TOML or JSON) or one that is shipped, and `expand` makes it a list of
+runs. Everything but the rate is the same for every run: rows, order, dropout, head,
+loop, evaluation.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metalr import predictor, schedulers, store
+from metalr.config import RunConfig, check
+from metalr.data.tasks import TASKS
+from metalr.errors import MetalrError, unknown_name
+
+PLANS = Path(__file__).parent / "plans"
+_LARGEST_PLAN = 2**20  # bytes; the shipped ones have one thousand
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared on what."""
+
+    tasks: Mapping[str, Mapping[str, Any]]  # name -> settings of its own
+    models: Sequence[str]
+    schedulers: Sequence[str]  # each at its default base rate
+    seeds: int
+    tuned: Sequence[str] = ()  # schedulers that are also run at each of `rates`
+    rates: Sequence[float] = ()
+    rates_of: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    evaluations: int = 20  # in a run
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of `RunConfig`
+
+
+def read_plan(name: str) -> Plan:
+    """Reads a plan: the name of a shipped one, or a TOML or JSON file.
+
+    Raises:
+      MetalrError: There is none, or it says something that no plan says.
+    """
+    shipped = sorted(path.stem for path in PLANS.glob("*.toml"))
+    path = PLANS / f"{name}.toml" if name in shipped else Path(name)
+    if not path.is_file():
+        raise MetalrError(
+            f"no plan {name!r}: give a .toml or .json file, or one of "
+            f"{', '.join(shipped)}"
+        )
+    if path.stat().st_size > _LARGEST_PLAN:
+        raise MetalrError(f"{path} is over 1 MB; no plan is that long")
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise MetalrError(f"{path} is not a plan: {error}") from error
+    return _checked(found, str(path))
+
+
+def _checked(found: Any, where: str) -> Plan:
+    fields = {f.name: f for f in dataclasses.fields(Plan)}
+    if not isinstance(found, dict):
+        raise MetalrError(f"{where}: a plan is a table, got {type(found).__name__}")
+    faults = [f"unknown {name!r}" for name in found.keys() - fields.keys()]
+    faults += [
+        f"{name} is missing"
+        for name in ("tasks", "models", "schedulers", "seeds")
+        if name not in found
+    ]
+    tables = {"tasks", "rates_of", "settings"}
+    kinds = {name: dict if name in tables else list for name in fields}
+    kinds |= {"seeds": int, "evaluations": int}
+    faults += [
+        f"{name} must be a {kinds[name].__name__}, got {found[name]!r:.80}"
+        for name in found.keys() & fields.keys()
+        if not isinstance(found[name], kinds[name]) or isinstance(found[name], bool)
+    ]
+    if faults:
+        known = ", ".join(fields)
+        raise MetalrError(f"{where}: {'; '.join(faults)}. A plan has {known}")
+    return Plan(**found)
+
+
+def changed(
+    plan: Plan,
+    *,
+    tasks: Sequence[str] | None = None,
+    schedulers: Sequence[str] | None = None,
+    tuned: Sequence[str] | None = None,
+    steps: int | None = None,
+    data: str | None = None,
+    **fields: Any,
+) -> Plan:
+    """Returns a plan with what is not None in place of its own.
+
+    Args:
+      plan: The plan.
+      tasks: These alone; a task that the plan has keeps its settings.
+      schedulers: These alone, and none at other base rates than their own.
+      tuned: These at each of the plan's rates.
+      steps: Of every run.
+      data: Where rows come from.
+      **fields: Of `Plan`.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    settings = dict(plan.settings)
+    own = {name: dict(plan.tasks.get(name, {})) for name in tasks or plan.tasks}
+    if data:
+        settings["data"] = data
+    if steps:
+        settings["max_steps"] = steps
+        own = {k: {**v, "max_steps": steps} for k, v in own.items()}
+    if schedulers:
+        given |= {"schedulers": schedulers, "tuned": (), "rates_of": {}}
+    if tuned:
+        given["tuned"] = tuned
+    return dataclasses.replace(plan, tasks=own, settings=settings, **given)
+
+
+# ------------------------------------------------------------------ the runs
+
+
+def expand(plan: Plan) -> list[RunConfig]:
+    """Returns the runs of a plan: all of seed 0 first, so that early rows compare.
+
+    Raises:
+      MetalrError: A task, scheduler or setting is unknown or out of its range.
+    """
+    _check_names(plan)
+    runs: dict[str, RunConfig] = {}
+    for seed in range(plan.seeds):
+        for model in plan.models:
+            for task, own in plan.tasks.items():
+                settings = {**plan.settings, **own}
+                for scheduler, rate in _rows(plan):
+                    config = _config(
+                        settings,
+                        task=task,
+                        model=model,
+                        scheduler=scheduler,
+                        learning_rate=rate,
+                        seed=seed,
+                    )
+                    config = _paced(config, plan.evaluations)
+                    runs.setdefault(key(config), config)
+    return list(runs.values())
+
+
+def _check_names(plan: Plan) -> None:
+    for task in plan.tasks:
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+    for name in (*plan.schedulers, *plan.tuned, *plan.rates_of):
+        schedulers.get(name)
+    if not (plan.tasks and plan.models and plan.schedulers):
+        raise MetalrError("a plan needs a task, a model and a scheduler at least")
+    for name, low in (("seeds", 1), ("evaluations", 1)):
+        if getattr(plan, name) < low:
+            raise MetalrError(f"{name} must be at least {low}")
+    if plan.tuned and not plan.rates:
+        raise MetalrError("a plan with `tuned` schedulers needs `rates` to try")
+
+
+def _rows(plan: Plan) -> list[tuple[str, float]]:
+    """Returns (scheduler, base rate) without repetition, in the plan's order."""
+    rows = [(name, schedulers.get(name).learning_rate) for name in plan.schedulers]
+    rows += [(name, rate) for name in plan.tuned for rate in plan.rates]
+    rows += [(name, rate) for name, rates in plan.rates_of.items() for rate in rates]
+    return list(dict.fromkeys(rows))
+
+
+_HINTS = typing.get_type_hints(RunConfig)
+_VARIED = ("task", "model", "scheduler", "learning_rate", "seed", "output")
+
+
+def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
+    for name, value in settings.items():
+        if name in _VARIED:
+            raise MetalrError(f"{name} is the plan's to vary, not one of its settings")
+        if name not in _HINTS:
+            raise unknown_name("setting", name, _HINTS)
+        # TOML's 3 is a fine 3.0, and a bool is no int.
+        allowed = typing.get_args(_HINTS[name]) or (_HINTS[name],)
+        fits = type(value) in allowed or (type(value) is int and float in allowed)
+        if not fits:
+            raise MetalrError(f"the setting {name} can't be {value!r:.80}")
+    for name in ("task", "model"):
+        if not isinstance(varied[name], str):
+            raise MetalrError(f"a {name} is a name, got {varied[name]!r:.80}")
+    if not isinstance(varied["learning_rate"], int | float):
+        raise MetalrError(f"a rate is a number, got {varied['learning_rate']!r:.80}")
+    return check(RunConfig(**settings, **varied))
+
+
+def _paced(config: RunConfig, evaluations: int) -> RunConfig:
+    """Spreads the evaluations over the run, which may be given in steps or epochs."""
+    if config.max_steps:
+        every = math.ceil(config.max_steps / evaluations)
+        return dataclasses.replace(config, eval_every=every)
+    per_epoch = math.ceil(evaluations / config.epochs)
+    return dataclasses.replace(config, evals_per_epoch=per_epoch)
+
+
+def key(config: RunConfig) -> str:
+    """Returns the run's name in the store.
+
+    A run under metalr is another one when the predictor is another one.
+    """
+    learned = config.scheduler.startswith("metalr")
+    digest = _digest(config.predictor) if learned else None
+    return store.key(config.to_json(), predictor_sha256=digest)
+
+
+@functools.cache
+def _digest(path: str | None) -> str:
+    return predictor.read_metadata(path)["sha256"]

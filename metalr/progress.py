@@ -1,0 +1,54 @@
+"""The bar of work that is counted in runs."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+_PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
+
+
+@contextlib.contextmanager
+def counting(total: int) -> Iterator[Callable[[str], None]]:
+    """Yields a function to call with a line for each run that ended.
+
+    On a terminal there is a bar with runs per minute and time left under the lines;
+    elsewhere a line is printed now and then, and the last one.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(highlight=False)
+    begun, done, shown = time.monotonic(), 0, 0.0
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs  {task.description}"),
+    )
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=total)
+
+    def tell(line: str) -> None:
+        nonlocal done, shown
+        done += 1
+        now = time.monotonic()
+        pace = _pace(done, total, now - begun)
+        bar.update(task, completed=done, description=pace)
+        if console.is_terminal:
+            bar.console.print(line, markup=False)
+        elif now - shown > _PLAIN_SECONDS or done == total:
+            shown = now
+            print(f"{done}/{total} runs  {pace}  {line}", flush=True)
+
+    with bar if console.is_terminal else contextlib.nullcontext():
+        yield tell
+
+
+def _pace(done: int, total: int, seconds: float) -> str:
+    """Returns speed and time left.
+
+    >>> _pace(3, 9, 60.0)
+    '3.0 runs/min, 2 min left'
+    """
+    per_minute = 60 * done / max(seconds, 1e-3)
+    left = (total - done) / per_minute
+    return f"{per_minute:.1f} runs/min, {left:.0f} min left"

@@ -1,0 +1,211 @@
+"""A plan is run once and whole, whatever kills it, and says what is wrong with it."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_models
+
+from metalr import compare, plan, schedulers, store
+from metalr.errors import MetalrError
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "models": ["minilm:1"],
+    "schedulers": ["linear", "metalr", "prodigy"],
+    "seeds": 2,
+    "tuned": ["linear"],
+    "rates": [2e-5, 1e-3],
+    "rates_of": {"metalr": [1e-6]},
+    "evaluations": 2,
+    "settings": {"max_steps": 4, "batch_size": 4, "data": "toy"},
+    "tasks": {"sst2": {}, "rte": {"max_steps": 6}},
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(SMALL | changes))
+    return str(path)
+
+
+def rows(configs, **only):
+    return [
+        (c.scheduler, c.learning_rate)
+        for c in configs
+        if all(getattr(c, name) == value for name, value in only.items())
+    ]
+
+
+@pytest.mark.fast
+def test_plan_expands_to_each_row_once_with_its_own_base_rate(tmp_path):
+    runs = plan.expand(plan.read_plan(write(tmp_path)))
+    assert rows(runs, task="sst2", seed=0) == [
+        ("linear", 2e-5),
+        ("metalr", 2e-5),
+        ("prodigy", 1.0),
+        ("linear", 1e-3),
+        ("metalr", 1e-6),
+    ]
+    assert len(runs) == 2 * 2 * 5 == len({plan.key(config) for config in runs})
+    assert [c.max_steps for c in runs if c.task == "rte"] == [6] * 10
+    assert {c.eval_every for c in runs} == {2, 3}
+    assert [c.seed for c in runs] == [0] * 10 + [1] * 10
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_shipped_plan_has_every_scheduler(name):
+    runs = plan.expand(plan.read_plan(name))
+    assert {config.scheduler for config in runs} == schedulers.SCHEDULERS.keys()
+
+
+@pytest.mark.fast
+def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
+    found = plan.read_plan(write(tmp_path))
+    fewer = plan.changed(found, tasks=["rte", "cola"], schedulers=["static"], seeds=1)
+    runs = plan.expand(fewer)
+    assert [(c.task, c.max_steps) for c in runs] == [("rte", 6), ("cola", 4)]
+    shorter = plan.expand(plan.changed(found, steps=3, data="auto"))
+    assert {(c.max_steps, c.data) for c in shorter} == {(3, "auto")}
+    assert plan.changed(found) == found
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schedulers": ["linaer"]}, "unknown scheduler 'linaer'; did you mean"),
+        ({"tasks": {"sst": {}}}, "unknown task 'sst'"),
+        ({"settings": {"bach_size": 3}}, "unknown setting 'bach_size'; did you mean"),
+        ({"settings": {"batch_size": "4"}}, "batch_size can't be '4'"),
+        ({"settings": {"batch_size": -4}}, "--batch-size must be"),
+        ({"settings": {"seed": 4}}, "seed is the plan's to vary"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"seeds": "two"}, "seeds must be a int, got 'two'"),
+        ({"tasks": ["sst2"]}, "tasks must be a dict"),
+        ({"models": [3]}, "a model is a name, got 3"),
+        ({"models": []}, "needs a task, a model and a scheduler"),
+        ({"rates": ["fast"]}, "a rate is a number, got 'fast'"),
+        ({"rates": []}, "needs `rates`"),
+        ({"sceduler": []}, "unknown 'sceduler'"),
+    ],
+)
+def test_what_no_plan_says_is_one_clear_line(changes, said, tmp_path):
+    with pytest.raises(MetalrError, match=said):
+        plan.expand(plan.read_plan(write(tmp_path, **changes)))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("p.toml", "models = ["), ("p.json", "[" * 100_000), ("p.json", "3")],
+)
+def test_a_file_that_is_no_plan_is_one_clear_line(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(MetalrError, match="plan"):
+        plan.read_plan(str(tmp_path / name))
+    with pytest.raises(MetalrError, match="one of full, small"):
+        plan.read_plan("smal")
+
+
+@pytest.mark.fast
+def test_key_of_a_metalr_run_changes_with_the_predictor(tmp_path, monkeypatch):
+    runs = plan.expand(plan.read_plan(write(tmp_path)))
+    before = [plan.key(config) for config in runs]
+    monkeypatch.setattr(plan, "_digest", lambda path: "another")
+    moved = [a != plan.key(config) for a, config in zip(before, runs, strict=True)]
+    assert moved == [config.scheduler == "metalr" for config in runs]
+
+
+@pytest.mark.fast
+def test_time_left_is_told_by_runs_of_the_same_shape(tmp_path):
+    config = plan.expand(plan.read_plan(write(tmp_path)))[0]
+    settings = config.to_json()
+    done = [
+        {"kind": "run", "settings": settings, "steps": 4, "wall_seconds": 8.0},
+        {
+            "kind": "run",
+            "settings": settings | {"max_length": 99},
+            "steps": 1,
+            "wall_seconds": 100.0,
+        },
+    ]
+    assert compare.seconds_of(config, done) == 8.0
+    assert math.isnan(compare.seconds_of(config, done[1:]))
+
+
+def tiny_plan(tmp_path):
+    model = small_models.save_bert(tmp_path / "model")
+    return write(
+        tmp_path,
+        models=[str(model)],
+        tasks={"sst2": {}},
+        schedulers=["linear", "dowg", "metalr"],
+        tuned=[],
+        rates_of={},
+        settings=SMALL["settings"] | {"train_rows": 16, "validation_rows": 8},
+    )
+
+
+def command(plan_file, output, *more):
+    return [
+        *(sys.executable, "-m", "metalr", "compare", "--plan", plan_file),
+        *("--output", str(output), "--workers", "1", *more),
+    ]
+
+
+def scores(path):
+    return {line["key"]: line["history"] for line in store.read(path)}
+
+
+def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    plan_file, path = tiny_plan(tmp_path), tmp_path / "out" / "runs.jsonl"
+    begun = subprocess.Popen(
+        command(plan_file, path.parent), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while not (path.exists() and path.stat().st_size) and begun.poll() is None:
+        time.sleep(0.05)
+    os.kill(begun.pid, signal.SIGKILL)
+    begun.wait()
+    first = scores(path)
+    assert first
+    runs = plan.expand(plan.read_plan(plan_file))
+    todo = compare.missing(runs, path)
+    assert len(todo) == len(runs) - len(first)
+    assert compare.carry_out(todo, path, workers=1)
+    assert compare.missing(runs, path) == []
+    again = tmp_path / "again.jsonl"
+    assert compare.carry_out(runs, again, workers=1)
+    assert scores(path) == scores(again)
+    assert len(path.read_text().splitlines()) == len(runs)  # none was done twice
+
+
+def test_a_run_that_diverges_is_a_result(tmp_path):
+    config = plan.expand(plan.read_plan(tiny_plan(tmp_path)))[0]
+    huge = {"learning_rate": 1e30, "clip_norm": 0.0}
+    result = compare.one(type(config)(**config.to_json() | huge))
+    assert "the loss is" in result["failed"] and result["stopped"] == "diverged"
+    assert all(name in result for name in ("history", "versions", "chance"))
+    store.append(tmp_path / "s", {"kind": "run", "key": "k", **result})
+    assert store.read(tmp_path / "s")[0]["failed"] == result["failed"]
+
+
+@pytest.mark.fast
+def test_dry_run_counts_and_runs_nothing(tmp_path):
+    output = tmp_path / "out"
+    said = subprocess.run(
+        command(write(tmp_path), output, "--dry-run"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "20" in said.stdout and "core hours" in said.stdout
+    assert not output.exists() and said.stderr == ""
