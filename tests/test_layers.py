@@ -17,7 +17,15 @@ PACKAGE = Path(list(metalr.__path__)[0])
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
     {"errors"},
-    {"features", "config", "metrics", "sharding", "results", "checkpoint"},
+    {
+        "features",
+        "config",
+        "executors",
+        "metrics",
+        "sharding",
+        "results",
+        "checkpoint",
+    },
     {"run_folder"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
