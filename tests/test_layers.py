@@ -21,6 +21,7 @@ ROWS = (
         "features",
         "config",
         "executors",
+        "hosts",
         "metrics",
         "sharding",
         "results",
@@ -37,6 +38,7 @@ ROWS = (
     {"", "data", "models"},  # the packages themselves: `metalr/__init__.py` and so on
     {"loop"},
     {"evaluate"},
+    {"preparation"},
     {"recipe", "banks"},
     {"record"},
     {"collect"},
