@@ -10,6 +10,7 @@ the same command goes on from there, to the same numbers as without the break.
 """
 
 import dataclasses
+import signal
 import sys
 from pathlib import Path
 
@@ -25,26 +26,37 @@ def main() -> int:
     group.add_argument("--resume", action="store_true", help="insist on going on")
     group.add_argument("--overwrite", action="store_true", help="begin anew")
     group.add_argument("--quiet", action="store_true", help="print the result alone")
+    group = parser.add_argument_group(
+        "several processes", "not needed where SLURM or a TPU says it"
+    )
+    group.add_argument("--coordinator", help="HOST:PORT of the first process")
+    group.add_argument("--processes", type=int, help="how many there are")
+    group.add_argument("--process-id", type=int, help="which one this is, from 0")
     args = parser.parse_args()
     config = from_flags(args)
     folder = Path(config.output or Path("runs") / config.name)
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, recipe, report, results, run_folder
+    from metalr import display, hosts, recipe, report, results, run_folder
 
+    hosts.join(args.coordinator, args.processes, args.process_id)
+    quiet = args.quiet or not hosts.is_first()
     stop = cli.Stop()
     recipe.keep_compilations()
     run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
     made = [folder / name for name in (run_folder.RESULT, "curves.png", "model")]
     if made[0].is_file() and not args.overwrite:
-        if not args.quiet:
+        if not quiet:
             print(f"{folder} holds the finished run; --overwrite runs it again")
-        display.summary(results.read_result(made[0]), made, quiet=args.quiet)
+        if hosts.is_first():
+            display.summary(results.read_result(made[0]), made, quiet=quiet)
         return 0
 
-    events = folder / "events" if config.tensorboard else None
-    screen = display.make(quiet=args.quiet, tensorboard=events)
+    events = config.tensorboard and hosts.is_first()
+    screen = display.make(
+        quiet=quiet, tensorboard=folder / "events" if events else None
+    )
     try:
         result = recipe.run(
             config, screen, folder=folder, overwrite=args.overwrite, stop=stop
@@ -52,11 +64,14 @@ def main() -> int:
     finally:
         screen.close()
     if result["stopped"] == "asked":
-        print(f"stopped at step {result['steps']}, saved; the same command goes on")
-        return stop.status
+        if hosts.is_first():
+            print(f"stopped at step {result['steps']}, saved; the same command goes on")
+        return stop.status or 128 + signal.SIGTERM  # another process heard it
+    if not hosts.is_first():
+        return 0
     report.curves(result, made[1])
     results.write_json(made[0], result)  # last: with it the run counts as finished
-    display.summary(result, made, quiet=args.quiet)
+    display.summary(result, made, quiet=quiet)
     return 0
 
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metalr import cli
+from metalr import cli, executors
 
 SOURCES = ["sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte"]
 
@@ -44,7 +44,18 @@ def parser() -> cli.Parser:
     add("--length", type=int, nargs="+", help="lengths in tokens to draw from")
     add("--horizon", type=int, nargs="+", help="numbers of steps to draw from")
     add("--budget-minutes", type=float, help="for collecting (default: 3 on toy)")
-    add("--workers", type=int, help="processes (default: one a core, one on a GPU)")
+    add(
+        "--executor",
+        choices=executors.KINDS,
+        default="processes",
+        help="processes of this machine (the default), or ray: the cluster at "
+        "RAY_ADDRESS, or else one of this machine",
+    )
+    add(
+        "--workers",
+        type=int,
+        help="banks at a time (default: one a core, one on a GPU, all that Ray has)",
+    )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
     add("--skip-broken", action="store_true", help="leave out files that are refused")
     add("--output", type=Path, default=Path("runs/meta"), help="default: runs/meta")
@@ -85,6 +96,7 @@ def main() -> int:
             rounds=args.rounds,
             per_bank=args.per_bank,
             seconds=60 * (args.budget_minutes or (3 if data == "toy" else math.inf)),
+            executor=args.executor,
             workers=args.workers,
             stop=stop,
             tell=print,

@@ -1,79 +1,58 @@
-"""Collects traces of many banks; the only file that knows processes.
+"""Collects traces of many banks, and keeps each as soon as it is there.
 
 Each run is a file as soon as it ends, in `OUTPUT/parts/`; a bank that is complete is
 one file in `OUTPUT/traces/`. Killed at any moment, a collection loses the runs that
 were in progress, and the next start does nothing twice.
 
 One process a core beats one process with many threads. `vmap` over the rates of a bank
-would gain nothing on a CPU: matrices of different weights share no work.
+would gain nothing on a CPU: matrices of different weights share no work. Only this
+process writes files; where the others are is the business of `metalr.executors`.
 """
 
 import contextlib
 import math
-import multiprocessing
-import os
-import queue
-import signal
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
-from metalr import banks, recipe, record, traces
+from metalr import banks, executors, recipe, record, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
 
-_PATIENCE = 5.0  # seconds that a process gets to end its step
 _PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 Stop = Callable[[], bool]
 Tell = Callable[[str], object]
 
 
-def carry_out(
-    job: Job,
-    output: Path,
-    *,
-    stop: Stop = lambda: False,
-    tell: Tell = lambda line: None,
-) -> bool:
-    """Carries out what is missing of a job.
+class Rest(NamedTuple):
+    """What is still to do of a job."""
 
-    Args:
-      job: Bank and runs.
-      output: Folder with `traces/` and `parts/`.
-      stop: Asked after each step.
-      tell: Told of each run that ended.
+    job: Job
+    runs: tuple[int, ...]  # their numbers
 
-    Returns:
-      Whether the job's file is complete.
+
+def carry_out(rest: Rest) -> Iterator[tuple[int, traces.Run]]:
+    """Carries out runs of a bank and yields each with its number.
 
     Raises:
-      MetalrError: Data or model cannot be had, or the folder holds other banks.
+      MetalrError: Data or model cannot be had.
     """
-    target, parts = _target(job, output), _parts(job, output)
-    opened = None
-    if not target.exists():
-        for number, (part, plan) in enumerate(
-            zip(parts, banks.plans(job), strict=True)
-        ):
-            if part.exists():
-                continue
-            if stop():
-                return False
-            opened = opened or record.open_bank(job.bank)
-            run = record.take(opened, plan, stop)
-            if run is None:
-                return False
-            run.about.update(round=job.round, run=number)
-            traces.write(part, [run])
-            tell(_line(job, run))
-        traces.write(target, [run for part in parts for run in traces.read(part)])
-    for part in parts:
-        part.unlink(missing_ok=True)
-    return True
+    if executors.stopping():
+        return
+    plans = banks.plans(rest.job)
+    opened = record.open_bank(rest.job.bank)
+    for number in rest.runs:
+        if executors.stopping():
+            return
+        run = record.take(opened, plans[number], executors.stopping)
+        if run is None:
+            return
+        run.about.update(round=rest.job.round, run=number)
+        yield number, run
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:
@@ -128,17 +107,11 @@ def _line(job: Job, run: traces.Run) -> str:
 # ------------------------------------------------------------------ many banks
 
 
-def cores() -> list[int]:
-    """Returns the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def collect(
     jobs: Sequence[Job],
     output: Path,
     *,
+    executor: str = "processes",
     workers: int | None = None,
     stop: Stop = lambda: False,
     seconds: float = math.inf,
@@ -148,7 +121,9 @@ def collect(
     Args:
       jobs: What to do; what is done already is left alone.
       output: Folder for `traces/` and `parts/`; made if it is missing.
-      workers: Processes. None: one a core on a CPU, and none but this one elsewhere.
+      executor: A row of `executors.KINDS`.
+      workers: Banks at a time. None: one a core on a CPU and one elsewhere, or what
+        the Ray cluster has room for.
       stop: Asked all the time; True ends at the next step.
       seconds: No bank is begun that would probably not end by then.
 
@@ -156,108 +131,83 @@ def collect(
       Whether all is done.
 
     Raises:
-      MetalrError: As `carry_out`, or a process died.
+      MetalrError: Data or model cannot be had, the folder holds other banks, or a
+        process died.
     """
     for name in ("traces", "parts"):
         (output / name).mkdir(parents=True, exist_ok=True)
     total = missing(jobs, output)
-    todo = [job for job in jobs if not _target(job, output).exists()]
-    if workers is None:
-        workers = len(cores()) if jax.default_backend() == "cpu" else 1
-    workers = min(workers, len(todo))
-    deadline = time.time() + seconds
+    for job in jobs:
+        _gather(job, output)  # a kill may have come just before
+    todo = [rest for job in jobs if (rest := _rest(job, output)).runs]
+    if executor == "processes":
+        workers = min(workers or _fitting(), max(len(todo), 1))
+    clock = _Clock(seconds)
     with _progress(total) as tell:
-        if workers > 1:
-            _in_processes(todo, output, workers, stop, deadline, tell)
-        else:
-            _in_turn(todo, output, stop, deadline, tell)
+
+        def keep(rest: Rest, result: tuple[int, traces.Run]) -> None:
+            number, run = result
+            traces.write(_parts(rest.job, output)[number], [run])
+            _gather(rest.job, output)
+            clock.heard(rest)
+            tell(_line(rest.job, run))
+
+        executors.carry_out(
+            carry_out,
+            clock.while_there_is_time(todo),
+            on_result=keep,
+            workers=workers,
+            stop=stop,
+            kind=executor,
+            start=recipe.keep_compilations,
+        )
     return missing(jobs, output) == 0
 
 
-def _in_turn(
-    jobs: Iterable[Job],
-    output: Path,
-    stop: Stop,
-    deadline: float,
-    tell: Tell,
-) -> None:
-    longest = 0.0
-    for job in jobs:
-        begun = time.time()
-        if stop() or begun + longest > deadline:
+def _fitting() -> int:
+    return len(executors.cores()) if jax.default_backend() == "cpu" else 1
+
+
+def _rest(job: Job, output: Path) -> Rest:
+    """Returns the runs of a job that are in no file."""
+    if _target(job, output).exists():
+        return Rest(job, ())
+    parts = enumerate(_parts(job, output))
+    return Rest(job, tuple(number for number, part in parts if not part.exists()))
+
+
+def _gather(job: Job, output: Path) -> None:
+    """Makes one file of a job's runs, if all are there."""
+    target, parts = _target(job, output), _parts(job, output)
+    if not target.exists():
+        if not all(part.exists() for part in parts):
             return
-        carry_out(job, output, stop=stop, tell=tell)
-        longest = max(longest, time.time() - begun)
+        traces.write(target, [run for part in parts for run in traces.read(part)])
+    for part in parts:
+        part.unlink(missing_ok=True)
 
 
-def _in_processes(
-    jobs: list[Job],
-    output: Path,
-    workers: int,
-    stop: Stop,
-    deadline: float,
-    tell: Tell,
-) -> None:
-    # Spawned, not forked: jax has threads by now.
-    context = multiprocessing.get_context("spawn")
-    waiting, messages, halt = context.Queue(), context.Queue(), context.Event()
-    for job in [*jobs, *[None] * workers]:
-        waiting.put(job)
-    arguments = (output, deadline, waiting, messages, halt)
-    processes = [
-        context.Process(target=_worker, args=(core, *arguments), daemon=True)
-        for core in (cores() * workers)[:workers]
-    ]
-    for process in processes:
-        process.start()
-    faults = []
-    try:
-        while any(process.is_alive() for process in processes) or not messages.empty():
-            if stop() or faults:
-                break
-            with contextlib.suppress(queue.Empty):
-                kind, line = messages.get(timeout=0.2)
-                tell(line) if kind == "run" else faults.append(line)
-    finally:
-        halt.set()
-        waiting.cancel_join_thread()
-        for process in processes:
-            process.join(timeout=_PATIENCE)
-            if process.is_alive():  # compiling; its files are whole whatever happens
-                process.terminate()
-                process.join()
-    if faults:
-        raise MetalrError(faults[0])
-    if not stop() and any(process.exitcode for process in processes):
-        raise MetalrError(
-            "a process of the collection died, perhaps for want of memory; the same "
-            "command goes on, --workers 1 needs least"
-        )
+class _Clock:
+    """Knows how long a bank takes, and whether another one would end in time."""
 
+    def __init__(self, seconds: float):
+        self._deadline = time.monotonic() + seconds
+        self._begun: dict[str, float] = {}
+        self._longest = 0.0
 
-def _worker(core: int, output: Path, deadline: float, waiting, messages, halt) -> None:
-    """Carries out jobs from a queue on one core, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    # Read when the first computation starts, which is later than here.
-    flags = "--xla_cpu_multi_thread_eigen=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    recipe.keep_compilations()
-    parent = multiprocessing.parent_process()
+    def heard(self, rest: Rest) -> None:
+        """Notes that a bank has been at work until now."""
+        taken = time.monotonic() - self._begun[rest.job.name]
+        self._longest = max(self._longest, taken)
 
-    def stop() -> bool:
-        # Without its parent nobody would end it, and a new start would do it twice.
-        return halt.is_set() or (parent is not None and not parent.is_alive())
-
-    try:
-        tell = lambda line: messages.put(("run", line))  # noqa: E731
-        _in_turn(iter(waiting.get, None), output, stop, deadline, tell)
-    except MetalrError as fault:
-        messages.put(("fault", str(fault)))
-    except Exception:
-        messages.put(("fault", f"a process failed:\n{traceback.format_exc()}"))
+    def while_there_is_time(self, todo: Sequence[Rest]) -> Iterator[Rest]:
+        """Yields what is to do, when the next is asked for."""
+        for rest in todo:
+            now = time.monotonic()
+            if now + self._longest > self._deadline:
+                return
+            self._begun[rest.job.name] = now
+            yield rest
 
 
 @contextlib.contextmanager

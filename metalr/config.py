@@ -104,6 +104,29 @@ class RunConfig:
         choices=("float32", "bfloat16"),
     )
 
+    # On which devices; none of it changes what is learned.
+    parallel: str = _flag(
+        "auto",
+        "devices",
+        "jit: rows over all devices; pmap: the same, the older way; one: the first "
+        "device; auto: one on a CPU, else jit",
+        choices=("auto", "one", "jit", "pmap"),
+        free=True,
+    )
+    shard_params: bool = _flag(
+        False, "devices", "cut parameters and optimizer state as rows are", free=True
+    )
+    model_shards: int = _flag(
+        1, "devices", "devices that share the kernels of one copy", low=1, free=True
+    )
+    # Unrolled layers run faster; see `Encoder` for what a scan saves.
+    scan_layers: bool = _flag(
+        False, "devices", "compile one layer and loop over it", free=True
+    )
+    remat: bool = _flag(
+        False, "devices", "compute layers twice instead of keeping them", free=True
+    )
+
     # Question answering.
     stride: int = _flag(
         128, "question answering", "overlap of long contexts, in tokens", low=0
@@ -127,7 +150,10 @@ class RunConfig:
         None, "output", "steps between checkpoints (default: once an epoch)", low=1
     )
     output: str | None = _flag(
-        None, "output", "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)"
+        None,
+        "output",
+        "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
+        free=True,
     )
     tensorboard: bool = _flag(False, "output", "write TensorBoard events too")
 
@@ -146,9 +172,11 @@ class RunConfig:
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Returns the names of the settings in which two runs differ.
 
-    Where a run writes its files (`output`) makes no difference to it.
+    Where a run writes its files and on which devices it runs makes no difference to
+    it: those settings are `free`.
     """
-    names = {f.name for f in dataclasses.fields(RunConfig)} - {"output"}
+    fields = dataclasses.fields(RunConfig)
+    names = {f.name for f in fields if not f.metadata.get("free")}
     return sorted(n for n in names if old.get(n) != new.get(n))
 
 

@@ -10,6 +10,7 @@ from metalr import loop, metrics
 from metalr.config import RunConfig
 from metalr.data import batches, encode, tasks
 from metalr.models import heads
+from metalr.sharding import ONE, Layout
 
 
 def scorer(
@@ -19,11 +20,14 @@ def scorer(
     encoded: dict[str, encode.Encoded],
     pad_token_id: int,
     max_shapes: int = 4,
+    layout: Layout = ONE,
 ) -> Callable[[Any], dict[str, float]]:
     """Returns `params -> scores`: the first split's by name, others' as split_name."""
     task = data.task
+    batch_size = 4 * config.batch_size
+    places = layout.places(batch_size)
 
-    @jax.jit
+    @layout.compile
     def forward(params: Any, batch: loop.Batch) -> tuple[jax.Array, jax.Array]:
         logits = heads.apply(graphdef, params, batch)
         return logits, heads.loss(task.kind, logits, batch)
@@ -34,13 +38,14 @@ def scorer(
         total = 0.0
         feed = batches.eval_batches(
             entries,
-            4 * config.batch_size,
+            batch_size,
             pad_token_id=pad_token_id,
             max_shapes=max_shapes,
+            places=places,
         )
         for index, batch in feed:
-            found, loss = jax.device_get(forward(params, batch))
-            total += float(loss) * float(batch["weights"].sum())
+            found, loss = jax.device_get(forward(params, layout.put(batch)))
+            total += float(loss) * int(np.sum(index >= 0))
             for row, entry in enumerate(index):
                 if entry >= 0:
                     logits[entry] = found[row]

@@ -5,6 +5,7 @@ taken with, and a multiplier if there is one, are read from the optimizer's stat
 name. The loss is always passed on as `value`, for those that want it.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metalr import hosts
 from metalr.checkpoint import Checkpoints
 from metalr.errors import MetalrError
+from metalr.sharding import ONE, Layout
 
 Batch = dict[str, Any]
 Row = dict[str, Any]
@@ -120,13 +123,16 @@ def make_step(
     accumulate: int,
     seed: int,
     read: tuple[str, ...] = READ_FROM_STATE,
+    layout: Layout = ONE,
+    state: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted step `(state, batch) -> (state, logged)`, state donated.
 
     Dropout is keyed by (seed, step), so a resumed run draws what the uninterrupted
     one drew. With `accumulate` parts, loss and gradient are those of the whole
     batch: each part counts by the weight of its rows. Besides the loss, `logged` has
-    the fields of the optimizer's state that `read` names, where they exist.
+    the fields of the optimizer's state that `read` names, where they exist. On
+    several devices the new state lies as the given `state` does.
     """
     tx = optax.with_extra_args_support(tx)
 
@@ -134,8 +140,7 @@ def make_step(
         return jax.value_and_grad(loss_fn)(params, batch, key)
 
     def in_parts(params: Any, batch: Batch, key: jax.Array):
-        split = lambda x: x.reshape(accumulate, -1, *x.shape[1:])  # noqa: E731
-        parts = jax.tree.map(split, batch)
+        parts = {name: layout.split(x, accumulate) for name, x in batch.items()}
         keys = jax.random.split(key, accumulate)
         share = jnp.sum(parts["weights"], axis=1) / jnp.sum(batch["weights"])
 
@@ -149,7 +154,7 @@ def make_step(
         zero = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
         return jax.lax.scan(add, zero, (parts, keys, share))[0]
 
-    value_and_grad = whole if accumulate == 1 else in_parts
+    value_and_grad = layout.of_whole_batch(whole if accumulate == 1 else in_parts)
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -164,7 +169,51 @@ def make_step(
                 logged[name] = found
         return TrainState(params, opt_state, state.step + 1), logged
 
-    return jax.jit(step, donate_argnums=0)
+    return layout.compile_step(step, state)
+
+
+@dataclasses.dataclass
+class _Journal:
+    """What a run has seen; a checkpoint holds it, as JSON, beside the state."""
+
+    history: list[Row]
+    best: Row
+    last: Row
+    stale: int  # evaluations since the best
+    seconds: float
+    pending: list[Row]  # logged values since the last row, still on the device
+
+    def log(self, done: int, epoch: float, seconds: float) -> Row:
+        """Makes a row of the steps since the last one, which took so long."""
+        row = _summary(self.pending)
+        self.pending = []
+        self.seconds += seconds
+        self.history.append({"step": done, "epoch": epoch, **row})
+        return self.history[-1]
+
+    def score(self, row: Row, metric: str) -> bool:
+        """Keeps an evaluation; returns whether it is the best."""
+        self.last = row
+        self.history.append(row)
+        self.stale += 1
+        if self.best and row[metric] <= self.best[metric]:
+            return False
+        self.best, self.stale = row, 0
+        return True
+
+    def content(self) -> dict[str, Any]:
+        """Returns it as JSON has it.
+
+        Half an interval is kept as well, so that the rows of a resumed run are those
+        of the uninterrupted one.
+        """
+        self.pending = [_plain(row) for row in self.pending]
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def outcome(self, params: Any, steps: int, stopped: str | None) -> Outcome:
+        """Returns the run as it ended."""
+        seen = (self.history, self.best, self.last)
+        return Outcome(params, *seen, steps, self.seconds, stopped)
 
 
 def train(
@@ -175,6 +224,8 @@ def train(
     display: Display,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
+    layout: Layout = ONE,
+    on_step: Callable[[int], object] = lambda done: None,
 ) -> Outcome:
     """Trains to the end of `pace`, going on from the newest checkpoint if any.
 
@@ -185,91 +236,91 @@ def train(
       display: Told of each logged row and evaluation.
       checkpoints: Where states go; None keeps nothing.
       stop: Asked after each step; True ends the run after saving.
+      layout: Of batches and states on devices.
+      on_step: Told the number of steps done when the device was given one more.
 
     Raises:
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What
         was saved before stays.
     """
-    step_fn = make_step(problem.loss_fn, tx, accumulate=pace.accumulate, seed=pace.seed)
-    # Some transformations keep the parameters they start from; donated twice, a
-    # buffer would be an error.
-    opt_state = tx.init(jax.tree.map(jnp.copy, problem.params))
-    state = TrainState(problem.params, opt_state, jnp.zeros((), jnp.int32))
-    history: list[Row] = []
-    best: Row = {}
-    last: Row = {}
-    pending: list[Row] = []  # logged values, still on the device, since the last row
-    stale, seconds, start = 0, 0.0, 0
+    params = layout.put_state(problem.params)
+    step_number = layout.put_state(jnp.zeros((), jnp.int32))
+    state = TrainState(params, layout.init(tx.init, params), step_number)
+    step_fn = make_step(
+        problem.loss_fn,
+        tx,
+        accumulate=pace.accumulate,
+        seed=pace.seed,
+        layout=layout,
+        state=state,
+    )
+    journal, start = _Journal([], {}, {}, 0, 0.0, []), 0
 
     # ---- Go on from a checkpoint.
-    abstract = jax.eval_shape(lambda: state)
-    if checkpoints is not None and (saved := checkpoints.latest(abstract)):
-        start, state, journal = saved
-        history, best, last = journal["history"], journal["best"], journal["last"]
-        stale, seconds = journal["stale"], journal["seconds"]
-        pending = journal["pending"]
+    if checkpoints is not None and (saved := checkpoints.latest(abstract(state))):
+        start, state, journal = saved.step, saved.state, _Journal(**saved.journal)
         display.note(f"going on from step {start}")
 
-    stopped = None
-    done = start
+    stopped, done, asked = None, start, False
+    batch = layout.put(problem.batches.batch(start))
     clock = time.perf_counter()
-    for index in range(start, pace.total_steps):
-        state, logged = step_fn(state, problem.batches.batch(index))
-        pending.append(logged)
-        done = index + 1
+    for done in range(start + 1, pace.total_steps + 1):
+        state, logged = step_fn(state, batch)
+        journal.pending.append(logged)
+        on_step(done)
         at_end = done == pace.total_steps
-        asked = stop()
+        if not at_end:  # made and sent while the device computes
+            batch = layout.put(problem.batches.batch(done))
+        asked = stop() or asked
         epoch = round(done / problem.batches.steps_per_epoch, 4)
 
         # ---- Log: here the host waits for the device.
         look = done % pace.eval_every == 0 or at_end
-        if done % pace.log_every == 0 or look:
-            row = _summary(pending)
-            now = time.perf_counter()
-            rate, seconds = len(pending) / (now - clock), seconds + now - clock
-            clock, pending = now, []
-            history.append({"step": done, "epoch": epoch, **row})
-            display.logged(history[-1], rate)
+        log = done % pace.log_every == 0 or look
+        if log:
+            jax.block_until_ready(logged)
+            count, now = len(journal.pending), time.perf_counter()
+            row = journal.log(done, epoch, now - clock)
+            display.logged(row, count / (now - clock))
+            clock = now
             if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
                 raise Diverged(
                     f"the loss is {row['loss']} at step {done}, learning rate "
                     f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
                     "--scheduler metalr, which skips such steps",
-                    Outcome(None, history, best, last, done, seconds, "diverged"),
+                    journal.outcome(None, done, "diverged"),
                 )
 
         # ---- Evaluate, keep the best.
         if look:
             served = problem.served(state.opt_state, state.params)
-            last = {"step": done, "epoch": epoch, **problem.evaluate(served)}
-            history.append(last)
-            display.evaluated(last)
-            stale += 1
-            if not best or last[problem.metric] > best[problem.metric]:
-                best, stale = last, 0
-                if checkpoints is not None:
-                    checkpoints.save_best(done, served)
-            if pace.early_stopping and stale >= pace.early_stopping and not at_end:
-                stopped = "early"
+            row = {"step": done, "epoch": epoch, **problem.evaluate(served)}
+            display.evaluated(row)
+            if journal.score(row, problem.metric) and checkpoints is not None:
+                checkpoints.save_best(done, served)
+            if pace.early_stopping and journal.stale >= pace.early_stopping:
+                stopped = None if at_end else "early"
 
-        # ---- Save.
-        if asked and not at_end:
+        # ---- Save. Processes agree on a stop where they wait for one another anyway.
+        if (log or hosts.alone()) and hosts.any_of(asked) and not at_end:
             stopped = "asked"
         if checkpoints is not None and (
             done % pace.save_every == 0 or at_end or stopped
         ):
-            # Half an interval is kept as well, so that the rows of a resumed run are
-            # those of the uninterrupted one.
-            pending = [_plain(row) for row in pending]
-            journal = {"history": history, "best": best, "last": last, "stale": stale}
-            journal |= {"seconds": seconds, "pending": pending}
-            checkpoints.save(done, state, journal)
+            checkpoints.save(done, state, journal.content())
         if stopped:
             break
-        if not pending:
+        if not journal.pending:
             clock = time.perf_counter()  # evaluation and saving are not timed
 
-    return Outcome(state.params, history, best, last, done, seconds, stopped)
+    return journal.outcome(state.params, done, stopped)
+
+
+def abstract(tree: Any) -> Any:
+    """Returns shapes, dtypes and places of a tree of arrays, to restore into."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )
 
 
 def _is_array(path: Any, value: Any) -> bool:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import collect, labels, recipe, traces
+from metalr import collect, executors, labels, recipe, traces
 from metalr.banks import Bank, Job
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
@@ -204,7 +204,7 @@ def leave_one_out(
         return {"out": value, **score(predictor, held)}
 
     # A fit has little to do in parallel within; jax lets threads run side by side.
-    with futures.ThreadPoolExecutor(len(collect.cores())) as pool:
+    with futures.ThreadPoolExecutor(len(executors.cores())) as pool:
         return list(pool.map(without, values))
 
 
@@ -218,6 +218,7 @@ def gather(
     rounds: int,
     per_bank: int = 2,
     seconds: float = math.inf,
+    executor: str = "processes",
     workers: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], object] = lambda line: None,
@@ -235,6 +236,7 @@ def gather(
       rounds: Rounds after the banks' own.
       per_bank: Runs of a round on each bank; every other one explores.
       seconds: For all of it; seven tenths of them for the banks' own rates.
+      executor: As in `collect.collect`.
       workers: As in `collect.collect`.
       stop: As in `collect.collect`.
       tell: Told what goes on.
@@ -245,7 +247,7 @@ def gather(
     """
     share = seconds * 0.7 if rounds else seconds
     tell(f"{len(chosen)} banks of {len(chosen[0].peaks) + chosen[0].walks} runs")
-    options: dict[str, Any] = {"workers": workers, "stop": stop}
+    options: dict[str, Any] = {"executor": executor, "workers": workers, "stop": stop}
     whole = collect.collect(list(map(Job, chosen)), output, seconds=share, **options)
     share = (seconds - share) / rounds if rounds and share < math.inf else math.inf
     for number in range(1, rounds + 1):

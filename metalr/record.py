@@ -99,6 +99,7 @@ def open_bank(bank: Bank) -> Opened:
         max_length=bank.length,
         dropout=bank.dropout,
         seed=bank.seed,
+        parallel="one",  # other devices have banks of their own
     )
     prepared = recipe.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
     problem, model = prepared.problem, prepared.model

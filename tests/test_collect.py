@@ -1,8 +1,14 @@
 """Banks are drawn, run and kept so that nothing is lost, done twice or made up."""
 
 import dataclasses
+import importlib.util
 import json
+import os
+import pickle
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +19,7 @@ import pytest
 from metalr import (
     banks,
     collect,
+    executors,
     loop,
     optax_schedule,
     recipe,
@@ -323,7 +330,7 @@ def test_parts_left_by_a_kill_after_the_bank_was_written_go_away(counted, tmp_pa
     collected(jobs(1), tmp_path)
     left = tmp_path / "parts" / "bank-00000-00.parquet"
     left.write_bytes((tmp_path / "traces" / "bank-00000.parquet").read_bytes())
-    assert collect.carry_out(jobs(1)[0], tmp_path)
+    assert collected(jobs(1), tmp_path)
     assert not left.exists() and len(counted) == 9
 
 
@@ -368,8 +375,78 @@ def test_fault_in_a_process_reaches_the_user(tmp_path):
 
 
 def test_stop_ends_the_processes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "_PATIENCE", 1.0)
+    monkeypatch.setattr(executors, "_PATIENCE", 1.0)
     # Not Python's own: in the background a shell may have had SIGINT ignored.
     before = signal.getsignal(signal.SIGINT)
     assert not collect.collect(jobs(2), tmp_path, workers=2, stop=lambda: True)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+# ------------------------------------------------------------------ Ray
+
+# Kills the worker of the run that is kept second, and has the other one go on.
+KILLS_A_WORKER = """
+import os, pickle, signal, sys
+from pathlib import Path
+from metalr import collect, traces
+
+jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
+output, mark = Path(sys.argv[2]), sys.argv[3]
+
+def workers():
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+            ours = f"MARK={mark}".encode() in (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if ours and title.startswith(b"ray::_task"):
+            yield int(folder.name)
+
+written = []
+write = traces.write
+
+def counting(path, runs):
+    write(path, runs)
+    written.append(path.name)
+    if len(written) == 2:
+        os.kill(next(workers()), signal.SIGKILL)
+        print("killed")
+
+traces.write = counting
+assert collect.collect(jobs, output, executor="ray", workers=2)
+print(*written)
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or not Path("/proc/self/environ").exists(),
+    reason="Ray is not installed, or processes cannot be told apart",
+)
+def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(bank, tmp_path):
+    todo = [
+        banks.Job(bank._replace(bank_id=i, peaks=bank.peaks[:4], walks=0))
+        for i in (0, 1)
+    ]
+    (tmp_path / "jobs").write_bytes(pickle.dumps(todo))
+    root = Path(__file__).parents[1]
+    mark = str(tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLS_A_WORKER]
+        + [str(tmp_path / "jobs"), str(tmp_path / "out"), mark],
+        env={**os.environ, "PYTHONPATH": str(root), "MARK": mark},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    lines = ended.stdout.splitlines()
+    assert "killed" in lines
+    names = [f"{job.name}-{run:02d}.parquet" for job in todo for run in range(4)]
+    wholes = [f"{job.name}.parquet" for job in todo]
+    assert sorted(lines[-1].split()) == sorted(names + wholes)
+    found = traces.read_all(traces.files(tmp_path / "out" / "traces"))[1]
+    assert [(run.about["bank_id"], run.about["run"]) for run in found] == [
+        (i, run) for i in (0, 1) for run in range(4)
+    ]
+    assert not list((tmp_path / "out" / "parts").iterdir())

@@ -17,8 +17,17 @@ PACKAGE = Path(list(metalr.__path__)[0])
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
     {"errors"},
-    {"features", "config", "metrics", "sharding", "results", "checkpoint"},
-    {"run_folder", "store", "progress", "executors"},
+    {
+        "features",
+        "config",
+        "executors",
+        "hosts",
+        "metrics",
+        "sharding",
+        "results",
+        "checkpoint",
+    },
+    {"run_folder", "store", "progress"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
@@ -29,6 +38,7 @@ ROWS = (
     {"", "data", "models"},  # the packages themselves: `metalr/__init__.py` and so on
     {"loop"},
     {"evaluate"},
+    {"preparation"},
     {"recipe", "banks", "plan"},
     {"record"},
     {"collect"},

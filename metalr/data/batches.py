@@ -81,6 +81,7 @@ class TrainBatches:
         seed: int,
         pad_token_id: int,
         max_shapes: int = 4,
+        places: np.ndarray | None = None,
     ):
         """Chooses the buckets.
 
@@ -90,6 +91,8 @@ class TrainBatches:
           seed: Of the order; 0 or more.
           pad_token_id: Fills input_ids behind the end of a row.
           max_shapes: The most lengths.
+          places: Which row of the whole batch each row is, as `Layout.places` of
+            `metalr.sharding` has them. None: row i is row i.
         """
         if not encoded.input_ids or batch_size < 1:
             raise ValueError(
@@ -97,6 +100,7 @@ class TrainBatches:
             )
         lengths = np.array([len(ids) for ids in encoded.input_ids])
         self._encoded, self._batch_size = encoded, batch_size
+        self._places = np.arange(batch_size) if places is None else places
         self._seed, self._pad_token_id = seed, pad_token_id
         self._buckets = bucket_lengths(lengths, max_shapes)
         self._bucket_of = np.searchsorted(self._buckets, lengths)
@@ -110,9 +114,7 @@ class TrainBatches:
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._make_plan(epoch)
         length, rows = self._plan[position]
-        return _assemble(
-            self._encoded, rows, self._batch_size, length, self._pad_token_id
-        )
+        return _assemble(self._encoded, rows, self._places, length, self._pad_token_id)
 
     def _make_plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """Returns the padded length and the rows of each batch of an epoch."""
@@ -133,7 +135,12 @@ class TrainBatches:
 
 
 def eval_batches(
-    encoded: Encoded, batch_size: int, *, pad_token_id: int, max_shapes: int = 4
+    encoded: Encoded,
+    batch_size: int,
+    *,
+    pad_token_id: int,
+    max_shapes: int = 4,
+    places: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yields every entry exactly once, short ones first, in batches of few shapes.
 
@@ -142,10 +149,13 @@ def eval_batches(
       batch_size: Rows of every batch; the last one is filled up.
       pad_token_id: Fills input_ids behind the end of a row.
       max_shapes: The most lengths.
+      places: As of `TrainBatches`.
 
     Yields:
-      The entry of each row [batch_size], -1 where it only fills; and the batch.
+      The entry of each row of the whole batch [batch_size], -1 where it only fills;
+      and the batch.
     """
+    places = np.arange(batch_size) if places is None else places
     lengths = np.array([len(ids) for ids in encoded.input_ids], np.int64)
     order = np.argsort(lengths, kind="stable")
     groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -157,23 +167,24 @@ def eval_batches(
         length = buckets[int(np.searchsorted(buckets, need))]
         index = np.full(batch_size, -1, np.int64)
         index[: len(rows)] = rows
-        yield index, _assemble(encoded, rows, batch_size, length, pad_token_id)
+        yield index, _assemble(encoded, rows, places, length, pad_token_id)
 
 
 def _assemble(
-    encoded: Encoded, rows: np.ndarray, batch_size: int, length: int, pad_token_id: int
+    encoded: Encoded, rows: np.ndarray, places: np.ndarray, length: int, pad: int
 ) -> Batch:
-    """Pads rows to one length, and the batch to its size."""
+    """Pads rows to one length; a place that no row of the batch has is filled up."""
     # Fillers repeat a real row: with nothing to attend to, softmax would make NaN,
     # and NaN times weight 0 is NaN.
-    filled = np.concatenate([rows, np.repeat(rows[:1], batch_size - len(rows))])
-    shape = (batch_size, length)
+    real = (places >= 0) & (places < len(rows))
+    filled = rows[np.where(real, places, 0)]
+    shape = (len(places), length)
     batch = {
-        "input_ids": np.full(shape, pad_token_id, np.int32),
+        "input_ids": np.full(shape, pad, np.int32),
         "token_type_ids": np.zeros(shape, np.int32),
         "attention_mask": np.zeros(shape, np.bool_),
         "labels": encoded.labels[filled],
-        "weights": (np.arange(batch_size) < len(rows)).astype(np.float32),
+        "weights": real.astype(np.float32),
     }
     for i, row in enumerate(filled):
         end = len(encoded.input_ids[row])

@@ -253,6 +253,8 @@ class Encoder(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
         first_row: int | jax.Array = 0,
+        scan: bool = False,
+        remat: bool = False,
     ) -> jax.Array:
         """Encodes a batch.
 
@@ -263,6 +265,10 @@ class Encoder(nnx.Module):
           dropout_key: A typed key; None switches dropout off.
           first_row: The number of this batch's first row in a larger one that is
             split over devices by hand; it only places the dropout masks.
+          scan: Loop over the layers in place of one after another. It compiles as
+            one layer does and copies the weights of all into one array each step.
+          remat: Keep a layer's input alone for the gradient, and compute the rest
+            again: a third more work, and memory for one layer in place of all.
 
         Returns:
           [B, L, D] in the compute dtype.
@@ -276,6 +282,21 @@ class Encoder(nnx.Module):
         # two axes to sum over, a training step took an eighth longer on a CPU.
         shape = x.shape
         x = x.reshape(-1, shape[-1])
-        for i in range(self.config.num_hidden_layers):
-            x = self.layers[str(i)](x, bias, fold(dropout_key, i + 1), first_row)
+        depth = self.config.num_hidden_layers
+        graphs, states = zip(
+            *(nnx.split(self.layers[str(i)]) for i in range(depth)), strict=True
+        )
+
+        def through(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, None]:
+            state, site = layer
+            module = nnx.merge(graphs[0], state)
+            return module(x, bias, fold(dropout_key, site), first_row), None
+
+        through = jax.checkpoint(through) if remat else through
+        if scan:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            x, _ = jax.lax.scan(through, x, (stacked, jnp.arange(1, depth + 1)))
+        else:
+            for i, state in enumerate(states):
+                x, _ = through(x, (state, i + 1))
         return x.reshape(shape)

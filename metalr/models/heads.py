@@ -43,10 +43,10 @@ class SequenceModel(nnx.Module):
         self.dense = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, num_labels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0):
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
         """Maps a batch of [B, L] ids to logits [B, num_labels]."""
         x = self.encoder(
-            ids, types, mask, dropout_key=dropout_key, first_row=first_row
+            ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
         )[:, 0]
         rate = self.config.hidden_dropout_prob
         if self.config.family == "roberta":
@@ -67,10 +67,9 @@ class SpanModel(nnx.Module):
         self.encoder = Encoder(config, dtype, rngs)
         self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0):
+    def __call__(self, ids, types, mask, **how):
         """Maps a batch of [B, L] ids to logits [B, L, 2]."""
-        x = self.encoder(ids, types, mask, dropout_key=dropout_key, first_row=first_row)
-        return self.out(x)
+        return self.out(self.encoder(ids, types, mask, **how))
 
 
 def labels_of(kind: str, num_labels: int) -> int:
@@ -148,6 +147,8 @@ def apply(
     *,
     dropout_key: jax.Array | None = None,
     first_row: int | jax.Array = 0,
+    scan: bool = False,
+    remat: bool = False,
 ) -> jax.Array:
     """Runs a model on a batch.
 
@@ -158,6 +159,8 @@ def apply(
       dropout_key: A typed key; None switches dropout off.
       first_row: Where this batch starts in a larger one that is split by hand (pmap,
         accumulation); with it the pieces draw the masks of the whole.
+      scan: As of `Encoder`.
+      remat: As of `Encoder`.
 
     Returns:
       float32 logits, [B, num_labels], or [B, L, 2] for answer spans.
@@ -168,7 +171,15 @@ def apply(
         for name in ("input_ids", "token_type_ids", "attention_mask")
     )
     model: Any = nnx.merge(graphdef, params)
-    logits = model(ids, types, mask, dropout_key=dropout_key, first_row=first_row)
+    logits = model(
+        ids,
+        types,
+        mask,
+        dropout_key=dropout_key,
+        first_row=first_row,
+        scan=scan,
+        remat=remat,
+    )
     return logits.astype(jnp.float32)
 
 

@@ -1,0 +1,84 @@
+"""Several processes, on one host or on many, that run together as one.
+
+All of them take the same steps and decisions; the first alone writes and talks.
+"""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from metalr.errors import MetalrError
+
+
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Makes this process one of several that run together, if it is.
+
+    Without arguments, what SLURM's srun and multi-host TPUs set in the environment is
+    enough. Call it before anything is computed.
+
+    Raises:
+      MetalrError: Some of the three are missing, or the others cannot be reached.
+    """
+    given = [coordinator, processes, process_id]
+    if all(value is None for value in given):
+        if not _among_several(os.environ):
+            return
+    elif any(value is None for value in given):
+        raise MetalrError(
+            "--coordinator HOST:PORT, --processes and --process-id go together; all "
+            "three are needed, or none where SLURM or a TPU sets them"
+        )
+    elif not 0 <= (process_id or 0) < (processes or 0):
+        raise MetalrError(
+            f"--process-id must be 0 to {(processes or 0) - 1}, one below --processes; "
+            f"got {process_id}"
+        )
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id)
+    except (RuntimeError, ValueError) as fault:
+        raise MetalrError(
+            f"the processes did not find each other at {coordinator}: {fault}"
+        ) from fault
+
+
+def _among_several(environment: Mapping[str, str]) -> bool:
+    """Returns whether a launcher says that this is one of several processes.
+
+    >>> _among_several({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "a,b"})
+    True
+    """
+    return (
+        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    )
+
+
+def alone() -> bool:
+    """Returns whether this process runs by itself."""
+    return jax.process_count() == 1
+
+
+def is_first() -> bool:
+    """Returns whether this process is the one that writes files and talks."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Waits until every process has come to this point, named alike in all."""
+    if not alone():
+        multihost_utils.sync_global_devices(what)
+
+
+def any_of(wish: bool) -> bool:
+    """Returns whether any process has the wish; all must ask at the same point."""
+    if alone():
+        return wish
+    return bool(np.any(multihost_utils.process_allgather(np.array(wish))))
