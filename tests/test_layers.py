@@ -18,6 +18,7 @@ PACKAGE = Path(list(metalr.__path__)[0])
 ROWS = (
     {"errors"},
     {"features", "config", "metrics", "sharding", "results", "checkpoint"},
+    {"measures"},
     {"run_folder"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
