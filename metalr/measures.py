@@ -157,6 +157,29 @@ def area(run: Run, bar: Bar) -> float:
     return float(np.trapezoid(above, steps) / end)
 
 
+# Each measure of a run by name. A steps-to-target that is missed is infinite.
+MEASURES: dict[str, Callable[[Run, Bar], float]] = {
+    "final score": lambda run, bar: final_score(run),
+    "best score": lambda run, bar: best_score(run),
+    "area under the curve": area,
+    "steps to 95 %": lambda run, bar: to_target(run, bar.target(0.95))[0],
+    "steps to 99 %": lambda run, bar: to_target(run, bar.target(0.99))[0],
+    "epochs to 95 %": lambda run, bar: to_target(run, bar.target(0.95))[1],
+    "epochs to 99 %": lambda run, bar: to_target(run, bar.target(0.99))[1],
+}
+
+
+def measure(name: str) -> Callable[[Run, Bar], float]:
+    """Returns a measure by its name.
+
+    Raises:
+      MetalrError: There is no such measure.
+    """
+    if name not in MEASURES:
+        raise unknown_name("measure", name, MEASURES)
+    return MEASURES[name]
+
+
 def rows(runs: Sequence[Run]) -> dict[str, Row]:
     """Returns the rows of the tables, by name, in the order of the runs.
 
@@ -233,7 +256,7 @@ class Spread(NamedTuple):
     median: float
     iqr: float  # 75th less 25th percentile; NaN where either is infinite
     std: float  # with n - 1; 0 for one seed
-    count: int
+    size: int
 
 
 def spread(values: Iterable[float]) -> Spread:
