@@ -31,7 +31,7 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, recipe, report, results, run_folder
+    from metalr import curves, display, recipe, results, run_folder
 
     stop = cli.Stop()
     recipe.keep_compilations()
@@ -54,7 +54,7 @@ def main() -> int:
     if result["stopped"] == "asked":
         print(f"stopped at step {result['steps']}, saved; the same command goes on")
         return stop.status
-    report.curves(result, made[1])
+    curves.draw(result, made[1])
     results.write_json(made[0], result)  # last: with it the run counts as finished
     display.summary(result, made, quiet=args.quiet)
     return 0

@@ -34,7 +34,7 @@ ROWS = (
     {"record"},
     {"collect"},
     {"meta_train", "compare"},
-    {"report", "display"},
+    {"curves", "display"},
     {"cli"},
     {"__main__"},
 )

@@ -52,7 +52,7 @@ _NOT_SCORES = {"step", "epoch"}
 _FOLLOWED_BY_EYE = 40  # points; fewer than these need no smoothing
 
 
-def curves(result: Mapping[str, Any], path: Path) -> None:
+def draw(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss, scores and learning rate of a run over its steps.
 
     The loss as logged is faint, its smoothed course strong; scores have a panel if
