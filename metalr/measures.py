@@ -157,10 +157,21 @@ def area(run: Run, bar: Bar) -> float:
     return float(np.trapezoid(above, steps) / end)
 
 
+def share_of_best(run: Run, bar: Bar) -> float:
+    """Returns (final score - chance) / (best - chance): tasks on one scale.
+
+    0 is chance, 1 the best final score of any run; 0 where nobody beat chance.
+    """
+    if bar.best <= bar.chance:
+        return 0.0
+    return (final_score(run) - bar.chance) / (bar.best - bar.chance)
+
+
 # Each measure of a run by name. A steps-to-target that is missed is infinite.
 MEASURES: dict[str, Callable[[Run, Bar], float]] = {
     "final score": lambda run, bar: final_score(run),
     "best score": lambda run, bar: best_score(run),
+    "share of the best": share_of_best,
     "area under the curve": area,
     "steps to 95 %": lambda run, bar: to_target(run, bar.target(0.95))[0],
     "steps to 99 %": lambda run, bar: to_target(run, bar.target(0.99))[0],

@@ -18,7 +18,10 @@ PACKAGE = Path(list(metalr.__path__)[0])
 ROWS = (
     {"errors"},
     {"features", "config", "metrics", "sharding", "results", "checkpoint"},
-    {"measures"},
+    {"measures", "document"},
+    {"curves", "summary"},
+    {"figures"},
+    {"report"},
     {"run_folder"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
@@ -34,7 +37,7 @@ ROWS = (
     {"record"},
     {"collect"},
     {"meta_train", "compare"},
-    {"curves", "display"},
+    {"display"},
     {"cli"},
     {"__main__"},
 )
