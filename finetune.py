@@ -38,7 +38,7 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, hosts, recipe, report, results, run_folder
+    from metalr import curves, display, hosts, recipe, results, run_folder
 
     hosts.join(args.coordinator, args.processes, args.process_id)
     quiet = args.quiet or not hosts.is_first()
@@ -69,7 +69,7 @@ def main() -> int:
         return stop.status or 128 + signal.SIGTERM  # another process heard it
     if not hosts.is_first():
         return 0
-    report.curves(result, made[1])
+    curves.draw(result, made[1])
     results.write_json(made[0], result)  # last: with it the run counts as finished
     display.summary(result, made, quiet=quiet)
     return 0

@@ -88,10 +88,10 @@ def read_result(path: Path) -> dict[str, Any]:
       MetalrError: The file is missing, broken, or not a result of metalr.
     """
     result = read_json(path)
-    faults = _faults(result)
-    if faults:
+    found = faults(result)
+    if found:
         raise MetalrError(
-            f"{path} is not a result of metalr: {'; '.join(faults)}. "
+            f"{path} is not a result of metalr: {'; '.join(found)}. "
             "Give the result.json of a run's output folder"
         )
     return result
@@ -134,12 +134,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _faults(result: dict[str, Any]) -> list[str]:
-    faults = []
+def faults(result: Mapping[str, Any]) -> list[str]:
+    """Returns in words what keeps `result` from being one; nothing if it is one."""
+    found = []
     missing = [name for name in FIELDS if name not in result]
     if missing:
-        faults.append(f"missing {', '.join(missing)}")
-    faults += [
+        found.append(f"missing {', '.join(missing)}")
+    found += [
         f"{name} has type {type(result[name]).__name__}"
         for name, kind in FIELDS.items()
         if name in result and not isinstance(result[name], kind)
@@ -148,5 +149,5 @@ def _faults(result: dict[str, Any]) -> list[str]:
     if isinstance(history, list) and not all(
         isinstance(row, dict) and isinstance(row.get("step"), int) for row in history
     ):
-        faults.append("history has rows without a step")
-    return faults
+        found.append("history has rows without a step")
+    return found

@@ -1,24 +1,15 @@
 """A run is the same on one device and on many, by mesh and by pmap."""
 
 import dataclasses
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from test_finetune import tiny  # noqa: F401
 
-from metalr import hosts, loop, preparation, sharding
-from metalr.checkpoint import Checkpoints
+from metalr import loop, preparation, sharding
 from metalr.config import RunConfig
-from metalr.errors import MetalrError
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from metalr import report
+from metalr import curves
 from metalr.errors import MetalrError
 
 pytestmark = pytest.mark.fast
@@ -51,7 +51,7 @@ def size(path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Collects the figures that `curves` makes."""
+    """Collects the figures that `draw` makes."""
     figures = []
     subplots = Figure.subplots
 
@@ -76,7 +76,7 @@ def drawn(monkeypatch):
 )
 def test_one_panel_for_each_thing_there_is(tmp_path, drawn, case, panels):
     path = tmp_path / "curves.png"
-    report.curves(a_result(**case), path)
+    curves.draw(a_result(**case), path)
     width, height = size(path)
     assert width > 1000
     assert height > 200 * len(panels)
@@ -87,7 +87,7 @@ def test_one_panel_for_each_thing_there_is(tmp_path, drawn, case, panels):
 
 def test_curves_show_the_numbers_of_the_history(tmp_path, drawn):
     result = a_result(rows=20)
-    report.curves(result, tmp_path / "curves.png")
+    curves.draw(result, tmp_path / "curves.png")
     loss, score, rate = drawn[0].axes
     lines = {line.get_label(): line for ax in (loss, score) for line in ax.lines}
     expected = [row["loss"] for row in result["history"] if "loss" in row]
@@ -104,7 +104,7 @@ def test_steps_without_a_finite_loss_are_marked(tmp_path, drawn):
     lost = result["history"][10:13]
     for row, value in zip(lost, (math.nan, None, math.inf), strict=True):
         row["loss"] = value
-    report.curves(result, tmp_path / "curves.png")
+    curves.draw(result, tmp_path / "curves.png")
     (marks,) = [x for x in drawn[0].axes[0].lines if x.get_label() == "not finite"]
     assert list(marks.get_xdata()) == [row["step"] for row in lost]
 
@@ -113,25 +113,25 @@ def test_a_run_that_never_had_a_finite_number_is_drawn(tmp_path):
     result = a_result(evaluations=0)
     for row in result["history"]:
         row["loss"] = row["learning_rate"] = None
-    report.curves(result, tmp_path / "curves.png")
+    curves.draw(result, tmp_path / "curves.png")
     assert size(tmp_path / "curves.png")[0] > 1000
 
 
 def test_one_spike_does_not_flatten_the_loss(tmp_path, drawn):
     result = a_result(rows=200)
     result["history"][150]["loss"] = 1e9
-    report.curves(result, tmp_path / "curves.png")
+    curves.draw(result, tmp_path / "curves.png")
     assert drawn[0].axes[0].get_ylim()[1] < 10
 
 
 def test_smoothed_loss_is_the_debiased_average():
-    constant = report._smooth(np.array([2.0] * 5 + [math.nan] + [2.0] * 50))
+    constant = curves._smooth(np.array([2.0] * 5 + [math.nan] + [2.0] * 50))
     np.testing.assert_allclose(constant, 2.0)
     values = np.array([3.0, 1.0, 4.0, 1.0, 5.0])
     decay = math.exp(-20 / 5)
     weights = decay ** np.arange(4, -1, -1)
     expected = np.average(values, weights=weights)
-    np.testing.assert_allclose(report._smooth(values)[-1], expected)
+    np.testing.assert_allclose(curves._smooth(values)[-1], expected)
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path, monkeypatch):
@@ -139,10 +139,10 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     names = [name for name in matplotlib.rcParams if name != "backend"]
     before = {name: matplotlib.rcParams[name] for name in names}
-    report.curves(a_result(rows=2, evaluations=1), tmp_path / "curves.png")
+    curves.draw(a_result(rows=2, evaluations=1), tmp_path / "curves.png")
     assert {name: matplotlib.rcParams[name] for name in names} == before
 
 
 def test_an_unwritable_target_is_one_clear_line(tmp_path):
     with pytest.raises(MetalrError, match="cannot write .*curves.png: No such file"):
-        report.curves(a_result(evaluations=0), tmp_path / "none" / "curves.png")
+        curves.draw(a_result(evaluations=0), tmp_path / "none" / "curves.png")
