@@ -9,7 +9,6 @@ would gain nothing on a CPU: matrices of different weights share no work. Only t
 process writes files; where the others are is the business of `metalr.executors`.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +17,9 @@ from typing import NamedTuple
 
 import jax
 
-from metalr import banks, executors, recipe, record, traces
+from metalr import banks, executors, progress, recipe, record, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
-
-_PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 Stop = Callable[[], bool]
 Tell = Callable[[str], object]
@@ -143,7 +140,7 @@ def collect(
     if executor == "processes":
         workers = min(workers or _fitting(), max(len(todo), 1))
     clock = _Clock(seconds)
-    with _progress(total) as tell:
+    with progress.counting(total) as tell:
 
         def keep(rest: Rest, result: tuple[int, traces.Run]) -> None:
             number, run = result
@@ -208,46 +205,3 @@ class _Clock:
                 return
             self._begun[rest.job.name] = now
             yield rest
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Tell]:
-    """Yields a function to call with a line for each run that ended."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(highlight=False)
-    begun, done, shown = time.monotonic(), 0, 0.0
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("runs  {task.description}"),
-    )
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("", total=total)
-
-    def tell(line: str) -> None:
-        nonlocal done, shown
-        done += 1
-        now = time.monotonic()
-        pace = _pace(done, total, now - begun)
-        bar.update(task, completed=done, description=pace)
-        if console.is_terminal:
-            bar.console.print(line, markup=False)
-        elif now - shown > _PLAIN_SECONDS or done == total:
-            shown = now
-            print(f"{done}/{total} runs  {pace}  {line}", flush=True)
-
-    with bar if console.is_terminal else contextlib.nullcontext():
-        yield tell
-
-
-def _pace(done: int, total: int, seconds: float) -> str:
-    """Returns speed and time left.
-
-    >>> _pace(3, 9, 60.0)
-    '3.0 runs/min, 2 min left'
-    """
-    per_minute = 60 * done / max(seconds, 1e-3)
-    left = (total - done) / per_minute
-    return f"{per_minute:.1f} runs/min, {left:.0f} min left"
