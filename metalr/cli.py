@@ -101,6 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands.add_parser("tasks", help="the tasks that finetune.py knows")
     commands.add_parser("schedulers", help="the ways to set the rate")
+    show = commands.add_parser(
+        "show",
+        help="the curves of finished runs side by side",
+        description="Prints a table of the runs and their curves on shared scales.",
+    )
+    show.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folder of a run, or its result.json"
+    )
+    show.add_argument("--png", metavar="FILE", help="draw them into a PNG too")
     export = commands.add_parser(
         "export",
         help="write a run's best model for transformers, under another name",
@@ -114,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = {
         "tasks": _tasks,
         "schedulers": _schedulers,
+        "show": _show,
         "export": _export,
         "compare": _compare,
     }
@@ -138,6 +148,17 @@ def _schedulers(args: argparse.Namespace) -> int:
 
     rows = [(name, s.summary, s.source) for name, s in SCHEDULERS.items()]
     _table(("scheduler", "rate", "source"), rows)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from metalr import show
+
+    found = show.read([Path(run) for run in args.runs])
+    show.terminal(found)
+    if args.png:
+        show.picture(found, Path(args.png))
+        print(args.png)
     return 0
 
 

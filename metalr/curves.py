@@ -104,7 +104,7 @@ def _title(result: Mapping[str, Any]) -> str:
     return "  ·  ".join([*words, f"seed {result['seed']}"])
 
 
-def _series(
+def series(
     history: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns steps and values of the rows that have `name`; null as NaN."""
@@ -127,7 +127,7 @@ def _is_loss(name: str) -> bool:
     return name.endswith("eval_loss")
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
     """Returns the debiased moving average over a twentieth of the run; skips NaN."""
     decay = math.exp(-20 / len(values))
     total = weight = 0.0
@@ -139,7 +139,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.array(smooth)
 
 
-def _line(
+def line(
     ax: "Axes",
     steps: np.ndarray,
     values: np.ndarray,
@@ -147,6 +147,7 @@ def _line(
     label: str,
     dash: int = 0,
 ) -> None:
+    """Draw a curve in a colour and dash of the tables, with marks if it has few."""
     ax.plot(
         steps,
         values,
@@ -159,17 +160,17 @@ def _line(
 
 def _draw_loss(ax: "Axes", result: Mapping[str, Any]) -> None:
     history = result["history"]
-    steps, values = _series(history, "loss")
+    steps, values = series(history, "loss")
     if len(steps) > _FOLLOWED_BY_EYE:
         ax.plot(steps, values, color=PALETTE[0], alpha=0.3, linewidth=0.7)
-        smooth = _smooth(np.minimum(values, _ceiling(values)))
-        _line(ax, steps, smooth, 0, "training, smoothed")
+        smoothed = smooth(np.minimum(values, _ceiling(values)))
+        line(ax, steps, smoothed, 0, "training, smoothed")
     else:
-        _line(ax, steps, values, 0, "training")
+        line(ax, steps, values, 0, "training")
     names = dict.fromkeys(name for row in history for name in row if _is_loss(name))
     for index, name in enumerate(names, start=1):
         split = name.removesuffix("eval_loss").rstrip("_") or "validation"
-        _line(ax, *_series(history, name), index, split, dash=index)
+        line(ax, *series(history, name), index, split, dash=index)
     drawn = np.concatenate([np.asarray(line.get_ydata()) for line in ax.lines])
     if np.max(drawn, where=np.isfinite(drawn), initial=-math.inf) > _ceiling(drawn):
         ax.set_ylim(top=_ceiling(drawn))
@@ -195,7 +196,7 @@ def _ceiling(values: np.ndarray) -> float:
 def _draw_scores(ax: "Axes", result: Mapping[str, Any]) -> None:
     history = result["history"]
     for index, name in enumerate(_score_names(history)):
-        _line(ax, *_series(history, name), index, name, dash=index)
+        line(ax, *series(history, name), index, name, dash=index)
     best, name = result["best_step"], result["metric"]
     value = result["metrics"].get(name)
     if best is not None and value is not None:
@@ -209,10 +210,10 @@ def _draw_scores(ax: "Axes", result: Mapping[str, Any]) -> None:
 def _draw_rate(ax: "Axes", result: Mapping[str, Any]) -> None:
     from matplotlib.ticker import LogFormatter
 
-    steps, values = _series(result["history"], "learning_rate")
+    steps, values = series(result["history"], "learning_rate")
     # A schedule may begin and end at 0, which a log axis has no place for.
     values = np.where(values > 0, values, math.nan)
-    _line(ax, steps, values, 2, "learning rate")
+    line(ax, steps, values, 2, "learning rate")
     if np.isfinite(values).any():
         ax.set_yscale("log")
         few = LogFormatter(minor_thresholds=(1.5, 0.6))  # 2e-05, as it is typed
@@ -227,7 +228,7 @@ def _draw_rate(ax: "Axes", result: Mapping[str, Any]) -> None:
 def _draw_multiplier(ax: "Axes", result: Mapping[str, Any]) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    _line(ax, *_series(result["history"], "lr_multiplier"), 3, "multiplier")
+    line(ax, *series(result["history"], "lr_multiplier"), 3, "multiplier")
     ax.axhline(1.0, color="#999999", linewidth=0.8)
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

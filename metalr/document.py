@@ -66,7 +66,9 @@ figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 figcaption { font-size: .85rem; color: #555; max-width: 46rem; }
 @media (max-width: 40rem) { th:first-child, td:first-child { position: sticky;
-  left: 0; background: #fff; } tr.strong td:first-child { background: #f1f6fa; } }
+  left: 0; background: #fff; } tr.strong td:first-child { background: #f1f6fa; }
+  figure { overflow-x: auto; } img { max-width: none; width: 44rem; }
+  figcaption { position: sticky; left: 0; } ul { padding-left: 1.2rem; } }
 @media print { body { max-width: none; font-size: 10pt; } table { font-size: 7pt; }
   .table { overflow: visible; } figure, tr { break-inside: avoid; }
   th, td { padding: .15rem .3rem; } h2, h3 { break-after: avoid; } }
@@ -120,20 +122,29 @@ def to_html(blocks: Sequence[Block]) -> str:
     )
 
 
+def _text(text: str) -> str:
+    """Returns text in which no character means anything to HTML.
+
+    >>> _text("<b> & 95 %").encode("ascii", "xmlcharrefreplace")
+    b'&lt;b&gt; &amp; 95&#160;%'
+    """
+    return html.escape(text).replace(" %", "\u00a0%")  # never alone on a line
+
+
 def _html(block: Block) -> str:
     match block:
         case Heading(level, text):
-            return f"<h{level}>{html.escape(text)}</h{level}>"
+            return f"<h{level}>{_text(text)}</h{level}>"
         case Text(text):
-            return f"<p>{html.escape(text)}</p>"
+            return f"<p>{_text(text)}</p>"
         case Points(points):
-            lines = "".join(f"<li>{html.escape(point)}</li>" for point in points)
+            lines = "".join(f"<li>{_text(point)}</li>" for point in points)
             return f"<ul>{lines}</ul>"
         case Table():
             return _html_table(block)
         case Picture(file, caption):
             coded = base64.b64encode(file.read_bytes()).decode()
-            text = html.escape(caption)
+            text = _text(caption)
             return (
                 f'<figure><img src="data:image/png;base64,{coded}" alt="{text}">'
                 f"<figcaption>{text}</figcaption></figure>"
@@ -142,7 +153,7 @@ def _html(block: Block) -> str:
 
 def _html_table(table: Table) -> str:
     line = lambda tag, cells: "".join(  # noqa: E731
-        f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells
+        f"<{tag}>{_text(cell)}</{tag}>" for cell in cells
     )
     body = ""
     for cells in table.cells:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GREY = "#BBBBBB"
+ASKED_FOR = ("static 2e-5", "linear 2e-5")  # what most readers do today
 SHOWN = 6  # rows told apart by colour and dash; more than the eye follows are grey
 
 
@@ -30,7 +31,8 @@ class Look:
             for name, row in found.rows.items()
         }
         by_score = sorted(found.rows, key=lambda name: -mean[name])
-        order = dict.fromkeys([found.subject, found.baseline, *by_score])
+        asked = [name for name in ASKED_FOR if name in found.rows]
+        order = dict.fromkeys([found.subject, found.baseline, *asked, *by_score])
         self.names = [*order][:SHOWN]
 
     def style(self, name: str) -> dict:
@@ -116,37 +118,21 @@ def problem(found: Comparison, look: Look, place: Problem, path: Path) -> None:
             multiplier.yaxis.set_major_formatter("{x:g}")
         else:
             multiplier.set_axis_off()
-        bar = found.bars[place]
-        for share in (0.95, 0.99):
-            target = bar.target(share)
-            if math.isfinite(target):
-                score.axhline(target, color="#777777", linewidth=0.8, linestyle=":")
-                note = {
-                    "fontsize": 7,
-                    "color": "#555555",
-                    "ha": "right",
-                    "va": "bottom",
-                }
-                words = f"{share:.0%} of the best"
-                score.text(
-                    1, target, words, transform=score.get_yaxis_transform(), **note
-                )
+        _targets(score, found.bars[place])
         score.set(ylabel=metric)
         rate.set(ylabel="learning rate", xlabel="step")
         multiplier.set(ylabel="multiplier", xlabel="step")
         rates.set(ylabel=f"final {metric}", xlabel="base rate")
-        figure.legend(loc="outside upper left", ncols=6, handles=_handles(score, rates))
+        figure.legend(loc="outside upper left", ncols=6, handles=_handles(score, look))
 
     draw(path, (9.0, 5.6), fill)
 
 
-def _handles(*axes: "Axes") -> list:
-    """Returns one handle for each label of any of the axes."""
-    found = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values())
+def _handles(ax: "Axes", look: Look) -> list:
+    """Returns the handles of the rows that are drawn strong, the subject first."""
+    handles, labels = ax.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    return [found[name] for name in look.names if name in found]
 
 
 def _courses(
@@ -174,21 +160,40 @@ def _log_rate(ax: "Axes") -> None:
         ax.set_yscale("log")
 
 
+def _targets(ax: "Axes", bar: measures.Bar) -> None:
+    for share, side in ((0.95, "top"), (0.99, "bottom")):
+        height = bar.target(share)
+        if math.isfinite(height):
+            ax.axhline(height, color="#777777", linewidth=0.8, linestyle=":")
+            style = {"fontsize": 7, "color": "#555555", "va": side}
+            across = ax.get_yaxis_transform()  # x in axes widths, y in scores
+            ax.text(0.01, height, f"{share:.0%} of the best", transform=across, **style)
+
+
 def _score_over_rate(ax: "Axes", found: Comparison, look: Look, place: Problem) -> None:
-    """Draws the final score of each scheduler over the base rates that it ran at."""
+    """Draws the final score of each scheduler over the base rates that it ran at.
+
+    One whose single rate lies outside of those that others were tuned over (1 for
+    Prodigy) has no place on that axis and is a level line.
+    """
     own = [run for run in found.runs if measures.problem(run) == place]
-    for scheduler, at in measures.sensitivity(own).items():
+    scores = measures.sensitivity(own)
+    tuned = [value for at in scores.values() if len(at) > 1 for value in at]
+    for scheduler, at in scores.items():
         names = [name for name, row in found.rows.items() if row.scheduler == scheduler]
         strong = [name for name in look.names if name in names]
         style = look.style(strong[0] if strong else names[0])
         style.pop("label", None)
-        middle = [np.median(scores) for scores in at.values()]
-        reach = [
-            [m - s.min(), s.max() - m] for m, s in zip(middle, at.values(), strict=True)
-        ]
+        middle = np.array([np.median(values) for values in at.values()])
+        if tuned and len(at) == 1 and not min(tuned) <= [*at][0] <= max(tuned):
+            ax.axhline(middle[0], **style)
+            continue
+        low = middle - [values.min() for values in at.values()]
+        high = [values.max() for values in at.values()] - middle
         mark = {"marker": "o", "capsize": 2, "elinewidth": 0.8}
-        ax.errorbar([*at], middle, yerr=np.array(reach).T, **style, **mark)
-    ax.set_xscale("log")
+        ax.errorbar([*at], middle, yerr=[low, high], **style, **mark)
+    if any(value > 0 for at in scores.values() for value in at):
+        ax.set_xscale("log")
 
 
 def profiles(found: Comparison, look: Look, path: Path) -> None:
@@ -199,7 +204,9 @@ def profiles(found: Comparison, look: Look, path: Path) -> None:
         for ax, share in zip(axes, (0.95, 0.99), strict=True):
             _profile(ax, found, look, share)
         axes[0].set_ylabel("share of tasks and models")
-        figure.legend(loc="outside upper left", ncols=6, handles=_handles(axes[0]))
+        figure.legend(
+            loc="outside upper left", ncols=6, handles=_handles(axes[0], look)
+        )
 
     draw(path, (9.0, 3.4), fill)
 
@@ -232,7 +239,7 @@ def summary(found: Comparison, look: Look, path: Path) -> None:
         left.grid(axis="y", visible=False)
         _profile(right, found, look, 0.95)
         right.set_ylabel("share of tasks and models")
-        right.legend(loc="best")
+        right.legend(loc="best", handles=_handles(right, look))
 
     draw(path, (9.0, max(3.4, 1.0 + 0.22 * len(found.rows))), fill)
 
@@ -255,4 +262,4 @@ def differences(found: Comparison, path: Path) -> None:
         ax.set_xlabel(f"share of the best, difference to {found.baseline}")
         ax.grid(axis="y", visible=False)
 
-    draw(path, (6.5, 1.0 + 0.24 * len(found.rows)), fill)
+    draw(path, (9.0, 1.0 + 0.24 * len(found.rows)), fill)

@@ -105,14 +105,14 @@ def _problem(
     bar = found.bars[place]
     run = next(r for r in found.runs if (r["task"], r["model"]) == place)
     settings = run["settings"]
-    length = settings.get("max_length")
+    length = settings.get("max_length") or "the task's own number of"
     return [
         Heading(2, f"{task}{toy}, {model}"),
         Text(
             f"Metric {run['metric']}, chance {bar.chance:.3f}, best final score "
             f"{bar.best:.3f}; up to {bar.horizon} steps of "
             f"{settings.get('batch_size')} rows, "
-            f"{f'at most {length} tokens' if length else 'length of the task'}."
+            f"at most {length} tokens."
         ),
         Table(
             summary.PROBLEM_HEAD, summary.problem_table(found, place), (found.subject,)

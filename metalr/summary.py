@@ -174,10 +174,23 @@ def _how_fast(found: Comparison) -> str:
     rest = found.values(found.rows[found.baseline].runs, "steps to 95 %")
     gap = speed(found, found.subject)
     return (
-        f"To 95 % of the best score it needs {_factor(gap.middle)} times the steps of "
-        f"{found.baseline} (median of pairs, 95 % interval {_factor(gap.low)} to "
-        f"{_factor(gap.high)}); it {missed}, {found.baseline} in "
+        f"{_pace(gap, found.baseline)}; it {missed}, {found.baseline} in "
         f"{np.isinf(rest).sum()} of {len(rest)}."
+    )
+
+
+def _pace(gap: measures.Interval, baseline: str) -> str:
+    goal = "95 % of the best score"
+    if not gap.pairs:
+        return f"Of steps to {goal} there is no pair with {baseline}"
+    if gap.middle == 0:
+        return f"In most pairs it reaches {goal} and {baseline} never does"
+    if math.isinf(gap.middle):
+        return f"In most pairs it never reaches {goal} and {baseline} does"
+    return (
+        f"To {goal} it needs {_factor(gap.middle)} times the steps of {baseline} "
+        f"(median of pairs, 95 % interval {_factor(gap.low)} to {_factor(gap.high)}; "
+        "1 where both miss it)"
     )
 
 

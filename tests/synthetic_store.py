@@ -39,6 +39,7 @@ def a_run(
             row["learning_rate"] = rate * (1 - step / (steps + 1))
             if scheduler.startswith("metalr"):
                 row["lr_multiplier"] = 2.0 ** min(index, 4)
+                row["learning_rate"] *= row["lr_multiplier"]
             history.append(row)
             scored = {metric: score, "eval_loss": 0.5}
             history.append({"step": step, "epoch": epoch, **scored})

@@ -125,13 +125,13 @@ def test_one_spike_does_not_flatten_the_loss(tmp_path, drawn):
 
 
 def test_smoothed_loss_is_the_debiased_average():
-    constant = curves._smooth(np.array([2.0] * 5 + [math.nan] + [2.0] * 50))
+    constant = curves.smooth(np.array([2.0] * 5 + [math.nan] + [2.0] * 50))
     np.testing.assert_allclose(constant, 2.0)
     values = np.array([3.0, 1.0, 4.0, 1.0, 5.0])
     decay = math.exp(-20 / 5)
     weights = decay ** np.arange(4, -1, -1)
     expected = np.average(values, weights=weights)
-    np.testing.assert_allclose(curves._smooth(values)[-1], expected)
+    np.testing.assert_allclose(curves.smooth(values)[-1], expected)
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path, monkeypatch):

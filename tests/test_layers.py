@@ -30,7 +30,7 @@ ROWS = (
     {"measures", "document"},
     {"curves", "summary"},
     {"figures"},
-    {"report"},
+    {"report", "show"},
     {"run_folder", "store", "progress"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
