@@ -9,12 +9,13 @@ curves.png and model/ (which transformers loads). Ctrl-C finishes the step and s
 the same command goes on from there, to the same numbers as without the break.
 """
 
+import argparse
 import dataclasses
 import sys
 from pathlib import Path
 
 from metalr import cli
-from metalr.config import add_flags, from_flags
+from metalr.config import RunConfig, add_flags, from_flags
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, recipe, report, results, run_folder
+    from metalr import display, recipe, results, run_folder
 
     stop = cli.Stop()
     recipe.keep_compilations()
@@ -42,6 +43,22 @@ def main() -> int:
             print(f"{folder} holds the finished run; --overwrite runs it again")
         display.summary(results.read_result(made[0]), made, quiet=args.quiet)
         return 0
+
+    with run_folder.held(folder):
+        # Once more: another run may have been there in the meantime.
+        run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
+        return carry_out(config, args, stop, folder, made)
+
+
+def carry_out(
+    config: RunConfig,
+    args: argparse.Namespace,
+    stop: cli.Stop,
+    folder: Path,
+    made: list[Path],
+) -> int:
+    """Carries out the run in a folder that is held, and returns the exit status."""
+    from metalr import display, recipe, report, results
 
     events = folder / "events" if config.tensorboard else None
     screen = display.make(quiet=args.quiet, tensorboard=events)

@@ -55,11 +55,11 @@ def carry_out(
     """
     target, parts = _target(job, output), _parts(job, output)
     opened = None
-    if not target.exists():
+    if not _there(target, tell):
         for number, (part, plan) in enumerate(
             zip(parts, banks.plans(job), strict=True)
         ):
-            if part.exists():
+            if _there(part, tell):
                 continue
             if stop():
                 return False
@@ -74,6 +74,18 @@ def carry_out(
     for part in parts:
         part.unlink(missing_ok=True)
     return True
+
+
+def _there(path: Path, tell: Tell = lambda line: None) -> bool:
+    """Returns whether a file is there and whole; one that is cut off is removed."""
+    try:
+        if path.exists():
+            traces.read(path)
+            return True
+    except traces.Broken as fault:
+        path.unlink(missing_ok=True)
+        tell(f"collected again: {fault}")
+    return False
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:

@@ -196,16 +196,20 @@ def train(
     # ---- Go on from a checkpoint.
     abstract = jax.eval_shape(lambda: state)
     if checkpoints is not None and (saved := checkpoints.latest(abstract)):
-        start, state, journal = saved
+        start, state, journal, passed_over = saved
         history, best, last = journal["history"], journal["best"], journal["last"]
         stale, seconds = journal["stale"], journal["seconds"]
         pending = journal["pending"]
+        for fault in passed_over:
+            display.note(f"passed over the checkpoint of {fault}")
         display.note(f"going on from step {start}")
 
     stopped = None
+    if pace.early_stopping and stale >= pace.early_stopping:
+        stopped = "early"  # and killed before its result was written
     done = start
     clock = time.perf_counter()
-    for index in range(start, pace.total_steps):
+    for index in range(start, start if stopped else pace.total_steps):
         state, logged = step_fn(state, problem.batches.batch(index))
         pending.append(logged)
         done = index + 1
@@ -222,12 +226,7 @@ def train(
             clock, pending = now, []
             history.append({"step": done, "epoch": epoch, **row})
             display.logged(history[-1], rate)
-            if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
-                raise Diverged(
-                    f"the loss is {row['loss']} at step {done}, learning rate "
-                    f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
-                    "--scheduler metalr, which skips such steps"
-                )
+            _check_finite(row, done)
 
         # ---- Evaluate, keep the best.
         if look:
@@ -251,6 +250,8 @@ def train(
             # Half an interval is kept as well, so that the rows of a resumed run are
             # those of the uninterrupted one.
             pending = [_plain(row) for row in pending]
+            for step, row in enumerate(pending, done + 1 - len(pending)):
+                _check_finite(row, step)  # or the good states would go
             journal = {"history": history, "best": best, "last": last, "stale": stale}
             journal |= {"seconds": seconds, "pending": pending}
             checkpoints.save(done, state, journal)
@@ -260,6 +261,16 @@ def train(
             clock = time.perf_counter()  # evaluation and saving are not timed
 
     return Outcome(state.params, history, best, last, done, seconds, stopped)
+
+
+def _check_finite(row: Row, step: int) -> None:
+    """Raises `Diverged` for a loss that is not finite where nothing skips the step."""
+    if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
+        raise Diverged(
+            f"the loss is {row['loss']} at step {step}, learning rate "
+            f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
+            "--scheduler metalr, which skips such steps"
+        )
 
 
 def _is_array(path: Any, value: Any) -> bool:

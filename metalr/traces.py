@@ -55,6 +55,10 @@ class Run(NamedTuple):
         return len(self.loss)
 
 
+class Broken(MetalrError):
+    """A file that is no whole Parquet: a kill or a full disk cut it off."""
+
+
 def write(path: Path, runs: Sequence[Run]) -> None:
     """Writes runs into one file: the whole file or, if interrupted, the old one.
 

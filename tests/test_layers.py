@@ -17,8 +17,8 @@ PACKAGE = Path(list(metalr.__path__)[0])
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
     {"errors"},
-    {"features", "config", "metrics", "sharding", "results", "checkpoint"},
-    {"run_folder"},
+    {"features", "config", "metrics", "sharding", "results"},
+    {"run_folder", "checkpoint"},
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
