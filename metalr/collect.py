@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 
-from metalr import banks, recipe, record, traces
+from metalr import banks, recipe, record, results, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
 
@@ -55,11 +55,11 @@ def carry_out(
     """
     target, parts = _target(job, output), _parts(job, output)
     opened = None
-    if not _there(target, tell):
+    if not target.exists():
         for number, (part, plan) in enumerate(
             zip(parts, banks.plans(job), strict=True)
         ):
-            if _there(part, tell):
+            if part.exists():
                 continue
             if stop():
                 return False
@@ -76,16 +76,19 @@ def carry_out(
     return True
 
 
-def _there(path: Path, tell: Tell = lambda line: None) -> bool:
-    """Returns whether a file is there and whole; one that is cut off is removed."""
-    try:
-        if path.exists():
-            traces.read(path)
-            return True
-    except traces.Broken as fault:
-        path.unlink(missing_ok=True)
-        tell(f"collected again: {fault}")
-    return False
+def _tidy(jobs: Sequence[Job], output: Path) -> None:
+    """Removes what a kill or a power cut left, so that it is collected again."""
+    for name in ("traces", "parts"):
+        results.remove_drafts(output / name)
+    for path in [
+        p for job in jobs for p in (_target(job, output), *_parts(job, output))
+    ]:
+        try:
+            if path.exists():
+                traces.read(path)
+        except traces.Broken:
+            path.unlink()
+            print(f"{path} is cut off: collected again")
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:
@@ -159,7 +162,8 @@ def collect(
 
     Args:
       jobs: What to do; what is done already is left alone.
-      output: Folder for `traces/` and `parts/`; made if it is missing.
+      output: Folder for `traces/` and `parts/`; made if it is missing. No other process
+        may collect there: see `run_folder.held`.
       workers: Processes. None: one a core on a CPU, and none but this one elsewhere.
       stop: Asked all the time; True ends at the next step.
       seconds: No bank is begun that would probably not end by then.
@@ -172,6 +176,7 @@ def collect(
     """
     for name in ("traces", "parts"):
         (output / name).mkdir(parents=True, exist_ok=True)
+    _tidy(jobs, output)
     total = missing(jobs, output)
     todo = [job for job in jobs if not _target(job, output).exists()]
     if workers is None:

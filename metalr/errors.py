@@ -1,6 +1,8 @@
 """The one family of errors that a user can cause, and how they are worded."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -9,7 +11,37 @@ class MetalrError(Exception):
 
     The message states the rule, the value that broke it, and the way out. Scripts
     print it without a traceback; anything else that escapes is a bug in metalr.
+    Secrets of the hub, which faults of other libraries may quote, are left out.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(without_secrets(message))
+
+
+# Where the libraries of the hub look for the user's token.
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+_PATTERNS = (
+    r"\bhf_[A-Za-z0-9]{8,}",  # the form of a token
+    r"(?<=://)[^/\s@]+(?=@)",  # user and password of an address
+    r"(?i)(?<=token=)[^&\s]+",
+    r"(?i)(?<=signature=)[^&\s]+",
+    r"(?i)(?<=bearer )\S+",
+)
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text without tokens and passwords.
+
+    >>> without_secrets("https://me:word@hub.example/x?token=123 hf_abcdefghij")
+    'https://***@hub.example/x?token=*** ***'
+    """
+    text = str(text)
+    for name in _SECRETS:
+        if len(secret := os.environ.get(name, "").strip()) >= 4:
+            text = text.replace(secret, "***")
+    for pattern in _PATTERNS:
+        text = re.sub(pattern, "***", text)
+    return text
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> MetalrError:
