@@ -233,8 +233,8 @@ def _in_processes(
             if stop() or faults:
                 break
             with contextlib.suppress(queue.Empty):
-                kind, line = messages.get(timeout=0.2)
-                tell(line) if kind == "run" else faults.append(line)
+                kind, said = messages.get(timeout=0.2)
+                tell(said) if kind == "run" else faults.append(said)
     finally:
         halt.set()
         waiting.cancel_join_thread()
@@ -244,7 +244,7 @@ def _in_processes(
                 process.terminate()
                 process.join()
     if faults:
-        raise MetalrError(faults[0])
+        raise faults[0]
     if not stop() and any(process.exitcode for process in processes):
         raise MetalrError(
             "a process of the collection died, perhaps for want of memory; the same "
@@ -272,9 +272,10 @@ def _worker(core: int, output: Path, deadline: float, waiting, messages, halt) -
         tell = lambda line: messages.put(("run", line))  # noqa: E731
         _in_turn(iter(waiting.get, None), output, stop, deadline, tell)
     except MetalrError as fault:
-        messages.put(("fault", str(fault)))
+        messages.put(("fault", MetalrError(str(fault))))
     except Exception:
-        messages.put(("fault", f"a process failed:\n{traceback.format_exc()}"))
+        said = f"a process failed:\n{traceback.format_exc()}"
+        messages.put(("fault", RuntimeError(said)))
 
 
 @contextlib.contextmanager

@@ -11,13 +11,20 @@ class MetalrError(Exception):
 
     The message states the rule, the value that broke it, and the way out. Scripts
     print it without a traceback; anything else that escapes is a bug in metalr.
-    Secrets of the hub, which faults of other libraries may quote, are left out.
+    What a message quotes may come from a hostile file or from a library: line ends and
+    control characters are escaped, tokens of the hub left out, and a long message is
+    shortened in its middle, since the way out stands at its end.
     """
 
     def __init__(self, message: str = ""):
-        super().__init__(without_secrets(message))
+        text = without_secrets(message)
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
+_LONGEST = 1000  # characters of a message
 # Where the libraries of the hub look for the user's token.
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _PATTERNS = (

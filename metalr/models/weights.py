@@ -99,7 +99,9 @@ def files_of(folder: Path) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise MetalrError(f"{index} must name files in weight_map; it doesn't")
         names = sorted({*map(str, shards.values())})
-        if away := [n for n in names if Path(n).name != n or "\0" in n]:
+        if away := [
+            n for n in names if Path(n).suffix != ".safetensors" or Path(n).name != n
+        ]:
             raise MetalrError(f"{index} must name files beside it, got {away[0]!r}")
         return [folder / name for name in names]
     if any(folder.glob("*.bin")):
