@@ -1,7 +1,9 @@
-"""Encoders small enough for a test, one of each family."""
+"""Encoders small enough for a test, one of each family, and one as a folder."""
 
 import dataclasses
+from pathlib import Path
 
+from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
 
 BERT = EncoderConfig(
@@ -24,3 +26,38 @@ CONFIGS = {
         BERT, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
     ),
 }
+
+WORDS = (
+    "the a film movie is was not good bad great awful boring bright dull and but it "
+    "very who what where when ? . , they plot actor story in of to"
+).split()
+
+
+def write_folder(folder: Path) -> None:
+    """Writes a BERT of one narrow layer with a tokenizer of its own."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertTokenizerFast
+
+    letters = [chr(c) for c in range(97, 123)] + list("0123456789")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters]
+    pieces += ["##" + letter for letter in letters]
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    raw = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer()
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+    )
+    config = dataclasses.replace(
+        BERT,
+        vocab_size=len(vocab),
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    graphdef, params = heads.build(config, "classification", 2, seed=0)
+    tokenizer = BertTokenizerFast(tokenizer_object=raw)
+    model = huggingface.Pretrained(config, graphdef, params, tokenizer, {})
+    huggingface.export(folder, model, "classification", ("negative", "positive"))

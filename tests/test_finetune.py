@@ -15,52 +15,16 @@ import pytest
 import finetune
 from metalr import cli
 from metalr.data import sources
-from metalr.models import encoder, heads, huggingface
+from tests import small_models
 
 ROOT = Path(__file__).parents[1]
-WORDS = (
-    "the a film movie is was not good bad great awful boring bright dull and but it "
-    "very who what where when ? . , they plot actor story in of to"
-).split()
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A BERT of one narrow layer with a tokenizer of its own, as a folder."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertTokenizerFast
-
-    letters = [chr(c) for c in range(97, 123)] + list("0123456789")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters]
-    pieces += ["##" + letter for letter in letters]
-    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    raw = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    raw.normalizer = normalizers.BertNormalizer()
-    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    raw.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
-    )
-    config = encoder.EncoderConfig(
-        family="bert",
-        vocab_size=len(vocab),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        type_vocab_size=2,
-        layer_norm_eps=1e-12,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        pad_token_id=0,
-    )
-    graphdef, params = heads.build(config, "classification", 2, seed=0)
-    tokenizer = BertTokenizerFast(tokenizer_object=raw)
-    model = huggingface.Pretrained(config, graphdef, params, tokenizer, {})
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    huggingface.export(folder, model, "classification", ("negative", "positive"))
+    small_models.write_folder(folder)
     return folder
 
 
