@@ -9,13 +9,15 @@ curves.png and model/ (which transformers loads). Ctrl-C finishes the step and s
 the same command goes on from there, to the same numbers as without the break.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
 from pathlib import Path
 
 from metalr import cli
-from metalr.config import add_flags, from_flags
+from metalr.config import RunConfig, add_flags, from_flags
 
 
 def main() -> int:
@@ -38,7 +40,7 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import curves, display, hosts, recipe, results, run_folder
+    from metalr import display, hosts, recipe, results, run_folder
 
     hosts.join(args.coordinator, args.processes, args.process_id)
     quiet = args.quiet or not hosts.is_first()
@@ -53,6 +55,24 @@ def main() -> int:
             display.summary(results.read_result(made[0]), made, quiet=quiet)
         return 0
 
+    held = run_folder.held(folder) if hosts.is_first() else contextlib.nullcontext()
+    with held:
+        # Once more: another run may have been there in the meantime.
+        run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
+        return carry_out(config, args, stop, folder, made)
+
+
+def carry_out(
+    config: RunConfig,
+    args: argparse.Namespace,
+    stop: cli.Stop,
+    folder: Path,
+    made: list[Path],
+) -> int:
+    """Carries out the run in a folder that is held, and returns the exit status."""
+    from metalr import curves, display, hosts, recipe, results
+
+    quiet = args.quiet or not hosts.is_first()
     events = config.tensorboard and hosts.is_first()
     screen = display.make(
         quiet=quiet, tensorboard=folder / "events" if events else None

@@ -13,6 +13,7 @@ base rates. OUTPUT/predictor/ is what --predictor of finetune.py reads. Ctrl-C e
 once; the same command goes on, with nothing lost but the runs in progress.
 """
 
+import argparse
 import math
 import signal
 import sys
@@ -72,51 +73,60 @@ def main() -> int:
             command.error(f"--{name.replace('_', '-')} must be at least {low}")
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import banks, meta_train, recipe, record, traces
+    from metalr import meta_train, recipe, run_folder, traces
 
     recipe.keep_compilations()
     settings = meta_train.Settings(seed=args.seed)
-    if args.traces is None:
-        data, note = record.settle(args.tasks, args.data)
-        print(note or f"data: {data}")
-        ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
-        given = {
-            "batches": args.batch,
-            "lengths": args.length,
-            "horizons": args.horizon,
-        }
-        ranges = ranges | {k: tuple(v) for k, v in given.items() if v}
-        sources = banks.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
-        runs = args.runs or (60 if data == "toy" else 630)
-        count = math.ceil(runs / (sources.peaks + sources.walks))
-        stop = cli.Stop()
-        whole = meta_train.gather(
-            [banks.draw(index, sources, args.seed) for index in range(count)],
-            args.output,
-            rounds=args.rounds,
-            per_bank=args.per_bank,
-            seconds=60 * (args.budget_minutes or (3 if data == "toy" else math.inf)),
-            executor=args.executor,
-            workers=args.workers,
-            stop=stop,
+    with run_folder.held(args.output):
+        if args.traces is None and (status := collect(args, settings)):
+            return status
+        folder = args.traces or args.output / "traces"
+        made = meta_train.make(
+            traces.files(folder),
+            settings,
+            skip=print if args.skip_broken else None,
             tell=print,
-            settings=settings,
         )
-        if stop():
-            print("stopped; the same command goes on")
-            return stop.status
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("collected" if whole else "the time is up; the same command goes on")
-    folder = args.traces or args.output / "traces"
-    made = meta_train.make(
-        traces.files(folder),
-        settings,
-        skip=print if args.skip_broken else None,
-        tell=print,
-    )
-    meta_train.save(args.output / "predictor", made)
+        meta_train.save(args.output / "predictor", made)
     print(meta_train.show(made))
     print(f"{args.output / 'predictor'}: use it with finetune.py --predictor")
+    return 0
+
+
+def collect(args: argparse.Namespace, settings: Any) -> int:
+    """Collects what the flags ask for; returns the exit status of a signal, or 0."""
+    from metalr import banks, meta_train, record
+
+    data, note = record.settle(args.tasks, args.data)
+    print(note or f"data: {data}")
+    ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
+    given = {
+        "batches": args.batch,
+        "lengths": args.length,
+        "horizons": args.horizon,
+    }
+    ranges = ranges | {k: tuple(v) for k, v in given.items() if v}
+    sources = banks.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
+    runs = args.runs or (60 if data == "toy" else 630)
+    count = math.ceil(runs / (sources.peaks + sources.walks))
+    stop = cli.Stop()
+    whole = meta_train.gather(
+        [banks.draw(index, sources, args.seed) for index in range(count)],
+        args.output,
+        rounds=args.rounds,
+        per_bank=args.per_bank,
+        seconds=60 * (args.budget_minutes or (3 if data == "toy" else math.inf)),
+        executor=args.executor,
+        workers=args.workers,
+        stop=stop,
+        tell=print,
+        settings=settings,
+    )
+    if stop():
+        print("stopped; the same command goes on")
+        return stop.status
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("collected" if whole else "the time is up; the same command goes on")
     return 0
 
 

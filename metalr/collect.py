@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 
-from metalr import banks, executors, progress, recipe, record, traces
+from metalr import banks, executors, progress, recipe, record, results, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
 
@@ -50,6 +50,21 @@ def carry_out(rest: Rest) -> Iterator[tuple[int, traces.Run]]:
             return
         run.about.update(round=rest.job.round, run=number)
         yield number, run
+
+
+def _tidy(jobs: Sequence[Job], output: Path) -> None:
+    """Removes what a kill or a power cut left, so that it is collected again."""
+    for name in ("traces", "parts"):
+        results.remove_drafts(output / name)
+    for path in [
+        p for job in jobs for p in (_target(job, output), *_parts(job, output))
+    ]:
+        try:
+            if path.exists():
+                traces.read(path)
+        except traces.Broken:
+            path.unlink()
+            print(f"{path} is cut off: collected again")
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:
@@ -117,7 +132,8 @@ def collect(
 
     Args:
       jobs: What to do; what is done already is left alone.
-      output: Folder for `traces/` and `parts/`; made if it is missing.
+      output: Folder for `traces/` and `parts/`; made if it is missing. No other process
+        may collect there: see `run_folder.held`.
       executor: A row of `executors.KINDS`.
       workers: Banks at a time. None: one a core on a CPU and one elsewhere, or what
         the Ray cluster has room for.
@@ -133,6 +149,7 @@ def collect(
     """
     for name in ("traces", "parts"):
         (output / name).mkdir(parents=True, exist_ok=True)
+    _tidy(jobs, output)
     total = missing(jobs, output)
     for job in jobs:
         _gather(job, output)  # a kill may have come just before

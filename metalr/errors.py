@@ -1,6 +1,8 @@
 """The one family of errors that a user can cause, and how they are worded."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -9,7 +11,44 @@ class MetalrError(Exception):
 
     The message states the rule, the value that broke it, and the way out. Scripts
     print it without a traceback; anything else that escapes is a bug in metalr.
+    What a message quotes may come from a hostile file or from a library: line ends and
+    control characters are escaped, tokens of the hub left out, and a long message is
+    shortened in its middle, since the way out stands at its end.
     """
+
+    def __init__(self, message: str = ""):
+        text = without_secrets(message)
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
+
+
+_LONGEST = 1000  # characters of a message
+# Where the libraries of the hub look for the user's token.
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+_PATTERNS = (
+    r"\bhf_[A-Za-z0-9]{8,}",  # the form of a token
+    r"(?<=://)[^/\s@]+(?=@)",  # user and password of an address
+    r"(?i)(?<=token=)[^&\s]+",
+    r"(?i)(?<=signature=)[^&\s]+",
+    r"(?i)(?<=bearer )\S+",
+)
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text without tokens and passwords.
+
+    >>> without_secrets("https://me:word@hub.example/x?token=123 hf_abcdefghij")
+    'https://***@hub.example/x?token=*** ***'
+    """
+    text = str(text)
+    for name in _SECRETS:
+        if len(secret := os.environ.get(name, "").strip()) >= 4:
+            text = text.replace(secret, "***")
+    for pattern in _PATTERNS:
+        text = re.sub(pattern, "***", text)
+    return text
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> MetalrError:

@@ -80,8 +80,8 @@ def carry_out(
       Whether all items were carried out: False after `stop`.
 
     Raises:
-      MetalrError: A worker raised one, or anything else, or died for good. No other
-        work goes on then.
+      MetalrError: A worker raised one, or died for good. No other work goes on then.
+      RuntimeError: A worker raised anything else; its traceback is in the message.
     """
     if kind not in KINDS:
         raise unknown_name("executor", kind, KINDS)
@@ -109,14 +109,22 @@ def _results(work: Callable, item: Any, stop: Stop) -> Iterator[Any]:
 
 
 def _told(work: Callable, item: Any, stop: Stop) -> Iterator[tuple[str, Any]]:
-    """Yields ("result", value)s, and a ("fault", text) where an error ends them."""
+    """Yields ("result", value)s, and a "fault" or "crash" in words that ends them."""
     try:
         for value in _results(work, item, stop):
             yield "result", value
     except MetalrError as fault:
         yield "fault", str(fault)
     except Exception:
-        yield "fault", f"a process failed:\n{traceback.format_exc()}"
+        yield "crash", f"a process failed:\n{traceback.format_exc()}"
+
+
+def _raise(what: str, value: Any) -> None:
+    """Raises what a worker had to: its user's fault, or a bug."""
+    if what == "fault":
+        raise MetalrError(value)
+    if what == "crash":
+        raise RuntimeError(value)
 
 
 def _in_turn(
@@ -223,8 +231,7 @@ def _heard(worker: _Worker) -> tuple[str, Any]:
             f"a process died (exit code {worker.process.exitcode}), perhaps for want "
             "of memory; the same command goes on, --workers 1 needs least"
         ) from None
-    if what == "fault":
-        raise MetalrError(value)
+    _raise(what, value)
     return what, value
 
 
@@ -301,8 +308,7 @@ def _take(ray: Any, stream: Any, busy: dict[Any, Any], on_result: Callable) -> N
             f"({type(fault).__name__}), perhaps for want of memory; the same command "
             "goes on, fewer --workers need less"
         ) from fault
-    if what == "fault":
-        raise MetalrError(value)
+    _raise(what, value)
     on_result(busy[stream], value)
 
 

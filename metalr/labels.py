@@ -83,6 +83,7 @@ def by_bank(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
     """Returns the runs of each bank that has peaks to be judged by."""
     banks = defaultdict(list)
     for run in runs:
+        _check(run)
         banks[run.about["bank_id"]].append(run)
     whole = {}
     for bank_id, of_bank in sorted(banks.items()):
@@ -91,6 +92,30 @@ def by_bank(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
     if not whole:
         raise MetalrError("the traces hold no whole bank, so no step has a label")
     return whole
+
+
+def _check(run: traces.Run) -> None:
+    """Raises an error for a run that lacks what its labels are made of."""
+    about = run.about
+    positive = ["base_rate", *["peak"] * (about.get("kind") == "peak")]
+    losses = [row.get("eval_loss") for row in run.evaluations]
+    faults = [n for n in ("bank_id", "seed") if type(about.get(n)) is not int]
+    faults += [n for n in ("task", "kind") if not isinstance(about.get(n), str)]
+    faults += [n for n in ("depth", "width") if type(about.get(n)) is not int]
+    faults += [n for n in positive if not _is_positive(about.get(n))]
+    if not losses or not all(x is None or x == 0 or _is_positive(x) for x in losses):
+        faults.append("eval_loss")
+    if not (np.isfinite(run.multiplier).all() and np.all(run.multiplier > 0)):
+        faults.append("multiplier")
+    if faults:
+        raise MetalrError(
+            f"a run in the traces lacks a usable {', '.join(faults)}; take its file "
+            "out of the folder"
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < np.inf
 
 
 def examples(

@@ -210,6 +210,16 @@ class _Journal:
         self.pending = [_plain(row) for row in self.pending]
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
+    def check_finite(self, row: Row, step: int) -> None:
+        """Raises `Diverged` for a loss that is not finite and that nothing skips."""
+        if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
+            raise Diverged(
+                f"the loss is {row['loss']} at step {step}, learning rate "
+                f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
+                "--scheduler metalr, which skips such steps",
+                self.outcome(None, step, "diverged"),
+            )
+
     def outcome(self, params: Any, steps: int, stopped: str | None) -> Outcome:
         """Returns the run as it ended."""
         seen = (self.history, self.best, self.last)
@@ -259,12 +269,16 @@ def train(
     # ---- Go on from a checkpoint.
     if checkpoints is not None and (saved := checkpoints.latest(abstract(state))):
         start, state, journal = saved.step, saved.state, _Journal(**saved.journal)
+        for fault in saved.passed_over:
+            display.note(f"passed over the checkpoint of {fault}")
         display.note(f"going on from step {start}")
 
     stopped, done, asked = None, start, False
+    if pace.early_stopping and journal.stale >= pace.early_stopping:
+        stopped = "early"  # and killed before its result was written
     batch = layout.put(problem.batches.batch(start))
     clock = time.perf_counter()
-    for done in range(start + 1, pace.total_steps + 1):
+    for done in range(start + 1, 1 + (start if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
         journal.pending.append(logged)
         on_step(done)
@@ -283,13 +297,7 @@ def train(
             row = journal.log(done, epoch, now - clock)
             display.logged(row, count / (now - clock))
             clock = now
-            if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
-                raise Diverged(
-                    f"the loss is {row['loss']} at step {done}, learning rate "
-                    f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
-                    "--scheduler metalr, which skips such steps",
-                    journal.outcome(None, done, "diverged"),
-                )
+            journal.check_finite(row, done)
 
         # ---- Evaluate, keep the best.
         if look:
@@ -307,7 +315,12 @@ def train(
         if checkpoints is not None and (
             done % pace.save_every == 0 or at_end or stopped
         ):
-            checkpoints.save(done, state, journal.content())
+            content = journal.content()
+            for step, row in enumerate(
+                journal.pending, done + 1 - len(journal.pending)
+            ):
+                journal.check_finite(row, step)  # or the good states would go
+            checkpoints.save(done, state, content)
         if stopped:
             break
         if not journal.pending:

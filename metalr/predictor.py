@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from metalr import results
 from metalr.errors import MetalrError
 from metalr.features import CLOCK, FEATURE_VERSION, FEATURES
 
@@ -144,7 +145,8 @@ def save_predictor(
         "sha256": _digest(arrays),
         "provenance": dict(provenance),
     }
-    (path / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    text = json.dumps(metadata, indent=2) + "\n"
+    results.replace(path / "metadata.json", lambda draft: draft.write_text(text))
 
 
 def load_predictor(path: str | Path | None = None) -> Predictor:
@@ -165,12 +167,14 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), blank)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
+            _check_shapes(checkpointer.metadata(folder / "arrays"), blank)
             arrays = checkpointer.restore(
                 folder / "arrays", item=blank, restore_args=as_numpy
             )
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # orbax and TensorStore raise many kinds
+        reason = " ".join(str(error).split())[:200]
         raise MetalrError(
-            f"the arrays of the predictor in {folder} cannot be read: {error}. "
+            f"the arrays of the predictor in {folder} cannot be read: {reason}. "
             "Copy the whole folder again."
         ) from error
     if _digest(arrays) != metadata["sha256"]:
@@ -192,22 +196,35 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     """
     folder = _shipped() if path is None else Path(path).absolute()
     try:
-        metadata = json.loads((folder / "metadata.json").read_text())
+        metadata = results.read_json(folder / "metadata.json")
         version, names = metadata["feature_version"], metadata["features"]
-    except (OSError, ValueError, KeyError) as error:
+        metadata["sha256"]
+    except (MetalrError, KeyError) as error:
         raise MetalrError(
             f"a predictor is a folder with metadata.json and arrays/; {folder} is not "
             f"one ({error!r}). {_WAY_OUT}"
         ) from error
     ours = [row.name for row in FEATURES]
     if version != FEATURE_VERSION or names != ours:
-        other = sorted(set(names) ^ set(ours)) or ["the order or a formula"]
+        named = map(str, names) if isinstance(names, list) else [repr(names)[:60]]
+        other = sorted(set(named) ^ set(ours)) or ["the order or a formula"]
         raise MetalrError(
             f"a predictor must be made for the features of this metalr, version "
             f"{FEATURE_VERSION}; the one in {folder} has version {version} and differs "
             f"in {', '.join(other)}. {_WAY_OUT}"
         )
     return metadata
+
+
+def _check_shapes(stored: Any, blank: dict[str, Any]) -> None:
+    """Raises a ValueError if stored arrays are not of the shapes of a predictor's.
+
+    Before they are read: a few bytes may describe an array that fills any memory.
+    """
+    shape = lambda leaf: tuple(leaf.shape)  # noqa: E731
+    found = jax.tree.map(shape, stored.item_metadata.tree)
+    if found != jax.tree.map(shape, blank):
+        raise ValueError("they have other names or shapes than those of a predictor")
 
 
 def _range(predictor: Predictor, widths: float) -> tuple[jax.Array, jax.Array]:

@@ -9,6 +9,10 @@ from typing import Any
 
 from metalr.errors import MetalrError
 
+# The longest history of a long run is some 10 MB; a file that is larger by far is none
+# of ours, and would fill the memory before anybody looked at it.
+MAX_JSON = 256 * 2**20
+
 # What every result holds, by JSON type. More fields are welcome, fewer are not.
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "task": str,
@@ -29,6 +33,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "history": list,  # rows with "step"; training rows have "loss", others scores
 }
 
+_DRAFT = ".draft-"  # in the name of a file that is not finished, before the process id
+
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a result or settings: the whole file or, if interrupted, the old one.
@@ -45,13 +51,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     text = json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
 
-    def write(draft: Path) -> None:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    replace(path, write)
+    replace(path, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,9 +62,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
+            raise MetalrError(f"{path} must be JSON of at most {MAX_JSON} bytes")
+        found = json.loads(content.decode("utf-8"))
     except OSError as error:
         raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise MetalrError(f"{path} is not usable JSON: nested too deeply") from error
     except ValueError as error:  # broken JSON or broken UTF-8
         raise MetalrError(
             f"{path} is not JSON ({error}); it may be cut off: run again or delete it"
@@ -109,14 +115,42 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     """
     path = Path(path)
     # Beside the target, because a rename is atomic only within one file system.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}{_DRAFT}{os.getpid()}")
     try:
         write(draft)
+        # Or a power cut may leave the new name and nothing in it.
+        _flush(draft)
         os.replace(draft, path)
+        _flush(path.parent)
     except OSError as error:
         raise MetalrError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def is_draft(path: Path) -> bool:
+    """Returns whether a killed `replace` may have left this file behind.
+
+    >>> is_draft(Path(".result.json.draft-12")), is_draft(Path(".lock"))
+    (True, False)
+    """
+    return path.name[0] == "." and _DRAFT in path.name
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes what killed processes left; call it where no other one writes."""
+    for path in folder.iterdir():
+        if is_draft(path):
+            path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Has the system write a file or the names of a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def plain(value: Any) -> Any:

@@ -2,17 +2,31 @@
 
 It is looked at before anything is loaded (`check`), and written to only when task,
 model and data are known to be good (`take`), so that a wrong word costs nothing.
+While a program writes to a folder it holds a lock on it (`held`), which the operating
+system takes back when the program ends, however it ends.
 """
 
+import contextlib
+import errno
+import os
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from metalr import results
 from metalr.config import RunConfig, changed
 from metalr.errors import MetalrError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two programs are not kept apart
+    fcntl = None
+
 RESULT = "result.json"
 SETTINGS = "settings.json"
+LOCK = ".lock"
 
 
 def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
@@ -35,7 +49,7 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
                 "choose another --output, or --overwrite it"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _contents(folder)):
         raise MetalrError(
             f"{folder} exists and is no run of metalr; choose another --output"
         )
@@ -46,8 +60,85 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
 def take(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """Makes a folder that `check` has passed this run's own."""
     settings = folder / SETTINGS
-    if overwrite and settings.is_file():
-        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    results.remove_drafts(folder)
+    if overwrite and settings.is_file():
+        # The settings last: a folder without them is taken for somebody else's.
+        old = sorted(_contents(folder), key=lambda path: path.name == SETTINGS)
+        for path in old:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not settings.is_file():
         results.write_json(settings, config.to_json())
+
+
+def _contents(folder: Path) -> list[Path]:
+    """Returns what lies in a folder, without what a killed start may have left."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name != LOCK and not results.is_draft(path)
+    ]
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other programs from writing to a folder while the block runs.
+
+    The folder is made if it is missing, and goes again if nothing was put into it.
+
+    Raises:
+      MetalrError: Another program holds it; says which one, and where it runs.
+    """
+    missing = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _locked(folder)
+    except OSError as fault:
+        raise MetalrError(
+            f"cannot write to {folder}: {fault.strerror or fault}; choose another "
+            "--output"
+        ) from fault
+    try:
+        yield
+    finally:
+        if missing and not _contents(folder):
+            (folder / LOCK).unlink()
+            with contextlib.suppress(OSError):  # another program was faster
+                folder.rmdir()
+        file.close()
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Returns the folder's lock file, locked."""
+    path = folder / LOCK
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            _lock(file)
+            # The one before may have removed the file between these two lines.
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+                return file
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            raise MetalrError(
+                f"{folder} is in use by {owner}; wait for its end, or choose another "
+                "--output"
+            ) from None
+        file.close()
+
+
+def _lock(file: IO[str]) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        # Some network file systems have no locks; there it goes without.
+        if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise

@@ -36,6 +36,9 @@ from metalr.features import FEATURE_VERSION, FEATURES
 ENDING = ".parquet"
 _KEY = b"metalr.traces"
 _SCALARS = ("rate", "multiplier", "loss")
+# Of a file: a bank has some thousands. Parquet packs equal values so well that a small
+# file may fill any memory.
+_MAX_STEPS = 10_000_000
 _KEPT_BITS = 12  # of a feature's significand: 1/4096, a hundredth of batch noise
 
 
@@ -53,6 +56,10 @@ class Run(NamedTuple):
     def steps(self) -> int:
         """Steps taken."""
         return len(self.loss)
+
+
+class Broken(MetalrError):
+    """A file that is no whole Parquet: a kill or a full disk cut it off."""
 
 
 def write(path: Path, runs: Sequence[Run]) -> None:
@@ -124,36 +131,47 @@ def read(path: Path) -> list[Run]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
-        header = json.loads((table.schema.metadata or {})[_KEY])
-        _check_features(path, header["feature_version"], header["features"])
-        columns = {name: table[name].to_numpy() for name in ("run", *_SCALARS)}
-        features = table["features"].combine_chunks().flatten().to_numpy()
-        features = features.reshape(-1, len(FEATURES))
-        rows = np.bincount(columns["run"], minlength=len(header["runs"]))
-        if len(rows) != len(header["runs"]) or np.any(np.diff(columns["run"]) < 0):
-            raise ValueError(f"{len(header['runs'])} runs in the head, others below")
-        ends = np.cumsum(rows)
-        parts = lambda column: np.split(column, ends[:-1])  # noqa: E731
-        return [
-            Run(about["about"], about["evaluations"], *arrays)
-            for about, *arrays in zip(
-                header["runs"],
-                parts(features),
-                *(parts(columns[name]) for name in _SCALARS),
-                strict=True,
-            )
-        ]
+        with parquet.ParquetFile(path) as file:
+            header = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            _check_header(path, header)
+            if file.metadata.num_rows > _MAX_STEPS:
+                raise ValueError(f"{file.metadata.num_rows} steps")
+            table = file.read(["run", "features", *_SCALARS])
+        return _runs(table, header["runs"])
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
     except (pa.ArrowException, OSError) as error:
-        raise MetalrError(
-            f"{path} is not Parquet that can be read ({error}); it may be cut off: "
-            "delete it and collect it again"
+        raise Broken(
+            f"{path} is not Parquet that can be read ({_short(error)}); it may be cut "
+            "off: delete it and collect it again"
         ) from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise MetalrError(
-            f"{path} does not hold traces of metalr ({error!r}); take it out of the "
-            "folder"
+            f"{path} does not hold traces of metalr ({_short(error)}); take it out of "
+            "the folder"
         ) from error
+
+
+def _runs(table: Any, abouts: list[dict[str, Any]]) -> list[Run]:
+    """Cuts a table into runs; a ValueError says what is wrong with it."""
+    number = table["run"].to_numpy()
+    if number.dtype != np.int32 or np.any(np.diff(number, prepend=0) < 0):
+        raise ValueError("the column run is not in order")
+    if len(number) and number[-1] >= len(abouts):
+        raise ValueError(f"{len(abouts)} runs in the head, others below")
+    columns = [table["features"].combine_chunks().flatten().to_numpy()]
+    columns += [table[name].to_numpy() for name in _SCALARS]
+    columns[0] = columns[0].reshape(len(number), len(FEATURES))
+    if any(column.dtype != np.float32 for column in columns):
+        raise ValueError("a column is not float32")
+    if not np.isfinite(columns[0]).all():
+        raise ValueError("a feature is not finite")
+    ends = np.cumsum(np.bincount(number, minlength=len(abouts)))
+    parts = (np.split(column, ends[:-1]) for column in columns)
+    return [
+        Run(about["about"], about["evaluations"], *arrays)
+        for about, *arrays in zip(abouts, *parts, strict=True)
+    ]
 
 
 def read_all(
@@ -199,15 +217,28 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _check_features(path: Path, version: int, names: list[str]) -> None:
+def _check_header(path: Path, header: dict[str, Any]) -> None:
+    version, names = header["feature_version"], header["features"]
     ours = [row.name for row in FEATURES]
     if version != FEATURE_VERSION or names != ours:
-        other = sorted(set(names) ^ set(ours)) or ["the order or a formula"]
+        other = sorted(set(map(str, names)) ^ set(ours)) or ["the order or a formula"]
         raise MetalrError(
             f"traces must have the features of this metalr, version {FEATURE_VERSION}; "
             f"{path} has version {version} and differs in {', '.join(other)}. "
             "Collect again, or use the metalr that it was made with"
         )
+    if not isinstance(header["runs"], list):
+        raise ValueError("runs is no list")
+    for run in header["runs"]:
+        if not isinstance(run["about"], dict):
+            raise ValueError("about is no object")
+        if not all(isinstance(row, dict) for row in run["evaluations"]):
+            raise ValueError("an evaluation is no object")
+
+
+def _short(fault: Exception) -> str:
+    """Returns a fault in one line."""
+    return " ".join(repr(fault).split())[:200]
 
 
 def _float32(x: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Encoders small enough for a test: one of each family, and one as a folder."""
+"""Encoders small enough for a test, one of each family, and one as a folder."""
 
 import dataclasses
+from pathlib import Path
 
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
@@ -32,8 +33,8 @@ WORDS = (
 ).split()
 
 
-def save_bert(folder):
-    """Writes a BERT of one narrow layer with a tokenizer, and returns the folder."""
+def save_bert(folder: Path) -> Path:
+    """Writes a BERT of one narrow layer with a tokenizer; returns the folder."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertTokenizerFast
 
@@ -49,19 +50,12 @@ def save_bert(folder):
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
     )
-    config = EncoderConfig(
-        family="bert",
+    config = dataclasses.replace(
+        BERT,
         vocab_size=len(vocab),
-        hidden_size=16,
-        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
-        type_vocab_size=2,
-        layer_norm_eps=1e-12,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        pad_token_id=0,
     )
     graphdef, params = heads.build(config, "classification", 2, seed=0)
     tokenizer = BertTokenizerFast(tokenizer_object=raw)

@@ -74,15 +74,15 @@ def test_items_are_taken_when_a_worker_is_free():
 
 
 @pytest.mark.parametrize(
-    ("number", "message"),
+    ("number", "kind", "message"),
     [
-        (13, "^13 is unlucky$"),
-        (14, "ValueError: 14 is no"),
-        (15, r"died \(exit code -9"),
+        (13, MetalrError, "^13 is unlucky$"),
+        (14, RuntimeError, "ValueError: 14 is no"),  # a bug is not the user's fault
+        (15, MetalrError, r"died \(exit code -9"),
     ],
 )
-def test_fault_in_a_process_ends_all_with_its_message(number, message):
-    with pytest.raises(MetalrError, match=message):
+def test_fault_in_a_process_ends_all_with_its_message(number, kind, message):
+    with pytest.raises(kind, match=message):
         carried_out(work.square, [1, number, 2], workers=2)
 
 

@@ -17,17 +17,8 @@ PACKAGE = Path(list(metalr.__path__)[0])
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
     {"errors"},
-    {
-        "features",
-        "config",
-        "executors",
-        "hosts",
-        "metrics",
-        "sharding",
-        "results",
-        "checkpoint",
-    },
-    {"measures", "document"},
+    {"features", "config", "executors", "hosts", "metrics", "sharding", "results"},
+    {"measures", "document", "checkpoint"},
     {"curves", "summary"},
     {"figures"},
     {"report", "show"},

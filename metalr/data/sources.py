@@ -28,6 +28,11 @@ HUB = "https://huggingface.co"
 # No row of a text set is near this; a binary file without line ends is stopped here
 # instead of filling the memory.
 _MAX_LINE = 64 * 2**20
+# A JSON file that is one value has to be in memory several times over; and equal rows
+# pack so well, by gzip and in Parquet, that a small file may fill any memory. MNLI has
+# 0.4 million rows, and all of SQuAD 30 MB.
+_MAX_WHOLE = 2**30
+_MAX_ROWS = 10_000_000
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -60,6 +65,8 @@ def read_rows(path: str | Path) -> list[Row]:
         raise MetalrError(f"{path} can't be read: {fault.strerror or fault}") from fault
     except MemoryError as fault:
         raise MetalrError(f"{path} does not fit into the memory") from fault
+    except RecursionError as fault:
+        raise MetalrError(f"{path} is not usable: nested too deeply") from fault
     if not rows:
         raise MetalrError(f"{path} is empty: it holds no rows")
     return rows
@@ -110,6 +117,8 @@ def _lines(path: Path) -> Iterator[str]:
         number = 0
         while raw := file.readline(_MAX_LINE + 1):
             number += 1
+            if number > _MAX_ROWS:
+                raise MetalrError(f"{path} has more than {_MAX_ROWS} lines")
             if len(raw) > _MAX_LINE:
                 raise MetalrError(
                     f"{path} line {number} is longer than {_MAX_LINE} bytes: "
@@ -166,7 +175,16 @@ def _json(path: Path) -> list[Row]:
         is_lines = False  # the value goes on in the next line, or is broken
     if is_lines or not first:
         return _json_lines(path)
-    whole = _parse("".join(_lines(path)), str(path))
+    parts, size = [], 0
+    for line in _lines(path):
+        parts.append(line)
+        size += len(line)
+        if size > _MAX_WHOLE:
+            raise MetalrError(
+                f"{path} is one JSON value of more than {_MAX_WHOLE} characters; "
+                "write one row a line (.jsonl)"
+            )
+    whole = _parse("".join(parts), str(path))
     if isinstance(whole, dict) and isinstance(whole.get("data"), list):
         return _flatten_squad(path, whole["data"])
     if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
@@ -245,6 +263,8 @@ def _parquet(path: Path) -> list[Row]:
         # ParquetFile and not read_table: that one makes columns of folder names
         # such as "label=1".
         with pyarrow.parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows > _MAX_ROWS:
+                raise MetalrError(f"{path} has more than {_MAX_ROWS} rows")
             table = file.read()
         names = table.column_names
         if len(set(names)) < len(names):

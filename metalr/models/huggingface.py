@@ -45,6 +45,11 @@ ONLY = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
+# Ten times what any BERT has. The weights have to have these sizes too, but shapes are
+# laid out, layer by layer, before a file is opened.
+LARGEST = 2**20
+MOST_LAYERS = 256
+_LEAST_LENGTH = 8  # of --max-length as well
 WORDS = ("encoder", "embeddings", "words", "embedding")
 
 
@@ -210,10 +215,11 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
     family = raw.get("model_type")
     if family not in FAMILIES:
         raise MetalrError(
-            f"{where}: model_type is {family!r}; supported are {', '.join(FAMILIES)}"
+            f"{where}: model_type is {repr(family)[:60]}; supported are "
+            f"{', '.join(FAMILIES)}"
         )
     faults = [
-        f"{name} must be {only!r}, got {raw[name]!r}"
+        f"{name} must be {only!r}, got {repr(raw[name])[:60]}"
         for name, only in ONLY.items()
         if raw.get(name, only) != only
     ]
@@ -223,11 +229,21 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
         value = raw.get(field.name, defaults.get(field.name))
         number = int if field.type is int else (int, float)
         least = 0 if field.name in defaults else 1
-        if isinstance(value, bool) or not isinstance(value, number) or value < least:
-            faults.append(f"{field.name} must be a number >= {least}, got {value!r}")
+        most = MOST_LAYERS if field.name == "num_hidden_layers" else LARGEST
+        most = 0.999 if field.name.endswith("_prob") else most
+        good = isinstance(value, number) and not isinstance(value, bool)
+        if not good or not least <= value <= most:  # NaN is in no range
+            shown = repr(value)[:60]
+            faults.append(
+                f"{field.name} must be a number from {least} to {most}, got {shown}"
+            )
         values[field.name] = value
     if not faults and values["hidden_size"] % values["num_attention_heads"]:
         faults.append("hidden_size must be a multiple of num_attention_heads")
+    if not faults and values["pad_token_id"] >= values["vocab_size"]:
+        faults.append("pad_token_id must be below vocab_size")
+    if not faults and EncoderConfig(**values).max_length < _LEAST_LENGTH:
+        faults.append("max_position_embeddings must leave room for a text")
     if faults:
         raise MetalrError(f"{where}: {'; '.join(faults)}")
     return EncoderConfig(**values)
@@ -254,7 +270,9 @@ def _tokenizer(folder: Path, vocab_size: int) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,  # unsaid, a folder with code of its own asks
             )
     except Exception as fault:  # whatever the parsers of many file formats raise
         reason = " ".join(str(fault).split())[:200]

@@ -1,6 +1,5 @@
 """The weights of Hugging Face files and ours: one table, read in both directions."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from metalr import results
 from metalr.errors import MetalrError
 from metalr.models.encoder import EncoderConfig, Params, initial
 
@@ -98,7 +98,12 @@ def files_of(folder: Path) -> list[Path]:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise MetalrError(f"{index} must name files in weight_map; it doesn't")
-        return [folder / name for name in sorted({*map(str, shards.values())})]
+        names = sorted({*map(str, shards.values())})
+        if away := [
+            n for n in names if Path(n).suffix != ".safetensors" or Path(n).name != n
+        ]:
+            raise MetalrError(f"{index} must name files beside it, got {away[0]!r}")
+        return [folder / name for name in names]
     if any(folder.glob("*.bin")):
         raise MetalrError(
             f"{folder} holds pickled weights only, which can run code when they are "
@@ -114,15 +119,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
       MetalrError: It does not.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MetalrError(f"{path.parent} holds no {path.name}") from None
-    except (OSError, ValueError) as fault:
-        raise MetalrError(f"{path} can't be read as JSON: {fault}") from fault
-    if not isinstance(content, dict):
-        raise MetalrError(f"{path} must hold a JSON object")
-    return content
+    if not path.is_file():
+        raise MetalrError(f"{path.parent} holds no {path.name}")
+    return results.read_json(path)
 
 
 def _plain(name: str, family: str) -> str:
@@ -149,9 +148,11 @@ def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.nd
                 for name in file.keys():
                     if (plain := _plain(name, config.family)) in wanted:
                         found[plain] = file.get_tensor(name)
-        except (SafetensorError, OSError) as fault:
+        # TypeError and AttributeError: of a dtype that NumPy has not.
+        except (SafetensorError, OSError, TypeError, AttributeError) as fault:
+            reason = " ".join(str(fault).split())[:200]
             raise MetalrError(
-                f"{path} is no whole safetensors file ({fault}); fetch it again"
+                f"{path} is no whole safetensors file ({reason}); fetch it again"
             ) from fault
     return found
 
