@@ -162,7 +162,7 @@ def make_step(
                 logged[name] = found
         return TrainState(params, opt_state, state.step + 1), logged
 
-    return layout.compile_step(step, state)
+    return layout.compile_step(step, state, accumulate)
 
 
 @dataclasses.dataclass
