@@ -169,7 +169,7 @@ def make_step(
                 logged[name] = found
         return TrainState(params, opt_state, state.step + 1), logged
 
-    return layout.compile_step(step, state)
+    return layout.compile_step(step, state, accumulate)
 
 
 @dataclasses.dataclass
@@ -201,13 +201,16 @@ class _Journal:
         self.best, self.stale = row, 0
         return True
 
-    def content(self) -> dict[str, Any]:
-        """Returns it as JSON has it.
+    def content(self, done: int) -> dict[str, Any]:
+        """Returns it as JSON has it, after so many steps.
 
         Half an interval is kept as well, so that the rows of a resumed run are those
-        of the uninterrupted one.
+        of the uninterrupted one. A loss in it that is not finite raises: a state like
+        that must not take the place of a good one.
         """
         self.pending = [_plain(row) for row in self.pending]
+        for step, row in enumerate(self.pending, done + 1 - len(self.pending)):
+            self.check_finite(row, step)
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def check_finite(self, row: Row, step: int) -> None:

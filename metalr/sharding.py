@@ -155,8 +155,14 @@ class Layout:
 
         return summed
 
-    def compile_step(self, step: Callable, state: Any) -> Callable:
-        """Compiles `(state, batch) -> (state, logged)`, the state donated."""
+    def compile_step(self, step: Callable, state: Any, parts: int = 1) -> Callable:
+        """Compiles `(state, batch) -> (state, logged)`, the state donated.
+
+        Args:
+          step: The step.
+          state: One that lies where states are to lie.
+          parts: Into which the step cuts a batch, with `split`.
+        """
         if self.mesh is None:
             return jax.jit(step, donate_argnums=0)
         if self.parallel == "jit":
@@ -171,7 +177,7 @@ class Layout:
         def on_pieces(state: Any, batch: Batch) -> Any:
             cut = {k: x.reshape(pieces, -1, *x.shape[1:]) for k, x in batch.items()}
             # Dropout draws by the place of a row in the whole batch.
-            first = np.arange(pieces) * (cut["weights"].shape[1])
+            first = np.arange(pieces) * (cut["weights"].shape[1] // parts)
             return mapped(state, cut | {"first_row": first})
 
         return on_pieces
