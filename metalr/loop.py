@@ -318,12 +318,7 @@ def train(
         if checkpoints is not None and (
             done % pace.save_every == 0 or at_end or stopped
         ):
-            content = journal.content()
-            for step, row in enumerate(
-                journal.pending, done + 1 - len(journal.pending)
-            ):
-                journal.check_finite(row, step)  # or the good states would go
-            checkpoints.save(done, state, content)
+            checkpoints.save(done, state, journal.content(done))
         if stopped:
             break
         if not journal.pending:

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_finetune import tiny  # noqa: F401
 
 from metalr import cli, hosts, loop, preparation, recipe, sharding
