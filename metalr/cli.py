@@ -199,8 +199,9 @@ def _add_compare(commands: Any) -> None:
     add("--baseline", default="linear tuned", help="row that others are held against")
     add("--workers", type=int, help="processes (default: one a core)")
     add("--executor", default="processes", help="processes (the default) or ray")
+    add("--pairs", type=int, default=30, help="steps to time each; 0: none")
     add("--dry-run", action="store_true", help="print the runs and their time")
-    add("--report-only", action="store_true", help="write up what is there")
+    add("--report-only", action="store_true", help="write up all that the store holds")
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -240,16 +241,34 @@ def _compare(args: argparse.Namespace) -> int:
         if not whole:
             print("stopped; the same command goes on")
             return stop.status
+    if not args.report_only and args.pairs:
+        _measure_overhead(runs, path, args.pairs)
     from metalr import report
 
     keys = {plans.key(config) for config in runs}
     lines = [
         line
         for line in store.read(path)
-        if line["key"] in keys or line["kind"] == store.OVERHEAD
+        if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
     ]
     print(report.write(lines, args.output, baseline=args.baseline))
     return 0
+
+
+def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int) -> None:
+    """Times what the store lacks; after the runs, when nothing else is going on."""
+    from metalr import overhead, progress, recipe, store
+
+    done = {line["key"] for line in store.read(path)}
+    todo = {key: c for c in runs if (key := overhead.key(c)) not in done}
+    if not todo:
+        return
+    recipe.keep_compilations()
+    with progress.counting(len(todo)) as tell:
+        for line in overhead.measure(list(todo.values()), pairs=pairs):
+            store.append(path, line)
+            ratio = sorted(line["step_ratio"])[len(line["step_ratio"]) // 2]
+            tell(f"{line['scheduler']}: a step takes {ratio:.3f} of AdamW's")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -210,11 +210,15 @@ def _paced(config: RunConfig, evaluations: int) -> RunConfig:
 def key(config: RunConfig) -> str:
     """Returns the run's name in the store.
 
-    A run under metalr is another one when the predictor is another one.
+    Settings at their defaults are not in it, so that a setting which a later metalr
+    adds leaves stores as they are; a default that changes has to change
+    `store.VERSION`. A run under metalr is another one when the predictor is.
     """
     learned = config.scheduler.startswith("metalr")
     digest = _digest(config.predictor) if learned else None
-    return store.key(config.to_json(), predictor_sha256=digest)
+    defaults = RunConfig().to_json()
+    told = {k: v for k, v in config.to_json().items() if v != defaults[k]}
+    return store.key(told, predictor_sha256=digest)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import small_models
 
-from metalr import compare, plan, schedulers, store
+from metalr import compare, overhead, plan, schedulers, store
 from metalr.errors import MetalrError
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +185,21 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_numbers(tmp_
     assert compare.carry_out(runs, again, workers=1)
     assert scores(path) == scores(again)
     assert len(path.read_text().splitlines()) == len(runs)  # none was done twice
+
+
+def test_overhead_is_told_of_each_scheduler_once_with_its_state(tmp_path):
+    runs = plan.expand(plan.read_plan(tiny_plan(tmp_path)))
+    lines = list(overhead.measure(runs, pairs=5))
+    assert [line["scheduler"] for line in lines] == ["metalr", "dowg", "linear"]
+    found = {line["scheduler"]: line for line in lines}
+    for line in lines:
+        store.append(tmp_path / "s", line)
+        assert len(line["step_ratio"]) == 5 and min(line["step_ratio"]) > 0
+    assert len(store.read(tmp_path / "s")) == 3
+    # AdamW keeps two copies of the parameters, DoWG one; metalr adds its sample.
+    assert found["dowg"]["state_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert found["linear"]["state_ratio"] == pytest.approx(1, abs=0.001)
+    assert found["metalr"]["state_ratio"] > 1
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):

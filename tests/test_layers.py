@@ -34,7 +34,7 @@ ROWS = (
     {"loop"},
     {"evaluate"},
     {"preparation"},
-    {"recipe", "banks", "plan"},
+    {"recipe", "banks", "plan", "overhead"},
     {"record"},
     {"collect"},
     {"meta_train", "compare"},
