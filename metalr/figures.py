@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metalr import measures
+from metalr.comparison import Comparison, difference
 from metalr.curves import DASHES, PALETTE, STYLE
 from metalr.measures import Problem, Run
 from metalr.results import replace
-from metalr.summary import Comparison, difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
