@@ -12,6 +12,9 @@ from metalr.measures import Bar, Problem, Row, Run
 VERSION = 1
 SUBJECT = "metalr"  # the row that the answer is about
 
+OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
+OVERHEAD_FIELDS = (*OVERHEAD_PLACE, "step_ratio", "state_ratio")
+
 # Settings in which runs of one task and model may differ: what a way to set the rate
 # brings along, and what makes no difference to the numbers.
 OF_THE_METHOD = {"scheduler", "learning_rate", "warmup_steps", "predictor"}
@@ -88,14 +91,31 @@ def _check_line(line: Mapping[str, Any]) -> None:
             f"a line of a store is a run or an overhead, got {line.get('kind')!r} in "
             f"the line {name}; begin a new store"
         )
-    wrong = results.faults(line) if line["kind"] == "run" else []
-    if line["kind"] == "run" and line.get("metric") not in line.get("chance", {}):
-        wrong.append("no chance for its metric")
+    wrong = [] if "key" in line else ["missing key"]
+    wrong += _run_faults(line) if line["kind"] == "run" else _overhead_faults(line)
     if wrong:
         raise MetalrError(
             f"the line {name} is not a result of metalr: {'; '.join(wrong)}; "
             "delete the line and run it again"
         )
+
+
+def _run_faults(line: Mapping[str, Any]) -> list[str]:
+    wrong = results.faults(line)
+    if wrong:
+        return wrong
+    if line["metric"] not in line.get("chance", {}):
+        wrong.append("no chance for its metric")
+    if "learning_rate" not in line["settings"]:
+        wrong.append("no learning_rate in its settings")
+    return wrong
+
+
+def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
+    missing = [name for name in OVERHEAD_FIELDS if name not in line]
+    if missing:
+        return [f"missing {', '.join(missing)}"]
+    return [] if line["step_ratio"] else ["step_ratio is empty"]
 
 
 def _check_settings(runs: Sequence[Run]) -> None:

@@ -51,7 +51,9 @@ class Look:
         }
 
 
-def draw(path: Path, size: tuple[float, float], fill: Callable[["Figure"], None]):
+def draw(
+    path: Path, size: tuple[float, float], fill: Callable[["Figure"], None]
+) -> None:
     """Writes the PNG of a figure that `fill` draws into, leaving matplotlib as it was.
 
     Raises:

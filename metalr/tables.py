@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from metalr import measures
-from metalr.comparison import WITHOUT_EFFECT, Comparison, difference
+from metalr.comparison import (
+    OVERHEAD_PLACE,
+    WITHOUT_EFFECT,
+    Comparison,
+    difference,
+)
 from metalr.measures import Problem
 
 Cells = list[tuple[str, ...]]
@@ -134,8 +139,7 @@ def overhead_table(found: Comparison) -> Cells:
     lines = []
     for line in found.overheads:
         low, middle, high = np.percentile(line["step_ratio"], [25, 50, 75])
-        place = ("scheduler", "model", "batch_size", "max_length", "device")
-        cells = [str(line[name]) for name in place]
+        cells = [str(line[name]) for name in OVERHEAD_PLACE]
         cells += [f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
         lines.append((*cells, f"{line['state_ratio']:.3f}"))
     return sorted(lines)

@@ -275,6 +275,14 @@ LONG = {**a_run()["settings"], "max_length": 64}
         ([a_run(kind="walk")], "a run or an overhead, got 'walk'"),
         ([a_run(seed="0")], "not a result of metalr: seed has type str"),
         ([a_run(chance={})], "no chance for its metric"),
+        ([{k: v for k, v in a_run().items() if k != "key"}], "missing key"),
+        ([a_run(settings=3)], "settings has type int"),
+        ([a_run(settings={})], "no learning_rate in its settings"),
+        ([a_run(), overhead("dowg", ())], "line overhead-dowg .* step_ratio is empty"),
+        (
+            [a_run(), {"version": 1, "kind": "overhead", "key": "x"}],
+            "line x is not a result of metalr: missing scheduler, model, batch_size",
+        ),
         (
             [a_run(), a_run(settings=LONG, scheduler="metalr", key="b")],
             r"those of sst2 minilm:2 differ \(max_length None and 64\)",
