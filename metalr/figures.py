@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metalr import measures
+from metalr.comparison import Comparison, difference
 from metalr.curves import DASHES, PALETTE, STYLE
 from metalr.measures import Problem, Run
 from metalr.results import replace
-from metalr.summary import Comparison, difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,9 @@ class Look:
         }
 
 
-def draw(path: Path, size: tuple[float, float], fill: Callable[["Figure"], None]):
+def draw(
+    path: Path, size: tuple[float, float], fill: Callable[["Figure"], None]
+) -> None:
     """Writes the PNG of a figure that `fill` draws into, leaving matplotlib as it was.
 
     Raises:

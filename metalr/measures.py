@@ -84,6 +84,17 @@ def rate_name(value: float) -> str:
     return f"{float(digits):g}e{int(exponent)}"
 
 
+def time_name(value: float, form: str = ".2f") -> str:
+    """Returns a time in words: a miss is infinite, and – is what nothing is known of.
+
+    >>> time_name(12.0, ".0f"), time_name(math.inf), time_name(math.nan)
+    ('12', '∞', '–')
+    """
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else format(value, form)
+
+
 def curve(run: Run) -> Curve:
     """Returns the evaluations of a run that have its metric."""
     rows = [row for row in run["history"] if run["metric"] in row]

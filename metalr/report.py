@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metalr import document, figures, summary
+from metalr import answer, comparison, document, figures, tables
+from metalr.comparison import Comparison
 from metalr.document import Block, Heading, Picture, Points, Table, Text
 from metalr.errors import MetalrError
 from metalr.results import replace
-from metalr.summary import Comparison
 
 README_COLUMNS = (0, 1, 2, 3, 5, 7, 8, 9, 10)  # of the summary, as wide as a page
 
@@ -31,7 +31,7 @@ def write(runs: Sequence[Mapping[str, Any]], folder: Path, *, baseline: str) -> 
       MetalrError: The store is empty or holds what can't be compared, there is no such
         baseline, or the folder can't be written to.
     """
-    found = summary.gather(runs, baseline)
+    found = comparison.gather(runs, baseline)
     folder = Path(folder)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def page(found: Comparison, folder: Path) -> list[Block]:
     """Draws the pictures into `folder` and returns the blocks of the report."""
     look = figures.Look(found)
     blocks: list[Block] = [Heading(1, _title(found))]
-    blocks += map(Text, summary.answer(found))
+    blocks += map(Text, answer.sentences(found))
     blocks += _overall(found, look, folder)
     for index, place in enumerate(found.bars):
         blocks += _problem(found, look, place, folder / "figures" / f"{index:02}.png")
@@ -74,8 +74,8 @@ def _overall(found: Comparison, look: figures.Look, folder: Path) -> list[Block]
     figures.differences(found, gaps)
     return [
         Heading(2, "All tasks"),
-        Table(summary.SUMMARY_HEAD, summary.summary_table(found), (found.subject,)),
-        Points(summary.LEGEND),
+        Table(tables.SUMMARY_HEAD, tables.summary_table(found), (found.subject,)),
+        Points(tables.LEGEND),
         Picture(
             bars,
             "Left: final score above chance as a share of the best of its task and "
@@ -115,7 +115,7 @@ def _problem(
             f"at most {length} tokens."
         ),
         Table(
-            summary.PROBLEM_HEAD, summary.problem_table(found, place), (found.subject,)
+            tables.PROBLEM_HEAD, tables.problem_table(found, place), (found.subject,)
         ),
         Picture(
             path,
@@ -135,25 +135,25 @@ def _costs(found: Comparison) -> list[Block]:
             "Factors to plain AdamW, each the median of paired steps; the middle half "
             "is that of the repetitions."
         ),
-        Table(summary.OVERHEAD_HEAD, summary.overhead_table(found)),
+        Table(tables.OVERHEAD_HEAD, tables.overhead_table(found)),
     ]
 
 
 def _origins(found: Comparison) -> list[Block]:
     return [
         Heading(2, "Where the numbers come from"),
-        Table(summary.ORIGIN_HEAD, summary.origin_table(found), left=True),
+        Table(tables.ORIGIN_HEAD, tables.origin_table(found), left=True),
         Heading(3, "Settings"),
-        Table(("setting", "values"), summary.settings_table(found), left=True),
+        Table(("setting", "values"), tables.settings_table(found), left=True),
         Heading(3, "Versions"),
-        Table(("library", "version"), summary.versions_table(found), left=True),
+        Table(("library", "version"), tables.versions_table(found), left=True),
     ]
 
 
 def _readme_table(found: Comparison) -> Table:
     pick = lambda line: [line[i] for i in README_COLUMNS]  # noqa: E731
-    cells = [pick(line) for line in summary.summary_table(found)]
-    return Table(pick(summary.SUMMARY_HEAD), cells, (found.subject,))
+    cells = [pick(line) for line in tables.summary_table(found)]
+    return Table(pick(tables.SUMMARY_HEAD), cells, (found.subject,))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,7 +1,6 @@
 """curves.png is drawn for every course a run can take."""
 
 import math
-import struct
 import sys
 
 import matplotlib
@@ -12,6 +11,7 @@ from matplotlib.image import imread
 
 from metalr import curves
 from metalr.errors import MetalrError
+from tests.png import size
 
 pytestmark = pytest.mark.fast
 
@@ -40,13 +40,6 @@ def a_result(rows=60, evaluations=4, multiplier=False, **fields):
         "history": history,
     }
     return result | fields
-
-
-def size(path):
-    """Returns width and height as the PNG's own header says."""
-    head = path.read_bytes()[:24]
-    assert head[:8] == b"\x89PNG\r\n\x1a\n"
-    return struct.unpack(">II", head[16:24])
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from synthetic_store import a_run, store
 
 from metalr import measures
 from metalr.errors import MetalrError
+from tests.synthetic_store import a_run, store
 
 pytestmark = pytest.mark.fast
 

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from synthetic_store import a_run, overhead, store
-from test_curves import size
 
-from metalr import document, figures, measures, report, summary
+from metalr import answer, comparison, document, figures, measures, report, tables
 from metalr.errors import MetalrError
+from tests.png import size
+from tests.synthetic_store import a_run, overhead, store
 
 pytestmark = pytest.mark.fast
 
@@ -147,7 +147,7 @@ def test_toy_data_are_marked_in_the_headings(tmp_path, undrawn, kinds, title):
 
 
 def sentences(lines, baseline="linear 2e-5"):
-    return summary.answer(summary.gather(lines, baseline))
+    return answer.sentences(comparison.gather(lines, baseline))
 
 
 def test_answer_of_a_win_is_worked_out_by_hand():
@@ -191,7 +191,7 @@ def test_answer_about_the_baseline_itself_compares_it_with_nothing():
 def test_summary_table_by_hand():
     runs = pair_of_rows([0.9, 0.9], [0.5, 0.9], tasks=("sst2",))
     runs += [a_run(rate=1e-3, seed=s, scores=[0.5, 0.5]) for s in range(3)]
-    cells = summary.summary_table(summary.gather(runs, "linear 2e-5"))
+    cells = tables.summary_table(comparison.gather(runs, "linear 2e-5"))
     found = {line[0]: line[1:] for line in cells}
     same = "+0.000 [+0.000, +0.000]"
     share, done = "1.000 (IQR 0.000)", ("0 of 3", "0 of 3")
@@ -208,9 +208,9 @@ def test_summary_table_by_hand():
 
 def test_problem_table_counts_the_rates_that_were_tried():
     runs = [a_run(rate=r, scores=[0.6, s]) for r, s in ((2e-5, 0.7), (1e-3, 0.9))]
-    found = summary.gather(runs, "linear 2e-5")
-    cells = {c[0]: c for c in summary.problem_table(found, ("sst2", "minilm:2"))}
-    head = summary.PROBLEM_HEAD
+    found = comparison.gather(runs, "linear 2e-5")
+    cells = {c[0]: c for c in tables.problem_table(found, ("sst2", "minilm:2"))}
+    head = tables.PROBLEM_HEAD
     tuned = dict(zip(head, cells["linear tuned"], strict=True))
     assert (tuned["rate"], tuned["steps to 95 %"], tuned["steps paid"]) == (
         *("1e-3", "20", "40"),
@@ -222,14 +222,14 @@ def test_problem_table_counts_the_rates_that_were_tried():
 
 def test_overheads_are_the_quartiles_of_the_pairs():
     lines = [a_run(), overhead("prodigy", (1.0, 1.1, 1.2, 1.4, 1.6), 2.0)]
-    (cells,) = summary.overhead_table(summary.gather(lines, "linear 2e-5"))
+    (cells,) = tables.overhead_table(comparison.gather(lines, "linear 2e-5"))
     assert cells[0] == "prodigy"
     assert cells[-3:] == ("1.200", "1.100 to 1.400", "2.000")
 
 
 def test_a_rerun_takes_the_place_of_the_first():
     lines = [a_run(scores=[0.6], key="same"), a_run(scores=[0.8], key="same")]
-    (run,) = summary.gather(lines, "linear 2e-5").runs
+    (run,) = comparison.gather(lines, "linear 2e-5").runs
     assert run["last_metrics"] == {"accuracy": 0.8}
 
 
@@ -275,6 +275,14 @@ LONG = {**a_run()["settings"], "max_length": 64}
         ([a_run(kind="walk")], "a run or an overhead, got 'walk'"),
         ([a_run(seed="0")], "not a result of metalr: seed has type str"),
         ([a_run(chance={})], "no chance for its metric"),
+        ([{k: v for k, v in a_run().items() if k != "key"}], "missing key"),
+        ([a_run(settings=3)], "settings has type int"),
+        ([a_run(settings={})], "no learning_rate in its settings"),
+        ([a_run(), overhead("dowg", ())], "line overhead-dowg .* step_ratio is empty"),
+        (
+            [a_run(), {"version": 1, "kind": "overhead", "key": "x"}],
+            "line x is not a result of metalr: missing scheduler, model, batch_size",
+        ),
         (
             [a_run(), a_run(settings=LONG, scheduler="metalr", key="b")],
             r"those of sst2 minilm:2 differ \(max_length None and 64\)",
@@ -298,7 +306,7 @@ def test_what_can_not_be_compared_is_one_clear_line(tmp_path, lines, message):
 def test_schedulers_may_bring_their_own_warm_up():
     other = a_run(scheduler="static")
     other["settings"] |= {"warmup_steps": 0, "predictor": "x"}
-    assert len(summary.gather([a_run(), other], "linear 2e-5").rows) == 2
+    assert len(comparison.gather([a_run(), other], "linear 2e-5").rows) == 2
 
 
 def test_a_folder_that_can_not_be_made_is_one_clear_line(tmp_path):
@@ -327,7 +335,7 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "subplots", spy)
     runs = pair_of_rows([0.8, 0.9], [0.6, 0.7], tasks=("sst2",))
-    found = summary.gather(runs, "linear 2e-5")
+    found = comparison.gather(runs, "linear 2e-5")
     look = figures.Look(found)
     figures.problem(found, look, ("sst2", "minilm:2"), tmp_path / "one.png")
     score, rates, rate, multiplier = drawn[0].axes
@@ -357,7 +365,7 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
 def test_subject_and_baseline_are_always_drawn_strong():
     runs = [a_run(scheduler=f"s{n}", scores=[0.9]) for n in range(9)]
     runs += [a_run(scores=[0.6]), a_run(scheduler="metalr", scores=[0.55])]
-    look = figures.Look(summary.gather(runs, "s8"))
+    look = figures.Look(comparison.gather(runs, "s8"))
     assert look.names[:3] == ["metalr", "s8", "linear 2e-5"]
     strong = [look.style(name) for name in look.names]
     assert len({style["color"] for style in strong}) == len(strong) == figures.SHOWN

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
-from synthetic_store import a_run
-from test_curves import size
 
 from metalr import cli, results, show
+from tests.png import size
+from tests.synthetic_store import a_run
 
 pytestmark = pytest.mark.fast
 

@@ -1,0 +1,167 @@
+"""Runs that may be compared: checked, put in rows, paired."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalr import measures, results
+from metalr.errors import MetalrError
+from metalr.measures import Bar, Problem, Row, Run
+
+VERSION = 1
+SUBJECT = "metalr"  # the row that the answer is about
+
+OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
+OVERHEAD_FIELDS = (*OVERHEAD_PLACE, "step_ratio", "state_ratio")
+
+# Settings in which runs of one task and model may differ: what a way to set the rate
+# brings along, and what makes no difference to the numbers.
+OF_THE_METHOD = {"scheduler", "learning_rate", "warmup_steps", "predictor"}
+WITHOUT_EFFECT = {"output", "tensorboard", "save_every", "log_every"}
+
+
+class Comparison(NamedTuple):
+    """Runs that may be compared, and what they are compared by."""
+
+    runs: list[Run]
+    overheads: list[Mapping[str, Any]]
+    rows: dict[str, Row]
+    bars: dict[Problem, Bar]
+    baseline: str
+    subject: str
+
+    def of(self, row: str, place: Problem) -> list[Run]:
+        """Returns a row's runs of one problem."""
+        return [r for r in self.rows[row].runs if measures.problem(r) == place]
+
+    def values(self, runs: Sequence[Run], measure: str) -> list[float]:
+        """Returns a measure of each of the runs."""
+        found = measures.measure(measure)
+        return [found(run, self.bars[measures.problem(run)]) for run in runs]
+
+    def toy(self, place: Problem) -> bool:
+        """Returns whether a problem's data were generated."""
+        return any(
+            run["data"].get("kind") == "toy"
+            for run in self.runs
+            if measures.problem(run) == place
+        )
+
+
+def gather(lines: Sequence[Mapping[str, Any]], baseline: str) -> Comparison:
+    """Checks the lines of a store and puts their runs in rows.
+
+    Args:
+      lines: What the store holds: runs and overheads.
+      baseline: The row that differences are taken to, such as "linear 2e-5".
+
+    Raises:
+      MetalrError: There is no run, a line is of another version or no result, runs
+        under one name differ in their settings, or there is no such baseline.
+    """
+    for line in lines:
+        _check_line(line)
+    latest = {line["key"]: line for line in lines}.values()  # a rerun comes later
+    runs = [line for line in latest if line["kind"] == "run"]
+    if not runs:
+        raise MetalrError(
+            f"a report needs at least one run, got {len(lines)} lines without any; "
+            "`metalr compare` adds runs to its store"
+        )
+    _check_settings(runs)
+    rows = measures.rows(runs)
+    measures.row(rows, baseline)
+    subject = SUBJECT if SUBJECT in rows else next(iter(rows))
+    overheads = [line for line in latest if line["kind"] == "overhead"]
+    bars = measures.bars(runs)
+    return Comparison(runs, overheads, rows, bars, baseline, subject)
+
+
+def _check_line(line: Mapping[str, Any]) -> None:
+    name = line.get("key", "without a key")
+    version = line.get("version")
+    if version != VERSION:
+        raise MetalrError(
+            f"results must have version {VERSION}, got {version!r} in the line {name}; "
+            "use the metalr that made them, or begin a new store"
+        )
+    if line.get("kind") not in ("run", "overhead"):
+        raise MetalrError(
+            f"a line of a store is a run or an overhead, got {line.get('kind')!r} in "
+            f"the line {name}; begin a new store"
+        )
+    wrong = [] if "key" in line else ["missing key"]
+    wrong += _run_faults(line) if line["kind"] == "run" else _overhead_faults(line)
+    if wrong:
+        raise MetalrError(
+            f"the line {name} is not a result of metalr: {'; '.join(wrong)}; "
+            "delete the line and run it again"
+        )
+
+
+def _run_faults(line: Mapping[str, Any]) -> list[str]:
+    wrong = results.faults(line)
+    if wrong:
+        return wrong
+    if line["metric"] not in line.get("chance", {}):
+        wrong.append("no chance for its metric")
+    if "learning_rate" not in line["settings"]:
+        wrong.append("no learning_rate in its settings")
+    return wrong
+
+
+def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
+    missing = [name for name in OVERHEAD_FIELDS if name not in line]
+    if missing:
+        return [f"missing {', '.join(missing)}"]
+    return [] if line["step_ratio"] else ["step_ratio is empty"]
+
+
+def _check_settings(runs: Sequence[Run]) -> None:
+    """Refuses runs that a table would put beside each other though they differ."""
+    first: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        place = measures.problem(run)
+        row = (*place, run["scheduler"], measures.rate(run))
+        for key, free in ((place, OF_THE_METHOD), (row, set[str]())):
+            other = first.setdefault(key, run)
+            names = run["settings"].keys() | other["settings"].keys()
+            names -= WITHOUT_EFFECT | free | {"seed"}
+            pairs = {n: [r["settings"].get(n) for r in (other, run)] for n in names}
+            pairs["kind of data"] = [r["data"].get("kind") for r in (other, run)]
+            differ = [f"{n} {a!r} and {b!r}" for n, (a, b) in pairs.items() if a != b]
+            if differ:
+                raise MetalrError(
+                    f"runs under one name must share their settings, but those of "
+                    f"{' '.join(map(str, key))} differ ({', '.join(sorted(differ))}); "
+                    "keep them in stores of their own"
+                )
+
+
+def difference(
+    found: Comparison, row: str, other: str | None = None
+) -> measures.Interval:
+    """Returns the mean paired difference in the share of the best, row - other.
+
+    The other row is the baseline if none is named.
+    """
+    own, theirs = _paired(found, row, other, "share of the best")
+    return measures.bootstrap(own - theirs)
+
+
+def speed(found: Comparison, row: str) -> measures.Interval:
+    """Returns the median paired ratio of steps to 95 % of the best, row / baseline."""
+    pair = _paired(found, row, None, "steps to 95 %")
+    return measures.bootstrap(measures.ratio(*pair), np.median)
+
+
+def _paired(
+    found: Comparison, row: str, other: str | None, measure: str
+) -> tuple[np.ndarray, np.ndarray]:
+    of = measures.measure(measure)
+    return measures.paired(
+        found.rows[row],
+        found.rows[other or found.baseline],
+        lambda run: of(run, found.bars[measures.problem(run)]),
+    )
