@@ -14,7 +14,7 @@ import pytest
 import small_models
 
 import finetune
-from metalr import cli
+from metalr import cli, run_folder
 from metalr.data import sources
 
 ROOT = Path(__file__).parents[1]
@@ -289,3 +289,46 @@ def test_metalr_export_copies_the_best_model(run, tmp_path, capsys):
     assert cli.main(["export", str(tmp_path / "out"), str(tmp_path / "x")]) == 0
     assert (tmp_path / "x/model.safetensors").is_file()
     assert cli.main(["export", str(tmp_path / "out"), str(tmp_path / "x")]) == 2
+
+
+def test_second_run_on_a_folder_in_use_is_refused_and_the_first_untouched(
+    run, tmp_path, capsys
+):
+    with run_folder.held(tmp_path / "out"):
+        assert run("--task", "sst2", *SMALL, "--output", "out") == 2
+        assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
+        assert [p.name for p in (tmp_path / "out").iterdir()] == [run_folder.LOCK]
+
+
+def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_averysecretword")
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:averysecretword@127.0.0.1:1")
+    monkeypatch.setattr(sources, "hub_answers", lambda *a, **k: False)
+    auto = [x for x in SMALL if x not in ("--data", "toy")]
+    assert run("--task", "sst2", *auto, *FAST, "--output", "out") == 0
+    assert run("--task", "sst2", model="bert-base-uncased") == 2
+    told = capsys.readouterr()
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert any(p.name == "result.json" for p in files)
+    assert all(b"averysecretword" not in p.read_bytes() for p in files)
+    assert "averysecretword" not in told.out + told.err
+
+
+BAD_ROWS = {
+    "identical rows": [("a good film", 1), ("a bad film", 0)][:1] * 40,
+    "one class": [(word, 1) for word in small_models.WORDS],
+    "one row": [("a good film", 1)],
+}
+
+
+@pytest.mark.parametrize("rows", BAD_ROWS)
+@pytest.mark.parametrize("rate", ["1", "1e-12"])
+def test_odd_rows_and_rates_end_with_finite_numbers(rows, rate, run, tmp_path):
+    lines = [json.dumps({"sentence": s, "label": n}) for s, n in BAD_ROWS[rows]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    argv = ("--task", "sst2", "--train-file", "rows.jsonl", "--epochs", 3)
+    argv += ("--validation-file", "rows.jsonl", "--learning-rate", rate)
+    assert run(*argv, "--output", "out") == 0
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    numbers = [v for row in result["history"] for v in row.values()]
+    assert np.isfinite(np.array(numbers, float)).all()  # a null would be NaN

@@ -1,0 +1,499 @@
+"""Breaks metalr on purpose, many times, and prints what came of it as a table.
+
+    python -m tests.fault_table --kills 20 --fuzz 100000 --nonfinite 50 --minutes 20
+
+Real runs of finetune.py and collections of train_meta.py are killed, cut off, filled
+and signalled at random moments, and go on by the same command; files are hurt at
+random and read; losses and gradients go bad at random steps. *Lost* counts whatever
+did not end as the undisturbed run did, bit for bit, or escaped as another error than
+metalr's own. A fault is counted when it took place, not when it was meant to.
+
+Programs are forked from a process that has imported what they import, which is two
+thirds of a start's time; from then on each is a process of its own.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HANG = 60.0  # seconds after a signal, or for one file
+MEMORY = 8 * 2**30  # bytes of address space that the readers get
+# Readers that take long get a smaller share of the inputs.
+SHARES = {"predictor arrays": 0.01, "safetensors": 0.1, "predictor metadata": 0.5}
+
+
+@dataclasses.dataclass
+class Row:
+    """What came of one kind of fault."""
+
+    tried: int = 0
+    lost: int = 0
+    tracebacks: int = 0
+    hangs: int = 0
+
+
+TABLE: dict[str, Row] = defaultdict(Row)
+
+
+def say(line: str) -> None:
+    """Prints a line of progress, which is no part of the table."""
+    print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ programs
+
+
+class Program:
+    """A program with the faults that it may meet, and what its result is."""
+
+    name: str
+    faults: tuple[str, ...]
+
+    def __init__(self, work: Path):
+        self.work = work
+
+    def command(self, folder: Path) -> list[str]:
+        """Returns the command line of a run in that folder."""
+        raise NotImplementedError
+
+    def begun(self, folder: Path) -> bool:
+        """Returns whether the run has written its first file."""
+        raise NotImplementedError
+
+    def saving(self, folder: Path) -> bool:
+        """Returns whether a file is being written."""
+        raise NotImplementedError
+
+    def result(self, folder: Path) -> object:
+        """Returns what has to be the same."""
+        raise NotImplementedError
+
+    def start(self, folder: Path, limit: int | None = None) -> "Forked":
+        """Starts the program, perhaps with a limit on the size of its files."""
+        return Forked(self.command(folder), limit)
+
+
+class Forked:
+    """A script in a process of its own, as `subprocess.Popen` has it."""
+
+    def __init__(self, argv: list[str], limit: int | None):
+        self.returncode: int | None = None
+        self.pipes = [os.pipe(), os.pipe()]
+        self.pid = os.fork()
+        if self.pid:
+            for _, end in self.pipes:
+                os.close(end)
+            return
+        try:
+            for number, (_, end) in enumerate(self.pipes, start=1):
+                os.dup2(end, number)
+            sys.stdout, sys.stderr = (open(n, "w", buffering=1) for n in (1, 2))
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            sys.argv = argv
+            runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+
+    def poll(self) -> int | None:
+        """Returns the exit status if the process has ended."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to the process."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits for the end, and returns what was printed."""
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("", timeout)
+            time.sleep(0.01)
+        texts = []
+        for end, _ in self.pipes:
+            with open(end, encoding="utf-8", errors="replace") as file:
+                texts.append(file.read())
+        return texts[0], texts[1]
+
+
+def import_all() -> None:
+    """Imports what the programs import; jax starts no threads of its own by that."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.path.insert(0, str(ROOT))
+    from metalr import cli
+
+    cli.hush_libraries()
+    import datasets  # noqa: F401
+    import jax
+    import matplotlib.pyplot  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import safetensors.numpy  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import transformers
+
+    from metalr import meta_train, report  # noqa: F401
+
+    transformers.AutoTokenizer  # noqa: B018  # imported when it is first named
+    assert not jax._src.xla_bridge._backends, "jax has threads: too late to fork"
+
+
+class Finetune(Program):
+    """finetune.py on toy rows with a random model: 150 steps, saved every 10."""
+
+    name = "finetune.py"
+    faults = (
+        "SIGKILL at a random moment",
+        "SIGKILL inside a save",
+        "SIGTERM",
+        "SIGINT",
+        "power cut: newest checkpoint cut off",
+        "disk full in a save",
+    )
+
+    def command(self, folder):
+        flags = (
+            "--data toy --task sst2 --train-rows 960 --validation-rows 32 --epochs 5"
+        )
+        flags += " --log-every 1 --save-every 10 --eval-every 15 --learning-rate 3e-3"
+        model = str(self.work / "tiny")
+        return [
+            "finetune.py",
+            "--model",
+            model,
+            "--output",
+            str(folder),
+            *flags.split(),
+        ]
+
+    def begun(self, folder):
+        return (folder / "settings.json").exists()
+
+    def saving(self, folder):
+        return any((folder / "checkpoints").glob("*/*tmp*"))
+
+    def result(self, folder):
+        result = json.loads((folder / "result.json").read_text())
+        kept = {k: v for k, v in result.items() if k not in ("seconds", "settings")}
+        return kept, (folder / "model/model.safetensors").read_bytes()
+
+
+class Collection(Program):
+    """train_meta.py: two banks of toy rows, a round, and the fit."""
+
+    name = "train_meta.py"
+    faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
+    workers = 1
+
+    def command(self, folder):
+        flags = "--data toy --tasks sst2 --runs 12 --rounds 1 --per-bank 2 --horizon 20"
+        flags += f" --length 16 --batch 4 --workers {self.workers}"
+        model = str(self.work / "tiny")
+        return [
+            "train_meta.py",
+            "--model",
+            model,
+            "--output",
+            str(folder),
+            *flags.split(),
+        ]
+
+    def begun(self, folder):
+        return (folder / "parts").exists()
+
+    def saving(self, folder):
+        return any(folder.glob("*/.*"))
+
+    def result(self, folder):
+        from metalr import traces
+
+        found = []
+        for path in traces.files(folder / "traces"):
+            for run in traces.read(path):
+                about = {k: v for k, v in run.about.items() if k != "seconds"}
+                arrays = [x.tobytes() for x in run[2:]]
+                found.append((path.name, about, run.evaluations, arrays))
+        metadata = json.loads((folder / "predictor/metadata.json").read_text())
+        return found, metadata["sha256"]
+
+
+def sleep_until(reached: Callable[[], bool], process: Forked) -> bool:
+    """Waits for something, and returns whether it came before the process ended."""
+    while not reached():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def disturb(program: Program, fault: str, folder: Path, seconds: float, rng) -> str:
+    """Starts a run, lets one fault happen, and returns stderr; "" if it came too late.
+
+    Args:
+      program: The program.
+      fault: One of its faults.
+      folder: Of the run.
+      seconds: From its first file to its end, when nothing happens.
+      rng: Draws the moment.
+    """
+    limit = rng.choice((2_000, 8_000, 12_000)) if "full" in fault else None
+    process = program.start(folder, limit)
+    if limit is None:
+        there = sleep_until(lambda: program.begun(folder), process)
+        moment = time.monotonic() + rng.random() * seconds
+        there = there and sleep_until(lambda: time.monotonic() > moment, process)
+        if "inside" in fault:
+            there = there and sleep_until(lambda: program.saving(folder), process)
+        number = getattr(signal, fault.split()[0], signal.SIGKILL)
+        if there:
+            process.send_signal(number)
+    row = TABLE[f"{program.name}: {fault}"]
+    try:
+        out, err = process.communicate(timeout=600 if limit else HANG)
+    except subprocess.TimeoutExpired:
+        row.hangs += 1
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate(HANG)
+    if process.returncode == 0:  # ended first
+        return ""
+    row.tried += 1
+    row.tracebacks += "Traceback" in err
+    expected = {"SIGTERM": 143, "SIGINT": 130}.get(fault, 2 if limit else -9)
+    if process.returncode != expected or (expected > 100 and "goes on" not in out):
+        row.lost += 1
+        say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")
+    if "power cut" in fault:
+        cut_off(folder, rng)
+    return err or "nothing on stderr"
+
+
+def cut_off(folder: Path, rng: random.Random) -> None:
+    """Cuts the newest files short, as when the power goes before they are on disk."""
+    steps = [p for p in (folder / "checkpoints/last").glob("*") if p.name.isdigit()]
+    newest = max(steps, key=lambda p: int(p.name), default=folder / "parts")
+    files = [p for p in newest.rglob("*") if p.is_file() and p.stat().st_size]
+    for path in rng.sample(files, min(len(files), 2)):
+        os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def kill(program: Program, kills: int, until: float, rng: random.Random) -> None:
+    """Disturbs runs, several times each, and compares their ends."""
+    whole = program.work / f"{program.name}-whole"
+    begun = time.monotonic()
+    process = program.start(whole)
+    sleep_until(lambda: program.begun(whole), process)
+    first = time.monotonic()
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    expected, seconds = program.result(whole), time.monotonic() - first
+    allowed = HANG + 5 * (time.monotonic() - begun)
+    say(f"{program.name}: undisturbed {seconds:.1f} s after its first file")
+    done = 0
+    for number in range(10**6):
+        if done >= kills or time.monotonic() > until:
+            return
+        folder = program.work / f"{program.name}-{number}"
+        chain = []
+        for _ in range(rng.choice((2, 3, 4, 5))):
+            fault = program.faults[(done + len(chain)) % len(program.faults)]
+            # Each start leaves less to do, so the moments are drawn from less.
+            if disturb(program, fault, folder, seconds / (1 + len(chain)) * 0.9, rng):
+                chain.append(fault)
+        done += len(chain)
+        process = program.start(folder)
+        try:
+            _, err = process.communicate(timeout=allowed)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            _, err = process.communicate(HANG)
+            TABLE[f"{program.name}: {chain[-1]}"].hangs += 1
+        same = process.returncode == 0 and program.result(folder) == expected
+        for fault in chain:
+            row = TABLE[f"{program.name}: {fault}"]
+            row.lost += not same  # any of them may have been the one
+            row.tracebacks += "Traceback" in err
+        say(f"{program.name}: {done}/{kills} {chain} {'same' if same else err[-900:]}")
+
+
+# ------------------------------------------------------------------ files
+
+
+def fuzz(count: int, work: Path, seed: int) -> None:
+    """Has every reader read files that were hurt, in a process of its own."""
+    from tests import fuzzing
+
+    total = sum(SHARES.get(name, 1) for name in fuzzing.READERS)
+    for name in fuzzing.READERS:
+        todo = round(count * SHARES.get(name, 1) / total)
+        argv = ["--fuzz-one", name, "--fuzz", str(todo), "--seed", str(seed)]
+        folder = work / name.replace(" ", "-")
+        folder.mkdir()
+        run = subprocess.run(
+            [sys.executable, "-m", "tests.fault_table", *argv, "--work", str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        row = TABLE[f"hurt file: {name}"]
+        if run.returncode == 0:
+            row.tried, row.lost, row.tracebacks, row.hangs, *found = json.loads(
+                run.stdout
+            )
+        else:  # the process died: a crash in a library, or the memory was gone
+            row.tried, row.lost, found = todo, 1, [run.stderr[-500:]]
+        say(f"fuzz {name}: {dataclasses.astuple(row)} {found if row.lost else ''}")
+
+
+def fuzz_one(name: str, count: int, folder: Path, seed: int) -> list:
+    """Reads hurt files of one format; returns counts and what went wrong."""
+    from metalr.errors import MetalrError
+    from tests import fuzzing
+
+    class Hang(Exception):
+        pass
+
+    def rings(signum, frame):
+        raise Hang
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGALRM, rings)
+    reader = fuzzing.READERS[name]
+    seeds, rng = reader.seeds(), random.Random(f"{name} {seed}")
+    hangs, faults, escaped = 0, set(), 0
+    path = folder / reader.name
+    for _ in range(count):
+        cuts = fuzzing.drawn(rng)
+        content = fuzzing.mutate(rng.choice(seeds), cuts, rng.choice(seeds))
+        path.write_bytes(content)
+        signal.alarm(int(HANG))
+        try:
+            with contextlib.redirect_stderr(None):
+                reader.read(path)
+        except MetalrError as fault:
+            if "\n" in str(fault):
+                faults.add(f"more than a line: {fault}")
+        except Hang:
+            hangs += 1
+        except Exception as fault:
+            escaped += 1
+            where = traceback.extract_tb(fault.__traceback__)[-1]
+            at = next(
+                f
+                for f in reversed(traceback.extract_tb(fault.__traceback__))
+                if "/metalr/" in f.filename or "/tests/" in f.filename
+            )
+            faults.add(f"{fault!r:.150} {where.name} {at.filename[-30:]}:{at.lineno}")
+        finally:
+            signal.alarm(0)
+    return [count, escaped, escaped, hangs, *sorted(faults)[:10]]
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def inject(count: int, rng: random.Random) -> None:
+    """Trains while losses and gradients go bad at random steps."""
+    from metalr import loop
+    from tests import test_bad_numbers, test_loop
+
+    values = (float("nan"), float("inf"), -float("inf"), 1e30)
+    for number in range(count):
+        value, at = rng.choice(values), rng.sample(range(test_loop.STEPS), 2)
+        loss, plain = bool(number % 3 == 0 and value != 1e30), number % 5 == 4
+        share = rng.choice((0.01, 1.0))
+        name = "a plain scheduler" if plain else "metalr"
+        row = TABLE[f"loss or gradient NaN, inf or 1e30: {name}"]
+        tx = test_loop.transformation() if plain else test_bad_numbers.metalr()
+        tx = test_bad_numbers.poisoned(tx, at, value, loss=loss, share=share)
+        row.tried += 1
+        try:
+            outcome = test_loop.train(test_loop.PACE, tx=tx)
+            rows = [r for r in outcome.history if "loss" in r]
+            good = test_bad_numbers.is_finite(outcome)
+            if not plain:
+                good = good and rows[-1]["skipped_steps"] == 2
+        except loop.Diverged as fault:
+            good = plain and "--scheduler metalr" in str(fault)
+        except Exception as fault:
+            good = False
+            row.tracebacks += 1
+            say(repr(fault))
+        row.lost += not good
+        if not good:
+            say(f"not good: {value} at {at}, loss {loss}, {name}")
+    say(f"numbers: {count} runs")
+
+
+# ------------------------------------------------------------------ the table
+
+
+def markdown() -> Iterator[str]:
+    """Yields the lines of the table."""
+    yield "| fault | tried | lost | tracebacks | hangs over 60 s |"
+    yield "|---|--:|--:|--:|--:|"
+    for name, row in TABLE.items():
+        yield f"| {name} | {' | '.join(map(str, dataclasses.astuple(row)))} |"
+
+
+def main() -> None:
+    """Carries out what the flags ask for, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--kills", type=int, default=20, help="of each program")
+    add("--programs", nargs="*", default=["finetune", "train_meta"])
+    add("--fuzz", type=int, default=100_000, help="hurt files, over all readers")
+    add("--nonfinite", type=int, default=50, help="runs with bad numbers")
+    add("--minutes", type=float, default=20, help="no chain of kills begins after them")
+    add("--seed", type=int, default=0)
+    add("--work", type=Path, help="folder for the files (default: a temporary one)")
+    add("--fuzz-one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.fuzz_one:
+        print(json.dumps(fuzz_one(args.fuzz_one, args.fuzz, args.work, args.seed)))
+        return
+    rng = random.Random(args.seed)
+    begun = time.monotonic()
+    programs = [p for p in (Finetune, Collection) if p.name[:-3] in args.programs]
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        work = Path(folder)
+        if args.kills:
+            write = f"small_models.write_folder(Path({str(work / 'tiny')!r}))"
+            write = f"from pathlib import Path; from tests import small_models; {write}"
+            subprocess.run([sys.executable, "-c", write], cwd=ROOT, check=True)
+            os.environ["METALR_CACHE"] = str(work / "cache")
+            import_all()
+            for number, kind in enumerate(programs, start=1):
+                until = begun + 60 * args.minutes * number / len(programs)
+                kill(kind(work), args.kills, until, rng)
+        if args.fuzz:
+            fuzz(args.fuzz, work, args.seed)
+        inject(args.nonfinite, rng)
+    print(*markdown(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
