@@ -28,7 +28,7 @@ from metalr.errors import MetalrError
 PARALLEL = ("auto", "one", "jit", "pmap")
 DATA, MODEL = "data", "model"
 
-_CUT_FROM = 2**14  # elements; less is not worth the messages
+_CUT_FROM = 2**9  # elements of a matrix; biases and less are not worth the messages
 # Kernels [in, out] of the encoder: the first of a pair is cut along what it makes, the
 # second along what it sums, so that a pair needs one exchange.
 _CUT_OUT, _CUT_IN = ("query", "key", "value", "up"), ("output", "down")
@@ -199,7 +199,7 @@ class Layout:
 def _spec(path: Any, shape: tuple[int, ...], pieces: int, shared: int) -> PartitionSpec:
     """Returns how a leaf is cut, from its name and shape: moments lie as parameters."""
     axes: list[str | None] = [None] * len(shape)
-    if np.prod(shape) < _CUT_FROM:
+    if len(shape) < 2 or np.prod(shape) < _CUT_FROM:
         return PartitionSpec()
     owner, leaf = ("", "", *_names(path))[-2:]
     if shared > 1 and leaf == "kernel" and owner in _CUT_OUT + _CUT_IN:
