@@ -6,8 +6,8 @@
 A first-time reader may go through it in this order: README; `finetune.py` (what a run
 is); `metalr/optax_schedule.py` (what metalr is); `features.py` and `predictor.py` (its
 two halves); `loop.py` and `recipe.py` (the run around it); `train_meta.py`, `banks.py`,
-`record.py`, `labels.py`, `meta_train.py` (where the weights come from); the rest on
-need.
+`record.py`, `labels.py`, `meta_train.py` (where the weights come from); `plan.py`,
+`compare.py`, `measures.py` (what it is held against); the rest on need.
 """
 
 import importlib
