@@ -19,6 +19,7 @@ from metalr.config import RunConfig
 from metalr.data import tasks
 from metalr.models import huggingface
 from metalr.preparation import Prepared, prepare
+from metalr.profile import Profile
 
 
 class Display(loop.Display, Protocol):
@@ -85,6 +86,9 @@ def run(
     display.start(title(prepared), prepared.pace.total_steps)
     checkpoints = Checkpoints(folder / "checkpoints") if folder else None
     layout = prepared.layout
+    profile = None
+    if folder and config.profile and hosts.is_first():
+        profile = Profile(folder / "profile", prepared.pace.total_steps)
     try:
         outcome = loop.train(
             prepared.problem,
@@ -94,6 +98,7 @@ def run(
             checkpoints=checkpoints,
             stop=stop,
             layout=layout,
+            on_step=profile or (lambda done: None),
         )
         if folder and checkpoints and outcome.stopped != "asked":
             best = layout.whole(checkpoints.best(loop.abstract(outcome.params)))
@@ -105,6 +110,8 @@ def run(
                     prepared.data.task.labels,
                 )
     finally:
+        if profile:
+            profile.close()
         if checkpoints:
             checkpoints.close()
     return _result(prepared, outcome)
