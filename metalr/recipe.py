@@ -98,7 +98,7 @@ def run(
             checkpoints=checkpoints,
             stop=stop,
             layout=layout,
-            on_step=profile or (lambda done: None),
+            on_step=profile or (lambda done, logged: None),
         )
         if folder and checkpoints and outcome.stopped != "asked":
             best = layout.whole(checkpoints.best(loop.abstract(outcome.params)))
