@@ -156,6 +156,9 @@ class RunConfig:
         free=True,
     )
     tensorboard: bool = _flag(False, "output", "write TensorBoard events too")
+    profile: bool = _flag(
+        False, "output", "trace some steps, for ui.perfetto.dev", free=True
+    )
 
     @property
     def name(self) -> str:

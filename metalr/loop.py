@@ -238,7 +238,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
     layout: Layout = ONE,
-    on_step: Callable[[int], object] = lambda done: None,
+    on_step: Callable[[int, Row], object] = lambda done, logged: None,
 ) -> Outcome:
     """Trains to the end of `pace`, going on from the newest checkpoint if any.
 
@@ -250,7 +250,8 @@ def train(
       checkpoints: Where states go; None keeps nothing.
       stop: Asked after each step; True ends the run after saving.
       layout: Of batches and states on devices.
-      on_step: Told the number of steps done when the device was given one more.
+      on_step: Told the number of steps done, and what the last one logs, when the
+        device was given one more.
 
     Raises:
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What
@@ -284,7 +285,7 @@ def train(
     for done in range(start + 1, 1 + (start if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
         journal.pending.append(logged)
-        on_step(done)
+        on_step(done, logged)
         at_end = done == pace.total_steps
         if not at_end:  # made and sent while the device computes
             batch = layout.put(problem.batches.batch(done))

@@ -19,6 +19,7 @@ from metalr.config import RunConfig
 from metalr.data import tasks
 from metalr.models import huggingface
 from metalr.preparation import Prepared, prepare
+from metalr.profile import Profile
 
 
 class Display(loop.Display, Protocol):
@@ -87,6 +88,9 @@ def run(
     display.start(title(prepared), prepared.pace.total_steps)
     checkpoints = Checkpoints(folder / "checkpoints") if folder else None
     layout = prepared.layout
+    profile = None
+    if folder and config.profile and hosts.is_first():
+        profile = Profile(folder / "profile", prepared.pace.total_steps)
     try:
         outcome = loop.train(
             prepared.problem,
@@ -96,6 +100,7 @@ def run(
             checkpoints=checkpoints,
             stop=stop,
             layout=layout,
+            on_step=profile or (lambda done, logged: None),
         )
         if folder and checkpoints and outcome.stopped != "asked":
             best = layout.whole(checkpoints.best(loop.abstract(outcome.params)))
@@ -111,6 +116,8 @@ def run(
             raise
         return _result(prepared, fault.outcome) | {"failed": str(fault)}
     finally:
+        if profile:
+            profile.close()
         if checkpoints:
             checkpoints.close()
     return _result(prepared, outcome)

@@ -112,32 +112,30 @@ def _locked(folder: Path) -> IO[str]:
     """Returns the folder's lock file, locked."""
     path = folder / LOCK
     while True:
-        file = open(path, "a+", encoding="utf-8")
-        try:
-            _lock(file)
-            # The one before may have removed the file between these two lines.
-            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(open(path, "a+", encoding="utf-8"))
+            _lock(file, folder)
+            # The holder before may have removed the file between these two lines.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
+                closing.pop_all()  # it stays open: closed, it would be nobody's
                 return file
-        except FileNotFoundError:
-            pass
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read(200).strip() or "another process"
-            raise MetalrError(
-                f"{folder} is in use by {owner}; wait for its end, or choose another "
-                "--output"
-            ) from None
-        file.close()
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(file: IO[str], folder: Path) -> None:
     if fcntl is None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read(200).strip() or "another process"
+        raise MetalrError(
+            f"{folder} is in use by {owner}; wait for its end, or choose another "
+            "--output"
+        ) from None
     except OSError as fault:
         # Some network file systems have no locks; there it goes without.
         if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

@@ -66,6 +66,7 @@ class Program:
 
     def __init__(self, work: Path):
         self.work = work
+        self.seconds = float("inf")  # of the fastest whole run, from its first file on
 
     def command(self, folder: Path) -> list[str]:
         """Returns the command line of a run in that folder."""
@@ -250,21 +251,23 @@ def sleep_until(reached: Callable[[], bool], process: Forked) -> bool:
     return True
 
 
-def disturb(program: Program, fault: str, folder: Path, seconds: float, rng) -> str:
-    """Starts a run, lets one fault happen, and returns stderr; "" if it came too late.
+def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bool:
+    """Starts a run and lets one fault happen; returns whether it came before the end.
 
     Args:
       program: The program.
       fault: One of its faults.
       folder: Of the run.
-      seconds: From its first file to its end, when nothing happens.
+      share: Of a whole run's time that this one may take.
       rng: Draws the moment.
     """
+    fresh = not folder.exists()
     limit = rng.choice((2_000, 8_000, 12_000)) if "full" in fault else None
     process = program.start(folder, limit)
     if limit is None:
         there = sleep_until(lambda: program.begun(folder), process)
-        moment = time.monotonic() + rng.random() * seconds
+        begun = time.monotonic()
+        moment = begun + rng.random() * program.seconds * share
         there = there and sleep_until(lambda: time.monotonic() > moment, process)
         if "inside" in fault:
             there = there and sleep_until(lambda: program.saving(folder), process)
@@ -278,8 +281,10 @@ def disturb(program: Program, fault: str, folder: Path, seconds: float, rng) -> 
         row.hangs += 1
         process.send_signal(signal.SIGKILL)
         out, err = process.communicate(HANG)
-    if process.returncode == 0:  # ended first
-        return ""
+    if process.returncode == 0:  # it ended first
+        if fresh and limit is None:
+            program.seconds = min(program.seconds, time.monotonic() - begun)
+        return False
     row.tried += 1
     row.tracebacks += "Traceback" in err
     expected = {"SIGTERM": 143, "SIGINT": 130}.get(fault, 2 if limit else -9)
@@ -288,7 +293,7 @@ def disturb(program: Program, fault: str, folder: Path, seconds: float, rng) -> 
         say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")
     if "power cut" in fault:
         cut_off(folder, rng)
-    return err or "nothing on stderr"
+    return True
 
 
 def cut_off(folder: Path, rng: random.Random) -> None:
@@ -309,9 +314,9 @@ def kill(program: Program, kills: int, until: float, rng: random.Random) -> None
     first = time.monotonic()
     _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
-    expected, seconds = program.result(whole), time.monotonic() - first
+    expected, program.seconds = program.result(whole), time.monotonic() - first
     allowed = HANG + 5 * (time.monotonic() - begun)
-    say(f"{program.name}: undisturbed {seconds:.1f} s after its first file")
+    say(f"{program.name}: undisturbed {program.seconds:.1f} s after its first file")
     done = 0
     for number in range(10**6):
         if done >= kills or time.monotonic() > until:
@@ -321,7 +326,7 @@ def kill(program: Program, kills: int, until: float, rng: random.Random) -> None
         for _ in range(rng.choice((2, 3, 4, 5))):
             fault = program.faults[(done + len(chain)) % len(program.faults)]
             # Each start leaves less to do, so the moments are drawn from less.
-            if disturb(program, fault, folder, seconds / (1 + len(chain)) * 0.9, rng):
+            if disturb(program, fault, folder, 0.9 / (1 + len(chain)), rng):
                 chain.append(fault)
         done += len(chain)
         process = program.start(folder)
@@ -484,7 +489,7 @@ def main() -> None:
             write = f"small_models.write_folder(Path({str(work / 'tiny')!r}))"
             write = f"from pathlib import Path; from tests import small_models; {write}"
             subprocess.run([sys.executable, "-c", write], cwd=ROOT, check=True)
-            os.environ["METALR_CACHE"] = str(work / "cache")
+            os.environ.setdefault("METALR_CACHE", str(work / "cache"))
             import_all()
             for number, kind in enumerate(programs, start=1):
                 until = begun + 60 * args.minutes * number / len(programs)

@@ -17,7 +17,8 @@ PACKAGE = Path(list(metalr.__path__)[0])
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
     {"errors"},
-    {"features", "config", "executors", "hosts", "metrics", "sharding", "results"},
+    {"features", "config", "executors", "hosts", "metrics", "profile"},
+    {"results", "sharding"},
     {"measures", "document", "checkpoint"},
     {"curves", "comparison"},
     {"figures", "answer", "tables"},
@@ -26,7 +27,7 @@ ROWS = (
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
-    {"predictor", "traces", "data.tasks", "models.heads"},
+    {"predictor", "traces", "data.tasks", "models.heads", "costs"},
     {"optax_schedule", "loss_schedules", "labels", "data.encode", "models.weights"},
     {"models.huggingface"},
     {"schedulers", "data.batches"},

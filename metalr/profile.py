@@ -1,0 +1,45 @@
+"""A trace of a few steps in the middle of a run, for ui.perfetto.dev."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+FIRST, STEPS = 10, 10  # the first steps compile
+
+
+class Profile:
+    """Traces steps of a run, told of each as it goes out.
+
+    Args:
+      folder: Where the trace goes, in a folder for its time; its
+        `perfetto_trace.json.gz` is what Perfetto opens.
+      total_steps: Of the run; of a short one the last steps are traced.
+    """
+
+    def __init__(self, folder: Path, total_steps: int):
+        self._folder = folder
+        self._first = max(0, min(FIRST, total_steps - STEPS))
+        self._last = min(self._first + STEPS, total_steps)
+        self._begun = self._on = False
+
+    def __call__(self, done: int, result: Any) -> None:
+        """Begins or ends the trace, where it is time.
+
+        Args:
+          done: Steps that went out.
+          result: What the last of them gives; the device may be at work on it.
+        """
+        if done >= self._last:
+            jax.block_until_ready(result)
+            self.close()
+        elif done >= self._first and not self._begun:
+            jax.block_until_ready(result)
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._begun = self._on = True
+
+    def close(self) -> None:
+        """Ends the trace if it is still on."""
+        if self._on:
+            self._on = False
+            jax.profiler.stop_trace()
