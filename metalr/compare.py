@@ -1,5 +1,7 @@
 """Carries out a plan: each run once, in processes or on Ray, into one store."""
 
+import dataclasses
+import functools
 import math
 import statistics
 import time
@@ -7,11 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metalr import executors, results, store
+import numpy as np
+
+from metalr import costs, executors, results, store
 from metalr.config import RunConfig
+from metalr.data.tasks import TASKS
+from metalr.models.encoder import EncoderConfig
 from metalr.plan import key
 
 STORE = "runs.jsonl"
+_STARTING = 20.0  # seconds of a run besides its steps, where none is known
 
 
 def missing(runs: Sequence[RunConfig], path: Path) -> list[RunConfig]:
@@ -122,10 +129,15 @@ def _hours(seconds: float) -> str:
 
 
 def seconds_of(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> float:
-    """Returns about how long a run takes on one core; NaN where nothing is known.
+    """Returns about how long a run takes on one core of this machine.
 
-    Runs in the store of the same model, batch and length tell the seconds of a step.
+    Runs in the store of the same task, model, batch and length tell the seconds of a
+    step. Where there are none it is the products of the steps at the speed of this
+    machine's, and some time for compiling and scoring; NaN for a model of unknown size
+    or a run whose steps depend on its rows.
     """
+    if not config.max_steps:
+        return math.nan
     alike = [
         line["wall_seconds"] / line["steps"]
         for line in done
@@ -136,9 +148,37 @@ def seconds_of(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> float:
             for name in ("task", "model", "batch_size", "max_length")
         )
     ]
-    if not alike or not config.max_steps:
+    if alike:
+        return statistics.median(alike) * config.max_steps
+    encoder = _encoder(config.model)
+    if encoder is None:
         return math.nan
-    return statistics.median(alike) * config.max_steps
+    length = config.max_length or TASKS[str(config.task)].max_length
+    work = costs.step(encoder, config.batch_size, length).flops * config.max_steps
+    return _STARTING + work / _flops_of_a_core()
+
+
+def _encoder(model: str) -> EncoderConfig | None:
+    """Returns the size that a model's name tells, without opening anything."""
+    name, _, layers = model.partition(":")
+    if name == "minilm":
+        found = costs.MODELS["MiniLM-6"]
+        return dataclasses.replace(found, num_hidden_layers=int(layers or 6))
+    for size in ("base", "large"):
+        if size in name.lower():
+            return costs.MODELS[f"BERT-{size}"]
+    return None
+
+
+@functools.cache
+def _flops_of_a_core() -> float:
+    a = np.ones((256, 256), np.float32)
+    times = []
+    for _ in range(50):  # the fastest is the one that nothing disturbed
+        begun = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - begun)
+    return 2 * 256**3 / min(times) / len(executors.cores())
 
 
 class _Silent:

@@ -1,5 +1,6 @@
 """A plan is run once and whole, whatever kills it, and says what is wrong with it."""
 
+import dataclasses
 import json
 import math
 import os
@@ -138,7 +139,25 @@ def test_time_left_is_told_by_runs_of_the_same_shape(tmp_path):
         },
     ]
     assert compare.seconds_of(config, done) == 8.0
-    assert math.isnan(compare.seconds_of(config, done[1:]))
+    assert compare.seconds_of(config, done[1:]) > 20  # on paper
+    changed = dataclasses.replace
+    assert math.isnan(compare.seconds_of(changed(config, model="x"), done))
+    assert math.isnan(compare.seconds_of(changed(config, max_steps=None), done))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("model", "layers", "width"),
+    [
+        ("minilm", 6, 384),
+        ("minilm:2", 2, 384),
+        ("bert-base-uncased", 12, 768),
+        ("FacebookAI/roberta-large", 24, 1024),
+    ],
+)
+def test_name_of_a_model_tells_its_size(model, layers, width):
+    found = compare._encoder(model)
+    assert (found.num_hidden_layers, found.hidden_size) == (layers, width)
 
 
 def tiny_plan(tmp_path):
