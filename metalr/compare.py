@@ -172,13 +172,14 @@ def _encoder(model: str) -> EncoderConfig | None:
 
 @functools.cache
 def _flops_of_a_core() -> float:
-    a = np.ones((256, 256), np.float32)
-    times = []
-    for _ in range(50):  # the fastest is the one that nothing disturbed
+    # So small that BLAS takes one thread for it.
+    a, times = np.ones((64, 64), np.float32), []
+    for _ in range(100):  # the fastest is the one that nothing disturbed
         begun = time.perf_counter()
-        a @ a
+        for _ in range(10):
+            a @ a
         times.append(time.perf_counter() - begun)
-    return 2 * 256**3 / min(times) / len(executors.cores())
+    return 10 * 2 * 64**3 / min(times)
 
 
 class _Silent:
