@@ -220,17 +220,35 @@ def _compare(args: argparse.Namespace) -> int:
     )
     path = args.output / compare.STORE
     runs = plans.expand(plan)
-    todo = compare.missing(runs, path)
     if args.dry_run:
         _table(*compare.outlook(runs, path))
         return 0
-    if not args.report_only and todo:
-        from metalr import progress
+    from metalr import report, run_folder
 
-        stop = Stop()
+    with run_folder.held(args.output):
+        if not args.report_only:
+            status = _carry_out(args, runs, path)
+            if status:
+                return status
+        keys = {plans.key(config) for config in runs}
+        lines = [
+            line
+            for line in store.read(path)
+            if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
+        ]
+        print(report.write(lines, args.output, baseline=args.baseline))
+    return 0
+
+
+def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int:
+    """Does and times what the store lacks; returns the status of a signal, or 0."""
+    from metalr import compare, progress
+
+    stop, todo = Stop(), compare.missing(runs, path)
+    if todo:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done, in {path}")
         with progress.counting(len(todo)) as tell:
-            whole = compare.carry_out(
+            compare.carry_out(
                 todo,
                 path,
                 workers=args.workers,
@@ -238,24 +256,14 @@ def _compare(args: argparse.Namespace) -> int:
                 stop=stop,
                 tell=lambda line: tell(compare.words(line)),
             )
-        if not whole:
-            print("stopped; the same command goes on")
-            return stop.status
-    if not args.report_only and args.pairs:
-        _measure_overhead(runs, path, args.pairs)
-    from metalr import report
-
-    keys = {plans.key(config) for config in runs}
-    lines = [
-        line
-        for line in store.read(path)
-        if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
-    ]
-    print(report.write(lines, args.output, baseline=args.baseline))
-    return 0
+    if args.pairs and not stop():
+        _measure_overhead(runs, path, args.pairs, stop)
+    if stop():
+        print("stopped; the same command goes on")
+    return stop.status
 
 
-def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int) -> None:
+def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -> None:
     """Times what the store lacks; after the runs, when nothing else is going on."""
     from metalr import overhead, progress, recipe, store
 
@@ -269,6 +277,8 @@ def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int) -> None:
             store.append(path, line)
             ratio = sorted(line["step_ratio"])[len(line["step_ratio"]) // 2]
             tell(f"{line['scheduler']}: a step takes {ratio:.3f} of AdamW's")
+            if stop():
+                return
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
