@@ -225,6 +225,8 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     from metalr import report, run_folder
 
+    if not args.report_only:
+        plans.check_baseline(runs, args.baseline)
     with run_folder.held(args.output):
         if not args.report_only:
             status = _carry_out(args, runs, path)

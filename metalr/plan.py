@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metalr import predictor, schedulers, store
+from metalr import measures, predictor, schedulers, store
 from metalr.config import RunConfig, check
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
@@ -150,6 +150,27 @@ def expand(plan: Plan) -> list[RunConfig]:
                     config = _paced(config, plan.evaluations)
                     runs.setdefault(key(config), config)
     return list(runs.values())
+
+
+def check_baseline(runs: Sequence[RunConfig], name: str) -> None:
+    """Says before hours of runs that the report would have no such row.
+
+    Raises:
+      MetalrError: There is none; the message has the nearest names.
+    """
+    unrun = [
+        {
+            "task": config.task,
+            "model": config.model,
+            "scheduler": config.scheduler,
+            "settings": config.to_json(),
+            "metric": "",
+            "chance": {"": 0.0},
+            "history": [],
+        }
+        for config in runs
+    ]
+    measures.row(measures.rows(unrun), name)
 
 
 def _check_names(plan: Plan) -> None:

@@ -117,6 +117,15 @@ def test_a_file_that_is_no_plan_is_one_clear_line(name, text, tmp_path):
 
 
 @pytest.mark.fast
+def test_a_baseline_that_the_report_will_not_have_is_refused_before_the_runs(tmp_path):
+    runs = plan.expand(plan.read_plan(write(tmp_path)))
+    for name in ("linear tuned", "linear 2e-5", "prodigy", "metalr"):
+        plan.check_baseline(runs, name)
+    with pytest.raises(MetalrError, match="did you mean 'linear tuned'"):
+        plan.check_baseline(runs, "linear tune")
+
+
+@pytest.mark.fast
 def test_key_of_a_metalr_run_changes_with_the_predictor(tmp_path, monkeypatch):
     runs = plan.expand(plan.read_plan(write(tmp_path)))
     before = [plan.key(config) for config in runs]
