@@ -164,7 +164,7 @@ def import_all() -> None:
 
 
 class Finetune(Program):
-    """finetune.py on toy rows with a random model: 150 steps, saved every 10."""
+    """finetune.py on toy rows with a random model: 48 steps, saved every 4."""
 
     name = "finetune.py"
     faults = (
@@ -204,14 +204,14 @@ class Finetune(Program):
 
 
 class Collection(Program):
-    """train_meta.py: two banks of toy rows, a round, and the fit."""
+    """train_meta.py: two banks of toy rows, and the fit."""
 
     name = "train_meta.py"
     faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
     workers = 1
 
     def command(self, folder):
-        flags = "--data toy --tasks sst2 --runs 12 --rounds 1 --per-bank 2 --horizon 20"
+        flags = "--data toy --tasks sst2 --runs 12 --rounds 0 --horizon 20"
         flags += f" --length 16 --batch 4 --workers {self.workers}"
         model = str(self.work / "tiny")
         return [

@@ -318,14 +318,16 @@ def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monke
 
 
 BAD_ROWS = {
-    "identical rows": [("a good film", 1), ("a bad film", 0)][:1] * 40,
+    "identical rows": [("a good film", 1)] * 40,
     "one class": [(word, 1) for word in small_models.WORDS],
     "one row": [("a good film", 1)],
 }
 
 
-@pytest.mark.parametrize("rows", BAD_ROWS)
-@pytest.mark.parametrize("rate", ["1", "1e-12"])
+@pytest.mark.parametrize(
+    ("rows", "rate"),
+    [("identical rows", "1"), ("one class", "1"), ("one row", "1e-12")],
+)
 def test_odd_rows_and_rates_end_with_finite_numbers(rows, rate, run, tmp_path):
     lines = [json.dumps({"sentence": s, "label": n}) for s, n in BAD_ROWS[rows]]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
