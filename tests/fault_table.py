@@ -422,9 +422,14 @@ def fuzz_one(name: str, count: int, folder: Path, seed: int) -> list:
 
 def inject(count: int, rng: random.Random) -> None:
     """Trains while losses and gradients go bad at random steps."""
+    import jax
+
     from metalr import loop
     from tests import test_bad_numbers, test_loop
 
+    with contextlib.suppress(KeyError):
+        jax.config.update("jax_compilation_cache_dir", os.environ["METALR_CACHE"])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     values = (float("nan"), float("inf"), -float("inf"), 1e30)
     for number in range(count):
         value, at = rng.choice(values), rng.sample(range(test_loop.STEPS), 2)
