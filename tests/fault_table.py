@@ -178,9 +178,9 @@ class Finetune(Program):
 
     def command(self, folder):
         flags = (
-            "--data toy --task sst2 --train-rows 960 --validation-rows 32 --epochs 5"
+            "--data toy --task sst2 --train-rows 384 --validation-rows 32 --epochs 4"
         )
-        flags += " --log-every 1 --save-every 10 --eval-every 15 --learning-rate 3e-3"
+        flags += " --log-every 1 --save-every 4 --eval-every 8 --learning-rate 3e-3"
         model = str(self.work / "tiny")
         return [
             "finetune.py",
@@ -247,7 +247,7 @@ def sleep_until(reached: Callable[[], bool], process: Forked) -> bool:
     while not reached():
         if process.poll() is not None:
             return False
-        time.sleep(0.002)
+        time.sleep(0.004)
     return True
 
 
