@@ -226,7 +226,7 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
     defaults = {**OPTIONAL, "pad_token_id": FAMILIES.index(family)}
     values: dict[str, Any] = {"family": family}
     for field in dataclasses.fields(EncoderConfig)[1:]:
-        value = raw.get(field.name, defaults.get(field.name))
+        value: Any = raw.get(field.name, defaults.get(field.name))
         number = int if field.type is int else (int, float)
         least = 0 if field.name in defaults else 1
         most = MOST_LAYERS if field.name == "num_hidden_layers" else LARGEST
