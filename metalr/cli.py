@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 from metalr.errors import MetalrError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 EXIT_FAULT = 2  # what the user gave does not work, as of argparse itself
 
 
@@ -88,6 +90,16 @@ def guarded(main: Callable[[], int]) -> int:
     except BrokenPipeError:  # `metalr tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as fault:
+        if fault.errno not in _FULL:
+            raise
+        where = fault.filename or "a file"
+        print(
+            f"error: cannot write {where}: {fault.strerror}; make room on the disk, "
+            "and the same command goes on",
+            file=sys.stderr,
+        )
+        return EXIT_FAULT
     except KeyboardInterrupt:  # before the loop listens for it
         return 128 + signal.SIGINT
 

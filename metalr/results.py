@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MetalrError(f"{path} is not usable JSON: nested too deeply") from error
     except ValueError as error:  # broken JSON or broken UTF-8
         raise MetalrError(
-            f"{path} is not JSON ({error}); it may be cut off: run again or delete it"
+            f"{path} is not JSON ({error}); it may be cut off: make or fetch it again"
         ) from error
     if not isinstance(found, dict):
         raise MetalrError(f"{path} must hold a JSON object, got {type(found).__name__}")

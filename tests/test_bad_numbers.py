@@ -26,25 +26,30 @@ def poisoned(inner, at, value, *, loss=False, share=1.0):
       share: Of the gradient's coordinates.
     """
     inner = optax.with_extra_args_support(inner)
-    at = jnp.asarray(at)
+
+    def init(params):
+        # All in the state: runs that differ in it alone share one compiled step.
+        fault = {"at": jnp.asarray(at), "value": jnp.float32(value)}
+        fault |= {"loss": jnp.asarray(loss), "share": jnp.float32(share)}
+        return jnp.zeros((), jnp.int32), fault, inner.init(params)
 
     def update(grads, state, params=None, **extra_args):
-        bad = jnp.any(state[0] == at)
-        if loss:
-            extra_args["value"] = jnp.where(bad, value, extra_args["value"])
-        else:
+        step, fault, inner_state = state
+        bad = jnp.any(step == fault["at"])
 
-            def hurt(leaf):
-                first = jnp.arange(leaf.size) < max(1, share * leaf.size)
-                return jnp.where(bad & first.reshape(leaf.shape), value, leaf)
+        def hurt(leaf):
+            first = jnp.arange(leaf.size) < jnp.maximum(1, fault["share"] * leaf.size)
+            hit = bad & ~fault["loss"] & first.reshape(leaf.shape)
+            return jnp.where(hit, fault["value"], leaf)
 
-            grads = jax.tree.map(hurt, grads)
-        updates, inner_state = inner.update(grads, state[1], params, **extra_args)
-        return updates, (state[0] + 1, inner_state)
+        extra_args["value"] = jnp.where(
+            bad & fault["loss"], fault["value"], extra_args["value"]
+        )
+        grads = jax.tree.map(hurt, grads)
+        updates, inner_state = inner.update(grads, inner_state, params, **extra_args)
+        return updates, (step + 1, fault, inner_state)
 
-    return optax.GradientTransformationExtraArgs(
-        lambda params: (jnp.zeros((), jnp.int32), inner.init(params)), update
-    )
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def metalr(rate=0.05):

@@ -312,23 +312,3 @@ def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monke
     assert any(p.name == "result.json" for p in files)
     assert all(b"averysecretword" not in p.read_bytes() for p in files)
     assert "averysecretword" not in told.out + told.err
-
-
-BAD_ROWS = {
-    "identical rows": [("a good film", 1), ("a bad film", 0)][:1] * 40,
-    "one class": [(word, 1) for word in small_models.WORDS],
-    "one row": [("a good film", 1)],
-}
-
-
-@pytest.mark.parametrize("rows", BAD_ROWS)
-@pytest.mark.parametrize("rate", ["1", "1e-12"])
-def test_odd_rows_and_rates_end_with_finite_numbers(rows, rate, run, tmp_path):
-    lines = [json.dumps({"sentence": s, "label": n}) for s, n in BAD_ROWS[rows]]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    argv = ("--task", "sst2", "--train-file", "rows.jsonl", "--epochs", 3)
-    argv += ("--validation-file", "rows.jsonl", "--learning-rate", rate)
-    assert run(*argv, "--output", "out") == 0
-    result = json.loads((tmp_path / "out/result.json").read_text())
-    numbers = [v for row in result["history"] for v in row.values()]
-    assert np.isfinite(np.array(numbers, float)).all()  # a null would be NaN

@@ -1,8 +1,10 @@
 """Only a MetalrError comes out of a reader, whatever the file holds."""
 
 import ast
+import errno
 import gzip
 import json
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import metalr
-from metalr import errors, results
+from metalr import cli, errors, results
 from metalr.data import sources
 from metalr.errors import MetalrError
 from metalr.models import weights
@@ -211,6 +213,16 @@ def test_no_module_runs_code_that_a_file_holds(path):
 )
 def test_every_spelling_of_running_code_is_seen(line):
     assert list(faults_of(line))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_full_disk_is_one_line_wherever_it_is_met(number, tmp_path, capsys):
+    def main():
+        raise OSError(number, os.strerror(number), "curves.png")
+
+    assert cli.guarded(main) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "curves.png" in said and "goes on" in said
 
 
 # ------------------------------------------------------------------ secrets

@@ -278,7 +278,7 @@ def larger_tokenizer(folder):
             "bert.encoder.layer.0.output.dense.bias; 1 misshapen: "
             "bert.encoder.layer.0.intermediate.dense.weight",
         ),
-        (break_config, r"config\.json can't be read as JSON"),
+        (break_config, r"config\.json is not JSON"),
         (lambda f: (f / "config.json").unlink(), r"holds no config\.json"),
         (break_tokenizer, "tokenizer in .* can't be read"),
         (larger_tokenizer, "at most the model's 50 tokens; it has 60"),

@@ -302,22 +302,32 @@ def export(
       model: The trained parameters in `params`; a tokenizer of None is left out.
       kind: A row of `heads.KINDS`.
       labels: Names by id; () unless it is a classification.
+
+    Raises:
+      MetalrError: The files cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = len(weights.leaf(model.params, WORDS))
     if rows != model.config.vocab_size:
         raise ValueError(
             f"{rows} of {model.config.vocab_size} words: restore them first"
         )
     tensors = weights.to_files(model.params, model.config, kind)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = config_json(model.config, kind, labels)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as fault:
+        raise MetalrError(
+            f"cannot write the model to {folder}: {fault}; make room on the disk, and "
+            "the same command goes on"
+        ) from fault
 
 
 def config_json(
