@@ -16,12 +16,12 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_finetune import tiny  # noqa: F401
 
 from metalr import cli, hosts, loop, preparation, recipe, sharding
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig, add_flags, from_flags
 from metalr.errors import MetalrError
+from tests.test_finetune import tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 
@@ -235,7 +235,11 @@ class TwoProcesses:
 
     def ended(self):
         """Waits for both; returns what each printed."""
-        said = [process.communicate(timeout=240) for process in self.started]
+        try:
+            said = [process.communicate(timeout=500) for process in self.started]
+        finally:
+            for process in self.started:
+                process.kill()
         assert not any("Traceback" in err for _, err in said), said
         return [out for out, _ in said]
 
@@ -304,7 +308,7 @@ def parsed(argv):
     return parser.parse_args(argv)
 
 
-def wait_for(path, seconds=200):
+def wait_for(path, seconds=500):
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"no {path}"
