@@ -345,7 +345,7 @@ def _cluster(workers: int | None) -> Iterator[tuple[Any, int, dict[str, float]]]
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (RuntimeError, ConnectionError, ValueError) as fault:
+        except Exception as fault:  # a bare one where its processes are slow to start
             where = "here" if here else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
             raise MetalrError(
                 f"Ray does not start or answer {where} ({fault}); without --executor "

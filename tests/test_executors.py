@@ -135,9 +135,7 @@ def wait_for(condition, seconds=20):
 
 
 def environment():
-    # Half a minute is not enough for Ray on a machine that is busy with other tests.
-    patience = {"RAY_raylet_start_wait_time_s": "300"}
-    return {**os.environ, **patience, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 # ------------------------------------------------------------------ Ray
