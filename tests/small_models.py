@@ -24,3 +24,7 @@ CONFIGS = {
         BERT, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
     ),
 }
+
+# Options of a compilation that takes a quarter of the time and gives slower code, which
+# is nothing to a model of this size.
+CHEAP = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}

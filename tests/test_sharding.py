@@ -21,13 +21,10 @@ from metalr import cli, hosts, loop, preparation, recipe, sharding
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig, add_flags, from_flags
 from metalr.errors import MetalrError
+from tests.small_models import CHEAP
 from tests.test_finetune import tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
-
-
-# Compiles in a quarter of the time, to slower code, which is nothing to a tiny model.
-CHEAP = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
 
 
 @pytest.fixture(autouse=True, scope="module")
