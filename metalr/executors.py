@@ -344,12 +344,19 @@ def _cluster(workers: int | None) -> Iterator[tuple[Any, int, dict[str, float]]]
     if ours:
         here = not os.environ.get("RAY_ADDRESS")
         heard = signal.getsignal(signal.SIGTERM)
-        ray.init(
-            num_cpus=(workers or len(cores())) if here else None,
-            include_dashboard=False if here else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                num_cpus=(workers or len(cores())) if here else None,
+                include_dashboard=False if here else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as fault:  # a bare one where its processes are slow to start
+            where = "here" if here else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+            raise MetalrError(
+                f"Ray does not start or answer {where} ({fault}); without --executor "
+                "ray the work is done in processes"
+            ) from fault
         if heard is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, heard)  # Ray takes it from whoever had it
     try:

@@ -438,7 +438,7 @@ def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(bank, tmp_pa
         check=True,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
     )
     lines = ended.stdout.splitlines()
     assert "killed" in lines

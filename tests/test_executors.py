@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import executor_work as work
 import pytest
 
 from metalr import executors
 from metalr.errors import MetalrError
+from tests import executor_work as work
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 def carried_out(function, items, **kwargs):
@@ -107,7 +107,8 @@ def test_stop_is_heard_by_work_in_this_process(tmp_path):
 
 def test_processes_end_with_the_program_that_began_them(tmp_path):
     program = (
-        "import sys, executor_work as work; from metalr import executors\n"
+        "import sys\nfrom metalr import executors\n"
+        "from tests import executor_work as work\n"
         "if __name__ == '__main__': executors.carry_out("
         "work.until_stopped, sys.argv[1:], workers=2, on_result=print)"
     )
@@ -133,9 +134,8 @@ def wait_for(condition, seconds=20):
         time.sleep(0.05)
 
 
-def environment(**more):
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    return {**os.environ, "PYTHONPATH": path, **more}
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 # ------------------------------------------------------------------ Ray
@@ -145,9 +145,9 @@ ON_RAY = """
 import json, signal, sys, time
 from pathlib import Path
 import ray
-import executor_work as work
 from metalr import executors
 from metalr.errors import MetalrError
+from tests import executor_work as work
 
 executors.RETRIES = 1
 folder = Path(sys.argv[1])
@@ -189,7 +189,7 @@ def test_ray_retries_what_died_and_loses_and_doubles_nothing(tmp_path):
         env=environment(),
         check=True,
         capture_output=True,
-        timeout=180,
+        timeout=400,
     )
     found = json.loads((tmp_path / "found.json").read_text())
     whole, results = found["own cluster"]

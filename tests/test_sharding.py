@@ -16,18 +16,15 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_finetune import tiny  # noqa: F401
 
 from metalr import cli, hosts, loop, preparation, recipe, sharding
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig, add_flags, from_flags
 from metalr.errors import MetalrError
+from tests.small_models import CHEAP
+from tests.test_finetune import tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
-
-
-# Compiles in a quarter of the time, to slower code, which is nothing to a tiny model.
-CHEAP = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -235,7 +232,11 @@ class TwoProcesses:
 
     def ended(self):
         """Waits for both; returns what each printed."""
-        said = [process.communicate(timeout=240) for process in self.started]
+        try:
+            said = [process.communicate(timeout=500) for process in self.started]
+        finally:
+            for process in self.started:
+                process.kill()
         assert not any("Traceback" in err for _, err in said), said
         return [out for out, _ in said]
 
@@ -304,7 +305,7 @@ def parsed(argv):
     return parser.parse_args(argv)
 
 
-def wait_for(path, seconds=200):
+def wait_for(path, seconds=500):
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"no {path}"
