@@ -1,6 +1,18 @@
-"""Eight CPU devices for the tests of sharding, and no silent change of rank."""
+"""What all tests share: cheap compilation, eight CPU devices, no silent change of rank.
 
-import jax
+Compiling is most of a test's time, and fast code is nothing to models of this size.
+XLA reads its flags when jax starts, here and in the processes that tests start.
+"""
+
+import os
+from importlib import metadata
+
+flags = ["--xla_backend_optimization_level=0"]
+if metadata.version("jax").startswith("0.10."):  # later ones do not know it
+    flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

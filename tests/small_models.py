@@ -27,10 +27,6 @@ CONFIGS = {
     ),
 }
 
-# Options of a compilation that takes a quarter of the time and gives slower code, which
-# is nothing to a model of this size.
-CHEAP = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-
 WORDS = (
     "the a film movie is was not good bad great awful boring bright dull and but it "
     "very who what where when ? . , they plot actor story in of to"

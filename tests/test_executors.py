@@ -159,7 +159,7 @@ def run(function, items, **kwargs):
     try:
         whole = executors.carry_out(
             function, items, workers=2, kind="ray", on_result=note, **kwargs)
-    except MetalrError as fault:
+    except (MetalrError, RuntimeError) as fault:
         return str(fault)
     return whole, results
 

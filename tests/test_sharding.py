@@ -1,7 +1,6 @@
 """A run is the same on one device and on many, by mesh and by pmap."""
 
 import dataclasses
-import functools
 import json
 import signal
 import socket
@@ -21,19 +20,9 @@ from metalr import cli, hosts, loop, preparation, recipe, sharding
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig, add_flags, from_flags
 from metalr.errors import MetalrError
-from tests.small_models import CHEAP
 from tests.test_finetune import tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cheap_compilations():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=CHEAP))
-        flags = " ".join(f"--{name}={str(v).lower()}" for name, v in CHEAP.items())
-        patch.setenv("XLA_FLAGS", flags)  # of the processes that are started here
-        yield
 
 
 class Silent:
