@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-import small_models
 
 from metalr import compare, overhead, plan, schedulers, store
 from metalr.errors import MetalrError
+from tests import small_models
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

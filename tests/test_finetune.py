@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_models
 
 import finetune
 from metalr import cli, run_folder
 from metalr.data import sources
+from tests import small_models
 
 ROOT = Path(__file__).parents[1]
 
@@ -271,7 +271,7 @@ def test_help_names_every_flag_with_its_default(capsys, monkeypatch):
     text = capsys.readouterr().out
     for flag in ("--task", "--learning-rate", "--resume", "--predictor", "--quiet"):
         assert flag in text
-    assert "(default: 2e-05)" in text and "question answering:" in text
+    assert "(default: 2e-5;" in text and "question answering:" in text
 
 
 @pytest.mark.parametrize("command", ["tasks", "schedulers"])
