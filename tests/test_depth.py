@@ -45,13 +45,10 @@ def test_loss_and_gradients_are_those_of_unrolled_layers(how):
 
 
 def test_scan_compiles_one_layer_and_remat_computes_each_twice():
-    products = {}
-    for name, how in {
-        "plain": {},
-        "scan": {"scan": True},
-        "remat": {"remat": True},
-    }.items():
+    def flops(**how):
         function, params = gradient(**how)
-        products[name] = function.lower(params).cost_analysis()["flops"]
-    assert products["scan"] < products["plain"], products
-    assert products["remat"] > products["plain"], products
+        return function.lower(params).cost_analysis()["flops"]
+
+    plain = flops()
+    assert flops(scan=True) < 0.7 * plain  # XLA counts what it loops over once
+    assert 1.15 * plain < flops(remat=True) < 1.4 * plain
