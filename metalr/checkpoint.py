@@ -47,13 +47,15 @@ class Checkpoints:
         folder = folder.resolve()  # orbax refuses relative paths
 
         def manager(name: str) -> Any:
+            # orbax would do it too, in a thread that `close` does not wait for.
+            if hosts.is_first():
+                _remove_torn(folder / name)
             # Two of the best as well: a run that goes on from the state before a
             # damaged one needs what was best by then.
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2,
                 create=True,
                 enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
             )
             return ocp.CheckpointManager(folder / name, options=options)
 
@@ -176,13 +178,17 @@ def _save(manager: Any, step: int, args: Any) -> None:
             results.write_json(place / _SEAL, _sums(place))
         hosts.wait_for_all("sealed the checkpoint")
     except Exception as error:  # orbax and TensorStore raise many kinds
-        for torn in place.parent.glob(_TORN):  # it may be what fills the disk
-            shutil.rmtree(torn, ignore_errors=True)
+        _remove_torn(place.parent)  # it may be what fills the disk
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(
             f"cannot save a checkpoint in {place.parent}: {reason}. What was saved "
             "before is whole: make room on the disk, and the same command goes on"
         ) from error
+
+
+def _remove_torn(folder: Path) -> None:
+    for torn in folder.glob(_TORN):
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 def _sums(place: Path) -> dict[str, str]:

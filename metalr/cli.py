@@ -208,7 +208,7 @@ def _add_compare(commands: Any) -> None:
     add("--steps", type=int, help="steps of every run (default: the plan's)")
     add("--data", help="hub, toy, a folder, or auto (the default)")
     add("--output", type=Path, default=Path("runs/compare"), help="a folder")
-    add("--baseline", default="linear tuned", help="row that others are held against")
+    add("--baseline", help="row that others are held against (default: linear tuned)")
     add("--workers", type=int, help="processes (default: one a core)")
     add("--executor", default="processes", help="processes (the default) or ray")
     add("--pairs", type=int, default=30, help="steps to time each; 0: none")
@@ -238,7 +238,7 @@ def _compare(args: argparse.Namespace) -> int:
     from metalr import report, run_folder
 
     if not args.report_only:
-        plans.check_baseline(runs, args.baseline)
+        plans.baseline(runs, args.baseline)  # a wrong name is told now
     with run_folder.held(args.output):
         if not args.report_only:
             status = _carry_out(args, runs, path)

@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
         )
 
 
-def gather(lines: Sequence[Mapping[str, Any]], baseline: str) -> Comparison:
+def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparison:
     """Checks the lines of a store and puts their runs in rows.
 
     Args:
@@ -71,7 +71,7 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str) -> Comparison:
         )
     _check_settings(runs)
     rows = measures.rows(runs)
-    measures.row(rows, baseline)
+    baseline = measures.baseline(rows, baseline)
     subject = SUBJECT if SUBJECT in rows else next(iter(rows))
     overheads = [line for line in latest if line["kind"] == "overhead"]
     bars = measures.bars(runs)

@@ -19,6 +19,7 @@ Problem = tuple[str, str]  # task, model
 
 GRID = ("static", "constant", "linear", "cosine")  # they have a rate to tune
 DEFAULT_RATE = 2e-5
+TUNED = "linear tuned"  # what people do who tune
 MAX_FACTOR = 4.0  # profiles go from 1 to this many times the fastest
 
 
@@ -252,6 +253,22 @@ def row(table: Mapping[str, Row], name: str) -> Row:
     if name not in table:
         raise unknown_name("baseline", name, table)
     return table[name]
+
+
+def baseline(table: Mapping[str, Row], name: str | None) -> str:
+    """Returns the row that differences are taken to.
+
+    Args:
+      table: The rows.
+      name: The one that is wished for; None: "linear tuned", or the first if there is
+        none.
+
+    Raises:
+      MetalrError: There is no such row.
+    """
+    if name is None:
+        return TUNED if TUNED in table else next(iter(table))
+    return row(table, name).name
 
 
 def cost(row: Row, place: Problem, steps: float) -> float:

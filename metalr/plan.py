@@ -152,8 +152,8 @@ def expand(plan: Plan) -> list[RunConfig]:
     return list(runs.values())
 
 
-def check_baseline(runs: Sequence[RunConfig], name: str) -> None:
-    """Says before hours of runs that the report would have no such row.
+def baseline(runs: Sequence[RunConfig], name: str | None) -> str:
+    """Returns the row to compare with as `measures.baseline`, before hours of runs.
 
     Raises:
       MetalrError: There is none; the message has the nearest names.
@@ -170,7 +170,7 @@ def check_baseline(runs: Sequence[RunConfig], name: str) -> None:
         }
         for config in runs
     ]
-    measures.row(measures.rows(unrun), name)
+    return measures.baseline(measures.rows(unrun), name)
 
 
 def _check_names(plan: Plan) -> None:

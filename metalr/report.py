@@ -13,7 +13,9 @@ from metalr.results import replace
 README_COLUMNS = (0, 1, 2, 3, 5, 7, 8, 9, 10)  # of the summary, as wide as a page
 
 
-def write(runs: Sequence[Mapping[str, Any]], folder: Path, *, baseline: str) -> Path:
+def write(
+    runs: Sequence[Mapping[str, Any]], folder: Path, *, baseline: str | None = None
+) -> Path:
     """Write the report of a comparison.
 
     The folder gets `report.html` (one file that holds its pictures), `report.md` with
@@ -22,7 +24,8 @@ def write(runs: Sequence[Mapping[str, Any]], folder: Path, *, baseline: str) -> 
     Args:
       runs: The lines of a store.
       folder: Where to; made if it is not there.
-      baseline: The row that differences are taken to, such as "linear 2e-5".
+      baseline: The row that differences are taken to, such as "linear 2e-5"; None: as
+        `measures.baseline`.
 
     Returns:
       The path of `report.html`.
