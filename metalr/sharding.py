@@ -217,7 +217,7 @@ def make(
     *,
     shard_params: bool = False,
     model: int = 1,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Layout:
     """Lays a run over devices.
 
