@@ -209,7 +209,7 @@ def _add_compare(commands: Any) -> None:
     add("--data", help="hub, toy, a folder, or auto (the default)")
     add("--output", type=Path, default=Path("runs/compare"), help="a folder")
     add("--baseline", help="row that others are held against (default: linear tuned)")
-    add("--workers", type=int, help="processes (default: one a core)")
+    add("--workers", type=int, help="processes (default: one a core, one on a GPU)")
     add("--executor", default="processes", help="processes (the default) or ray")
     add("--pairs", type=int, default=30, help="steps to time each; 0: none")
     add("--dry-run", action="store_true", help="print the runs and their time")

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from metalr import banks, executors, progress, recipe, record, results, traces
 from metalr.banks import Job
 from metalr.errors import MetalrError
@@ -155,7 +153,7 @@ def collect(
         _gather(job, output)  # a kill may have come just before
     todo = [rest for job in jobs if (rest := _rest(job, output)).runs]
     if executor == "processes":
-        workers = min(workers or _fitting(), max(len(todo), 1))
+        workers = min(workers or executors.fitting(), max(len(todo), 1))
     clock = _Clock(seconds)
     with progress.counting(total) as tell:
 
@@ -176,10 +174,6 @@ def collect(
             start=recipe.keep_compilations,
         )
     return missing(jobs, output) == 0
-
-
-def _fitting() -> int:
-    return len(executors.cores()) if jax.default_backend() == "cpu" else 1
 
 
 def _rest(job: Job, output: Path) -> Rest:

@@ -45,7 +45,7 @@ def carry_out(
     Args:
       runs: What to do; all of it, whatever the store holds.
       path: The store.
-      workers: Processes; None: one a core.
+      workers: As in `executors.carry_out`.
       stop: Asked all the time; True ends at the next step.
       tell: Told of each line of the store.
       executor: As in `executors.carry_out`.

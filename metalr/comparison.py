@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import measures, results
+from metalr import measures, results, store
 from metalr.errors import MetalrError
 from metalr.measures import Bar, Problem, Row, Run
 
-VERSION = 1
 SUBJECT = "metalr"  # the row that the answer is about
 
 OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
@@ -63,7 +62,7 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
     for line in lines:
         _check_line(line)
     latest = {line["key"]: line for line in lines}.values()  # a rerun comes later
-    runs = [line for line in latest if line["kind"] == "run"]
+    runs = [line for line in latest if line["kind"] == store.RUN]
     if not runs:
         raise MetalrError(
             f"a report needs at least one run, got {len(lines)} lines without any; "
@@ -73,7 +72,7 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
     rows = measures.rows(runs)
     baseline = measures.baseline(rows, baseline)
     subject = SUBJECT if SUBJECT in rows else next(iter(rows))
-    overheads = [line for line in latest if line["kind"] == "overhead"]
+    overheads = [line for line in latest if line["kind"] == store.OVERHEAD]
     bars = measures.bars(runs)
     return Comparison(runs, overheads, rows, bars, baseline, subject)
 
@@ -81,18 +80,19 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
 def _check_line(line: Mapping[str, Any]) -> None:
     name = line.get("key", "without a key")
     version = line.get("version")
-    if version != VERSION:
+    if version != store.VERSION:
         raise MetalrError(
-            f"results must have version {VERSION}, got {version!r} in the line {name}; "
+            f"results must have version {store.VERSION}, got {version!r} in the line "
+            f"{name}; "
             "use the metalr that made them, or begin a new store"
         )
-    if line.get("kind") not in ("run", "overhead"):
+    if line.get("kind") not in (store.RUN, store.OVERHEAD):
         raise MetalrError(
             f"a line of a store is a run or an overhead, got {line.get('kind')!r} in "
             f"the line {name}; begin a new store"
         )
     wrong = [] if "key" in line else ["missing key"]
-    wrong += _run_faults(line) if line["kind"] == "run" else _overhead_faults(line)
+    wrong += _run_faults(line) if line["kind"] == store.RUN else _overhead_faults(line)
     if wrong:
         raise MetalrError(
             f"the line {name} is not a result of metalr: {'; '.join(wrong)}; "

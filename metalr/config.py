@@ -65,7 +65,7 @@ class RunConfig:
     learning_rate: float | None = _flag(
         None,
         "rate",
-        "base (peak) learning rate (default: 2e-5; 1 for prodigy and its like)",
+        "base (peak) rate (default: 2e-5; methods that estimate it have their own)",
         low=0.0,
     )
     # Long enough for a 3-epoch GLUE run; a tenth of the run where that is shorter.

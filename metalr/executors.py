@@ -50,6 +50,16 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def fitting() -> int:
+    """Returns how many processes this machine has room for: one a core, or a GPU's one.
+
+    The other devices of a machine are used by that one, or by Ray.
+    """
+    import jax  # here and not in the processes' first lines, which set its flags
+
+    return len(cores()) if jax.default_backend() == "cpu" else 1
+
+
 def carry_out(
     work: Callable[[T], Iterator[R]] | Callable[[T], R],
     items: Iterable[T],
@@ -68,8 +78,8 @@ def carry_out(
       items: Values that can be pickled. The next one is taken when a worker is free,
         so a generator may look at the clock and end.
       on_result: Called in this process with the item and a result, as results come.
-      workers: How many at a time. None: one a core, or as many as the cluster has
-        room for. With 1 process the work is done in this one.
+      workers: How many at a time. None: `fitting`, or as many as the cluster has room
+        for. With 1 process the work is done in this one.
       stop: Asked all the time; True ends the work, and what was begun is lost.
       kind: A row of KINDS. On Ray (`RAY_ADDRESS`, or a cluster of this machine alone)
         an item whose worker died is done again, up to RETRIES times, and no result is
@@ -87,7 +97,7 @@ def carry_out(
         raise unknown_name("executor", kind, KINDS)
     if kind == "ray":
         return _on_ray(work, items, on_result, workers, stop, start)
-    workers = len(cores()) if workers is None else workers
+    workers = fitting() if workers is None else workers
     if workers <= 1:
         return _in_turn(work, items, on_result, stop)
     return _in_processes(work, items, on_result, workers, stop, start)

@@ -43,11 +43,15 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
     Raises:
       MetalrError: Data or model can't be had.
     """
+    plain: dict[tuple, _Side] = {}  # AdamW's side of each task and shape, prepared once
     for config in {key(config): config for config in reversed(runs)}.values():
-        sides = [
-            _Side(prepare(dataclasses.replace(config, scheduler=name)))
-            for name in (BASELINE, config.scheduler)
-        ]
+        place = (config.task, config.model, config.batch_size, config.max_length)
+        if place not in plain:
+            config_of_plain = dataclasses.replace(
+                config, scheduler=BASELINE, learning_rate=None
+            )
+            plain = {place: _Side(prepare(config_of_plain))}  # one in memory at a time
+        sides = [plain[place], _Side(prepare(config))]
         ratios = list(_ratios(sides, pairs))
         size = len(ratios) // _REPETITIONS or 1
         yield {
