@@ -42,7 +42,8 @@ class Checkpoints:
         # Imported here: orbax takes longer to import than all of metalr's core.
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # What orbax logs as an error it raises as well, and here that is one line.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._ocp = ocp
         folder = folder.resolve()  # orbax refuses relative paths
 

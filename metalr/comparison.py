@@ -5,14 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import measures, results, store
+from metalr import measures, store
 from metalr.errors import MetalrError
 from metalr.measures import Bar, Problem, Row, Run
 
 SUBJECT = "metalr"  # the row that the answer is about
-
-OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
-OVERHEAD_FIELDS = (*OVERHEAD_PLACE, "step_ratio", "state_ratio")
 
 # Settings in which runs of one task and model may differ: what a way to set the rate
 # brings along, and what makes no difference to the numbers.
@@ -60,7 +57,9 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
         under one name differ in their settings, or there is no such baseline.
     """
     for line in lines:
-        _check_line(line)
+        if wrong := store.fault(line):
+            name = line["key"] if "key" in line else "without a key"
+            raise MetalrError(f"the line {name}: {wrong}; leave it out or run it again")
     latest = {line["key"]: line for line in lines}.values()  # a rerun comes later
     runs = [line for line in latest if line["kind"] == store.RUN]
     if not runs:
@@ -75,47 +74,6 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
     overheads = [line for line in latest if line["kind"] == store.OVERHEAD]
     bars = measures.bars(runs)
     return Comparison(runs, overheads, rows, bars, baseline, subject)
-
-
-def _check_line(line: Mapping[str, Any]) -> None:
-    name = line.get("key", "without a key")
-    version = line.get("version")
-    if version != store.VERSION:
-        raise MetalrError(
-            f"results must have version {store.VERSION}, got {version!r} in the line "
-            f"{name}; "
-            "use the metalr that made them, or begin a new store"
-        )
-    if line.get("kind") not in (store.RUN, store.OVERHEAD):
-        raise MetalrError(
-            f"a line of a store is a run or an overhead, got {line.get('kind')!r} in "
-            f"the line {name}; begin a new store"
-        )
-    wrong = [] if "key" in line else ["missing key"]
-    wrong += _run_faults(line) if line["kind"] == store.RUN else _overhead_faults(line)
-    if wrong:
-        raise MetalrError(
-            f"the line {name} is not a result of metalr: {'; '.join(wrong)}; "
-            "delete the line and run it again"
-        )
-
-
-def _run_faults(line: Mapping[str, Any]) -> list[str]:
-    wrong = results.faults(line)
-    if wrong:
-        return wrong
-    if line["metric"] not in line.get("chance", {}):
-        wrong.append("no chance for its metric")
-    if "learning_rate" not in line["settings"]:
-        wrong.append("no learning_rate in its settings")
-    return wrong
-
-
-def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
-    missing = [name for name in OVERHEAD_FIELDS if name not in line]
-    if missing:
-        return [f"missing {', '.join(missing)}"]
-    return [] if line["step_ratio"] else ["step_ratio is empty"]
 
 
 def _check_settings(runs: Sequence[Run]) -> None:

@@ -23,6 +23,7 @@ from metalr.errors import MetalrError, unknown_name
 
 PLANS = Path(__file__).parent / "plans"
 _LARGEST_PLAN = 2**20  # bytes; the shipped ones have one thousand
+_MOST_RUNS = 100_000  # years of a GPU
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,17 @@ def _check_names(plan: Plan) -> None:
         schedulers.get(name)
     if not (plan.tasks and plan.models and plan.schedulers):
         raise MetalrError("a plan needs a task, a model and a scheduler at least")
-    for name, low in (("seeds", 1), ("evaluations", 1)):
-        if getattr(plan, name) < low:
-            raise MetalrError(f"{name} must be at least {low}")
+    for name in ("seeds", "evaluations"):
+        if not 1 <= getattr(plan, name) <= _MOST_RUNS:
+            raise MetalrError(
+                f"{name} must be 1 to {_MOST_RUNS}, got {str(getattr(plan, name)):.9}"
+            )
     if plan.tuned and not plan.rates:
         raise MetalrError("a plan with `tuned` schedulers needs `rates` to try")
+    rows = len(plan.schedulers) + len(plan.tuned) * len(plan.rates)
+    runs = plan.seeds * len(plan.models) * len(plan.tasks) * rows
+    if runs > _MOST_RUNS:
+        raise MetalrError(f"a plan has at most {_MOST_RUNS} runs, got {runs}; split it")
 
 
 def _rows(plan: Plan) -> list[tuple[str, float]]:
@@ -222,9 +229,9 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
 def _paced(config: RunConfig, evaluations: int) -> RunConfig:
     """Spreads the evaluations over the run, which may be given in steps or epochs."""
     if config.max_steps:
-        every = math.ceil(config.max_steps / evaluations)
+        every = -(-config.max_steps // evaluations)
         return dataclasses.replace(config, eval_every=every)
-    per_epoch = math.ceil(evaluations / config.epochs)
+    per_epoch = math.ceil(min(evaluations / config.epochs, _MOST_RUNS))
     return dataclasses.replace(config, evals_per_epoch=per_epoch)
 
 

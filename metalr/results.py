@@ -179,9 +179,30 @@ def faults(result: Mapping[str, Any]) -> list[str]:
         for name, kind in FIELDS.items()
         if name in result and not isinstance(result[name], kind)
     ]
-    history = result.get("history")
-    if isinstance(history, list) and not all(
-        isinstance(row, dict) and isinstance(row.get("step"), int) for row in history
-    ):
-        found.append("history has rows without a step")
+    if found:
+        return found
+    tables = [("history", row) for row in result["history"]]
+    tables += [(name, result[name]) for name in ("metrics", "last_metrics")]
+    for name, row in tables:
+        if name == "history" and not (isinstance(row, dict) and _is_step(row)):
+            return [*found, "history has rows without a step"]
+        wrong = [key for key, value in row.items() if not is_number(value)]
+        if wrong:
+            return [*found, f"{name} has no number for {wrong[0]!r:.40}"]
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value of JSON is null, or a number that a float holds.
+
+    >>> is_number(None), is_number(3), is_number("3"), is_number(10**400)
+    (True, True, False, False)
+    """
+    if value is None or isinstance(value, float):
+        return True
+    return isinstance(value, int) and abs(value) < 2**63
+
+
+def _is_step(row: Mapping[str, Any]) -> bool:
+    step = row.get("step")
+    return isinstance(step, int) and 0 <= step < 2**63

@@ -7,16 +7,18 @@ append; stores of several machines are merged by concatenation.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError
-from metalr.results import FIELDS, plain
+from metalr.results import faults, is_number, plain
 
 VERSION = 1
 RUN, OVERHEAD = "run", "overhead"  # kinds of lines
+OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
 # A result of thousands of steps is some 100 kB; a longer line is no result.
 LONGEST_LINE = 64 * 2**20
 
@@ -86,19 +88,52 @@ def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MetalrError(_broken(path, number, f"not JSON ({error})")) from error
-    if not isinstance(line, dict) or not isinstance(line.get("key"), str):
-        raise MetalrError(_broken(path, number, "not a result of metalr compare"))
-    if line.get("version") != VERSION:
-        raise MetalrError(
-            f"{path}, line {number}: a store of version {line.get('version')}, and "
-            f"this metalr reads version {VERSION}; compare into a new --output"
-        )
-    if line.get("kind") not in (RUN, OVERHEAD):
-        raise MetalrError(_broken(path, number, f"of unknown kind {line.get('kind')}"))
-    missing = [k for k in FIELDS if k not in line] if line["kind"] == RUN else []
-    if missing:
-        raise MetalrError(_broken(path, number, f"without {', '.join(missing)}"))
+    if wrong := fault(line):
+        raise MetalrError(_broken(path, number, wrong))
     return line
+
+
+def fault(line: Any) -> str | None:
+    """Returns in words what keeps a value from being a line of a store, None if it is.
+
+    A run has the fields of a result with the chance of its metric and its base rate;
+    an overhead has its place and its ratios.
+    """
+    if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+        return "not a result of metalr compare"
+    if line.get("version") != VERSION:
+        return (
+            f"of version {line.get('version')!r:.20}, and this metalr reads version "
+            f"{VERSION}: use the metalr that made it, or compare into a new --output"
+        )
+    if line.get("kind") == RUN:
+        return "; ".join(faults(line) or _run_faults(line)) or None
+    if line.get("kind") == OVERHEAD:
+        return "; ".join(_overhead_faults(line)) or None
+    return f"neither a run nor an overhead but {line.get('kind')!r:.40}"
+
+
+def _run_faults(line: Mapping[str, Any]) -> list[str]:
+    wrong, chance = [], line.get("chance")
+    if not isinstance(chance, dict) or not _is_known(chance.get(line["metric"])):
+        wrong.append("no chance for its metric")
+    if not _is_known(line["settings"].get("learning_rate")):
+        wrong.append("no learning_rate in its settings")
+    return wrong
+
+
+def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
+    names = (*OVERHEAD_PLACE, "step_ratio", "state_ratio")
+    if missing := [name for name in names if name not in line]:
+        return [f"missing {', '.join(missing)}"]
+    ratios = line["step_ratio"]
+    if not isinstance(ratios, list) or not ratios or not all(map(_is_known, ratios)):
+        return ["step_ratio is no list of numbers"]
+    return [] if _is_known(line["state_ratio"]) else ["state_ratio is no number"]
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and is_number(value) and math.isfinite(value)
 
 
 def _broken(path: Path, number: int, fault: str) -> str:

@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 
 from metalr import measures
-from metalr.comparison import (
-    OVERHEAD_PLACE,
-    WITHOUT_EFFECT,
-    Comparison,
-    difference,
-)
+from metalr.comparison import WITHOUT_EFFECT, Comparison, difference
 from metalr.measures import Problem
+from metalr.store import OVERHEAD_PLACE
 
 Cells = list[tuple[str, ...]]
 

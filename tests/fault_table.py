@@ -2,14 +2,11 @@
 
     python -m tests.fault_table --kills 20 --fuzz 100000 --nonfinite 50 --minutes 20
 
-Real runs of finetune.py and collections of train_meta.py are killed, cut off, filled
-and signalled at random moments, and go on by the same command; files are hurt at
-random and read; losses and gradients go bad at random steps. *Lost* counts whatever
-did not end as the undisturbed run did, bit for bit, or escaped as another error than
-metalr's own. A fault is counted when it took place, not when it was meant to.
-
-Programs are forked from a process that has imported what they import, which is two
-thirds of a start's time; from then on each is a process of its own.
+Real programs (`tests.fault_programs`) are killed, cut off, filled and signalled at
+random moments, and go on by the same command; files are hurt at random and read; losses
+and gradients go bad at random steps. *Lost* counts whatever did not end as the
+undisturbed run did, bit for bit, or escaped as another error than metalr's own. A fault
+is counted when it took place, not when it was meant to.
 """
 
 import argparse
@@ -19,7 +16,6 @@ import json
 import os
 import random
 import resource
-import runpy
 import signal
 import subprocess
 import sys
@@ -30,7 +26,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.fault_programs import PROGRAMS, ROOT, Forked, Program, import_all
+
 HANG = 60.0  # seconds after a signal, or for one file
 MEMORY = 8 * 2**30  # bytes of address space that the readers get
 # Readers that take long get a smaller share of the inputs.
@@ -56,190 +53,6 @@ def say(line: str) -> None:
 
 
 # ------------------------------------------------------------------ programs
-
-
-class Program:
-    """A program with the faults that it may meet, and what its result is."""
-
-    name: str
-    faults: tuple[str, ...]
-
-    def __init__(self, work: Path):
-        self.work = work
-        self.seconds = float("inf")  # of the fastest whole run, from its first file on
-
-    def command(self, folder: Path) -> list[str]:
-        """Returns the command line of a run in that folder."""
-        raise NotImplementedError
-
-    def begun(self, folder: Path) -> bool:
-        """Returns whether the run has written its first file."""
-        raise NotImplementedError
-
-    def saving(self, folder: Path) -> bool:
-        """Returns whether a file is being written."""
-        raise NotImplementedError
-
-    def result(self, folder: Path) -> object:
-        """Returns what has to be the same."""
-        raise NotImplementedError
-
-    def start(self, folder: Path, limit: int | None = None) -> "Forked":
-        """Starts the program, perhaps with a limit on the size of its files."""
-        return Forked(self.command(folder), limit)
-
-
-class Forked:
-    """A script in a process of its own, as `subprocess.Popen` has it."""
-
-    def __init__(self, argv: list[str], limit: int | None):
-        self.returncode: int | None = None
-        self.pipes = [os.pipe(), os.pipe()]
-        self.pid = os.fork()
-        if self.pid:
-            for _, end in self.pipes:
-                os.close(end)
-            return
-        try:
-            for number, (_, end) in enumerate(self.pipes, start=1):
-                os.dup2(end, number)
-            sys.stdout, sys.stderr = (open(n, "w", buffering=1) for n in (1, 2))
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            sys.argv = argv
-            runpy.run_path(str(ROOT / argv[0]), run_name="__main__")
-        except SystemExit as end:
-            sys.stdout.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-
-    def poll(self) -> int | None:
-        """Returns the exit status if the process has ended."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Sends a signal to the process."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """Waits for the end, and returns what was printed."""
-        until = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > until:
-                raise subprocess.TimeoutExpired("", timeout)
-            time.sleep(0.01)
-        texts = []
-        for end, _ in self.pipes:
-            with open(end, encoding="utf-8", errors="replace") as file:
-                texts.append(file.read())
-        return texts[0], texts[1]
-
-
-def import_all() -> None:
-    """Imports what the programs import; jax starts no threads of its own by that."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.path.insert(0, str(ROOT))
-    from metalr import cli
-
-    cli.hush_libraries()
-    import datasets  # noqa: F401
-    import jax
-    import matplotlib.pyplot  # noqa: F401
-    import orbax.checkpoint  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import safetensors.numpy  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-    import transformers
-
-    from metalr import meta_train, report  # noqa: F401
-
-    transformers.AutoTokenizer  # noqa: B018  # imported when it is first named
-    assert not jax._src.xla_bridge._backends, "jax has threads: too late to fork"
-
-
-class Finetune(Program):
-    """finetune.py on toy rows with a random model: 48 steps, saved every 4."""
-
-    name = "finetune.py"
-    faults = (
-        "SIGKILL at a random moment",
-        "SIGKILL inside a save",
-        "SIGTERM",
-        "SIGINT",
-        "power cut: newest checkpoint cut off",
-        "disk full in a save",
-    )
-
-    def command(self, folder):
-        flags = (
-            "--data toy --task sst2 --train-rows 384 --validation-rows 32 --epochs 4"
-        )
-        flags += " --log-every 1 --save-every 4 --eval-every 8 --learning-rate 3e-3"
-        model = str(self.work / "tiny")
-        return [
-            "finetune.py",
-            "--model",
-            model,
-            "--output",
-            str(folder),
-            *flags.split(),
-        ]
-
-    def begun(self, folder):
-        return (folder / "settings.json").exists()
-
-    def saving(self, folder):
-        return any((folder / "checkpoints").glob("*/*tmp*"))
-
-    def result(self, folder):
-        result = json.loads((folder / "result.json").read_text())
-        kept = {k: v for k, v in result.items() if k not in ("seconds", "settings")}
-        return kept, (folder / "model/model.safetensors").read_bytes()
-
-
-class Collection(Program):
-    """train_meta.py: two banks of toy rows, and the fit."""
-
-    name = "train_meta.py"
-    faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
-    workers = 1
-
-    def command(self, folder):
-        flags = "--data toy --tasks sst2 --runs 12 --rounds 0 --horizon 20"
-        flags += f" --length 16 --batch 4 --workers {self.workers}"
-        model = str(self.work / "tiny")
-        return [
-            "train_meta.py",
-            "--model",
-            model,
-            "--output",
-            str(folder),
-            *flags.split(),
-        ]
-
-    def begun(self, folder):
-        return (folder / "parts").exists()
-
-    def saving(self, folder):
-        return any(folder.glob("*/.*"))
-
-    def result(self, folder):
-        from metalr import traces
-
-        found = []
-        for path in traces.files(folder / "traces"):
-            for run in traces.read(path):
-                about = {k: v for k, v in run.about.items() if k != "seconds"}
-                arrays = [x.tobytes() for x in run[2:]]
-                found.append((path.name, about, run.evaluations, arrays))
-        metadata = json.loads((folder / "predictor/metadata.json").read_text())
-        return found, metadata["sha256"]
 
 
 def sleep_until(reached: Callable[[], bool], process: Forked) -> bool:
@@ -291,18 +104,11 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     if process.returncode != expected or (expected > 100 and "goes on" not in out):
         row.lost += 1
         say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")
-    if "power cut" in fault:
-        cut_off(folder, rng)
+    if "power cut" in fault:  # the power went before they were on the disk
+        files = [path for path in program.newest(folder) if path.stat().st_size]
+        for path in rng.sample(files, min(len(files), 2)):
+            os.truncate(path, rng.randrange(path.stat().st_size))
     return True
-
-
-def cut_off(folder: Path, rng: random.Random) -> None:
-    """Cuts the newest files short, as when the power goes before they are on disk."""
-    steps = [p for p in (folder / "checkpoints/last").glob("*") if p.name.isdigit()]
-    newest = max(steps, key=lambda p: int(p.name), default=folder / "parts")
-    files = [p for p in newest.rglob("*") if p.is_file() and p.stat().st_size]
-    for path in rng.sample(files, min(len(files), 2)):
-        os.truncate(path, rng.randrange(path.stat().st_size))
 
 
 def kill(program: Program, kills: int, until: float, rng: random.Random) -> None:
@@ -474,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=20, help="of each program")
-    add("--programs", nargs="*", default=["finetune", "train_meta"])
+    add("--programs", nargs="*", default=list(PROGRAMS), choices=PROGRAMS)
     add("--fuzz", type=int, default=100_000, help="hurt files, over all readers")
     add("--nonfinite", type=int, default=50, help="runs with bad numbers")
     add("--minutes", type=float, default=20, help="no chain of kills begins after them")
@@ -487,7 +293,7 @@ def main() -> None:
         return
     rng = random.Random(args.seed)
     begun = time.monotonic()
-    programs = [p for p in (Finetune, Collection) if p.name[:-3] in args.programs]
+    programs = [PROGRAMS[name] for name in args.programs]
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
         if args.kills:

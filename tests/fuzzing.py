@@ -15,12 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import labels, predictor, results, traces
+from metalr import (
+    answer,
+    comparison,
+    labels,
+    plan,
+    predictor,
+    results,
+    store,
+    tables,
+    traces,
+)
 from metalr.config import RunConfig, changed
 from metalr.data import tasks
 from metalr.features import FEATURES
 from metalr.models import heads, huggingface, weights
-from tests import small_models, test_results
+from tests import small_models, synthetic_store, test_results
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "predictor"
 LARGE = (b"99999999999999999999", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}")
@@ -219,6 +229,22 @@ def _read_traces(path: Path) -> None:
     labels.examples(traces.read(path))
 
 
+def _read_store(path: Path) -> None:
+    """Reads a store and all that a report says of it but the pictures."""
+    found = comparison.gather(store.read(path), None)
+    answer.sentences(found)
+    for of in (tables.summary_table, tables.overhead_table, tables.origin_table):
+        of(found)
+    for of in (tables.settings_table, tables.versions_table):
+        of(found)
+    for place in found.bars:
+        tables.problem_table(found, place)
+
+
+def _read_plan(path: Path) -> None:
+    plan.expand(plan.read_plan(str(path)))
+
+
 def _read_arrays(path: Path) -> None:
     """Loads the shipped predictor with one file of its arrays replaced by `path`."""
     folder = path.parent / "predictor"
@@ -228,6 +254,29 @@ def _read_arrays(path: Path) -> None:
     target = files[len(content) % len(files)]
     target.write_bytes(content)
     predictor.load_predictor(folder)
+
+
+def _store() -> list[bytes]:
+    runs = [
+        synthetic_store.a_run(scheduler=scheduler, seed=seed)
+        for scheduler in ("linear", "metalr")
+        for seed in (0, 1)
+    ]
+    lines = [*runs, synthetic_store.overhead("metalr")]
+    return ["".join(json.dumps(line) + "\n" for line in lines).encode()]
+
+
+def _plan() -> dict[str, Any]:
+    return {
+        "models": ["minilm:1"],
+        "schedulers": ["linear", "metalr"],
+        "seeds": 2,
+        "tuned": ["linear"],
+        "rates": [2e-5, 1e-3],
+        "rates_of": {"metalr": [1e-6]},
+        "settings": {"max_steps": 4, "data": "toy"},
+        "tasks": {"sst2": {}, "rte": {"max_steps": 6, "epochs": 2.5}},
+    }
 
 
 def _array_files() -> list[bytes]:
@@ -259,6 +308,15 @@ READERS = {
         "result.json",
         lambda: [json.dumps(test_results.RESULT).encode()],
         results.read_result,
+    ),
+    "result store": Reader("runs.jsonl", _store, _read_store),
+    "plan, JSON": Reader(
+        "plan.json", lambda: [json.dumps(_plan()).encode()], _read_plan
+    ),
+    "plan, TOML": Reader(
+        "plan.toml",
+        lambda: [p.read_bytes() for p in sorted(plan.PLANS.glob("*.toml"))],
+        _read_plan,
     ),
     "settings.json": Reader(
         "settings.json",

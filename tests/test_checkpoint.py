@@ -165,6 +165,20 @@ def test_file_size_limit_of_the_system_is_one_line_too(whole, cut, tmp_path):
     assert_same(resumed, expected)
 
 
+def test_full_disk_prints_no_traceback_of_orbax(tmp_path, capfd):
+    keep = Checkpoints(tmp_path)
+    noise = np.random.default_rng(0).normal(size=300_000)  # a megabyte, incompressible
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(MetalrError, match="cannot save a checkpoint.*make room"):
+            keep.save(1, {"w": jax.device_put(noise.astype(np.float32))}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        keep.close()
+    assert not capfd.readouterr().err
+
+
 def test_run_that_stopped_early_and_died_takes_no_further_step(tmp_path):
     pace = PACE._replace(eval_every=4, early_stopping=2)
     scores = {"r": 0.5}

@@ -19,6 +19,7 @@ def line(key="a", **changes):
         name: empty[kind[0] if isinstance(kind, tuple) else kind]
         for name, kind in results.FIELDS.items()
     }
+    fields |= {"chance": {"x": 0.5}, "settings": {"learning_rate": 2e-5}}
     return {"kind": "run", "key": key, **fields, **changes}
 
 
@@ -63,8 +64,8 @@ def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(
         ("3", "not a result"),
         ('{"kind": "run"}', "not a result"),
         ('{"key": "a", "version": 7}', "version 7"),
-        ('{"key": "a", "version": 1, "kind": "?"}', "unknown kind"),
-        ('{"key": "a", "version": 1, "kind": "run"}', "without task, model"),
+        ('{"key": "a", "version": 1, "kind": "?"}', "neither a run nor"),
+        ('{"key": "a", "version": 1, "kind": "run"}', "missing task, model"),
     ],
 )
 def test_a_broken_line_is_named_with_the_way_out(text, said, tmp_path):
