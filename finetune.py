@@ -56,7 +56,7 @@ def main() -> int:
         return 0
 
     held = run_folder.held(folder) if hosts.is_first() else contextlib.nullcontext()
-    with held:
+    with held, hosts.together():
         # Once more: another run may have been there in the meantime.
         run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
         return carry_out(config, args, stop, folder, made)

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from metalr.errors import MetalrError
+from metalr.errors import EXIT_FAULT, MetalrError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
-EXIT_FAULT = 2  # what the user gave does not work, as of argparse itself
 
 
 class Parser(argparse.ArgumentParser):

@@ -119,6 +119,15 @@ class RunConfig:
     model_shards: int = _flag(
         1, "devices", "devices that share the kernels of one copy", low=1, free=True
     )
+    # Nothing is kept for a gradient, so four times the rows need less memory than a
+    # training step does. More of them pay on a large accelerator alone.
+    eval_batch_size: int | None = _flag(
+        None,
+        "devices",
+        "rows per batch of an evaluation (default: 4 x --batch-size)",
+        low=1,
+        free=True,
+    )
     # Unrolled layers run faster; see `Encoder` for what a scan saves.
     scan_layers: bool = _flag(
         False, "devices", "compile one layer and loop over it", free=True

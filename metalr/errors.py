@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterable
 
+EXIT_FAULT = 2  # what the user gave does not work, as of argparse itself
+
 
 class MetalrError(Exception):
     """A fault in what the user gave: one clear line, exit status 2.

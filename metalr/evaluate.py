@@ -24,7 +24,7 @@ def scorer(
 ) -> Callable[[Any], dict[str, float]]:
     """Returns `params -> scores`: the first split's by name, others' as split_name."""
     task = data.task
-    batch_size = 4 * config.batch_size
+    batch_size = config.eval_batch_size or 4 * config.batch_size
     places = layout.places(batch_size)
 
     @layout.compile

@@ -3,14 +3,16 @@
 All of them take the same steps and decisions; the first alone writes and talks.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from metalr.errors import MetalrError
+from metalr.errors import EXIT_FAULT, MetalrError
 
 
 def join(
@@ -59,6 +61,28 @@ def _among_several(environment: Mapping[str, str]) -> bool:
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
         or "MEGASCALE_COORDINATOR_ADDRESS" in environment
     )
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Ends this process with one line where another one of the run has gone.
+
+    The end is at once: jax would wait minutes for the others to end with it.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as fault:
+        if alone():
+            raise
+        reason = " ".join(str(fault).split())[:200]
+        print(
+            f"error: another process of this run has ended or failed ({reason}); start "
+            "all of them again, and they go on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(EXIT_FAULT)
 
 
 def alone() -> bool:

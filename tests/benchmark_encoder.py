@@ -6,8 +6,11 @@ Two processes, one with JAX and one with PyTorch, take turns on the same cores; 
 one works the other sleeps. Each line is the median over the pairs of the ratio
 PyTorch time / metalr time, with the range of its middle half: above 1, metalr is
 faster. At fixed lengths both train the whole model, embeddings included, with dropout
-and AdamW. "Rows" feeds real SST-2 batches as either side would: metalr bucketed by
-length with the vocabulary in use, PyTorch in random order padded to the longest row.
+and AdamW. "Rows" feeds real batches as either side would: metalr bucketed by length
+with the vocabulary in use, PyTorch in random order padded to the longest row.
+
+The peak is that of a 2048^3 product in metalr's process, measured between the pairs;
+the share of it counts the products of the step alone (`metalr.costs`), padding too.
 """
 
 import argparse
@@ -23,7 +26,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 BATCH, CLASSES, RATE = 32, 2, 2e-5
-FIXED_STEPS, ROW_STEPS = 4, 20  # steps a turn
+FIXED_STEPS = 4  # steps a turn
+# task, column, longest input in tokens, steps a turn
+ROWS = {
+    "SST-2 rows": ("sst2", "sentence", 64, 20),
+    "IMDB rows": ("imdb", "text", 128, 8),
+}
 
 
 def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
@@ -40,17 +48,18 @@ def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def sst2_rows(data: str, count: int) -> list[dict]:
+def rows_of(what: str, data: str) -> list[dict]:
     from metalr.data import tasks
 
-    return tasks.load("sst2", data, train_rows=count, validation_rows=8).train
+    task, _, _, steps = ROWS[what]
+    return tasks.load(task, data, train_rows=steps * BATCH, validation_rows=8).train
 
 
 def metalr_side(pipe: Connection, model: str, data: str) -> None:
     import jax
     import jax.numpy as jnp
 
-    from metalr import loop, schedulers
+    from metalr import costs, loop, schedulers
     from metalr.data import batches, encode, tasks
     from metalr.models import heads, huggingface
 
@@ -68,8 +77,9 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     def feed(what: int | str):
         if isinstance(what, int):
             return loaded.params, fixed_batches(what)
-        rows = sst2_rows(data, ROW_STEPS * BATCH)
-        found = encode.encode(rows, tasks.TASKS["sst2"], loaded.tokenizer, 64)
+        task, _, length, _ = ROWS[what]
+        rows = rows_of(what, data)
+        found = encode.encode(rows, tasks.TASKS[task], loaded.tokenizer, length)
         used = encode.used_ids([found], always=[loaded.config.pad_token_id])
         params, _ = huggingface.trim_vocabulary(loaded.params, used)
         pad = int(np.searchsorted(used, loaded.config.pad_token_id))
@@ -78,15 +88,42 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
         )
         return params, [plan.batch(i) for i in range(plan.steps_per_epoch)]
 
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: (
+            compilations.append(event) if "backend_compile" in event else None
+        )
+    )
+    square = jnp.ones((2048, 2048))
+    product = jax.jit(jnp.matmul)
+
+    def peak() -> float:
+        """Returns the FLOPs a second of a large product, the best of three."""
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            product(square, square).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return 2 * 2048**3 / min(times)
+
     while (what := pipe.recv()) is not None:
         params, data_batches = feed(what)
+        flops = sum(
+            costs.step(loaded.config, *batch["input_ids"].shape).flops
+            for batch in data_batches
+        )
         params = jax.tree.map(jnp.copy, params)
         state = loop.TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
         for batch in data_batches:  # compiles each shape
             state, logged = step(state, batch)
         jax.block_until_ready(state)
+        peak()
+        compilations.clear()
         pipe.send("ready")
-        while pipe.recv() == "go":
+        while (asked := pipe.recv()) != "next":
+            if asked == "peak":
+                pipe.send((peak(), flops / len(data_batches), len(compilations)))
+                continue
             start = time.perf_counter()
             for batch in data_batches:
                 state, logged = step(state, batch)
@@ -117,18 +154,19 @@ def torch_side(pipe: Connection, model: str, data: str) -> None:
         names = ("input_ids", "token_type_ids", "attention_mask", "labels")
         return {n: torch.from_numpy(batch[n].astype(np.int64)) for n in names}
 
-    def padded(rows):
-        texts = [row["sentence"] for row in rows]
+    def padded(rows, column, length):
+        texts = [row[column] for row in rows]
         found = tokenizer(
-            texts, truncation=True, max_length=64, padding=True, return_tensors="pt"
+            texts, truncation=True, max_length=length, padding=True, return_tensors="pt"
         )
         return {**found, "labels": torch.tensor([row["label"] for row in rows])}
 
     def feed(what):
         if isinstance(what, int):
             return [as_torch(batch) for batch in fixed_batches(what)]
-        rows = sst2_rows(data, ROW_STEPS * BATCH)
-        return [padded(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
+        rows, (_, column, length, _) = rows_of(what, data), ROWS[what]
+        pieces = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        return [padded(piece, column, length) for piece in pieces]
 
     def step(batch):
         optimizer.zero_grad()
@@ -164,26 +202,34 @@ def main() -> None:
         ).start()
         sides[name] = here
     print(f"{args.model}, batch {BATCH}, float32, {args.pairs} pairs a line")
-    print("what      PyTorch s/step   metalr s/step   ratio (middle half)")
-    for what in [*args.lengths, "SST-2 rows"]:
+    print("              rows/s          ratio                 of the   compilations")
+    print("what          PyTorch metalr  (middle half)         peak     after warm-up")
+    for what in [*args.lengths, *ROWS]:
         for pipe in sides.values():
             pipe.send(what)
         for pipe in sides.values():
             assert pipe.recv() == "ready"
         times: dict[str, list[float]] = {"metalr": [], "torch": []}
+        peaks = []
         for _ in range(args.pairs):
             for name, pipe in sides.items():
                 pipe.send("go")
                 times[name].append(pipe.recv())
+            sides["metalr"].send("peak")
+            peaks.append(sides["metalr"].recv())
         for pipe in sides.values():
             pipe.send("next")
         ratios = [t / m for t, m in zip(times["torch"], times["metalr"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        torch_time = statistics.median(times["torch"])
-        metalr_time = statistics.median(times["metalr"])
+        rate = {name: BATCH / statistics.median(of) for name, of in times.items()}
+        share = statistics.median(
+            flops / taken / top
+            for taken, (top, flops, _) in zip(times["metalr"], peaks, strict=True)
+        )
         print(
-            f"{what!s:<12} {torch_time:>10.3f} {metalr_time:>15.3f}   "
-            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+            f"{what!s:<12} {rate['torch']:>8.1f} {rate['metalr']:>6.1f}  "
+            f"{middle:.2f} ({low:.2f} to {high:.2f})  {share:>6.0%} "
+            f"{peaks[-1][2]:>9}",
             flush=True,
         )
     for pipe in sides.values():

@@ -1,12 +1,14 @@
 """What metalr costs: step time, optimizer memory and import, in pairs.
 
     python tests/benchmark_step_cost.py [--cases 6:32x128full 1:16x32] [--pairs 15]
+    python tests/benchmark_step_cost.py --cases 6:32x128full --devices 8
 
 A case is LAYERS:BATCHxLENGTH of the MiniLM encoder; `full` after it keeps the whole
 vocabulary, else only the 3000 rows that a small task uses are trained. A pair is one
 step under `optax.inject_hyperparams(optax.adamw)` and one under
 `metalr.inject(optax.adamw)`, whole training steps, in alternating order, on the same
-batch. Promised is a median ratio of 1.01 for 6:32x128 and 1.03 for 1:16x32.
+batch. Promised is a median ratio of 1.01 for 6:32x128 and 1.03 for 1:16x32. With
+`--devices` rows, parameters and optimizer state are cut over so many CPU devices.
 """
 
 import argparse
@@ -49,7 +51,7 @@ def problem(layers, batch_size, length, full):
     return params, loss_fn, {key: jnp.asarray(value) for key, value in batch.items()}
 
 
-def compiled(tx, params, loss_fn, batch):
+def compiled(tx, params, loss_fn, batch, layout):
     """Compiles a training step and starts it: a function that takes one step."""
     import jax
     import jax.numpy as jnp
@@ -60,8 +62,11 @@ def compiled(tx, params, loss_fn, batch):
         updates, state = tx.update(grads, state, params, value=value)
         return optax.apply_updates(params, updates), state
 
-    carry = (jax.tree.map(jnp.array, params), jax.jit(tx.init)(params))
-    run = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, batch).compile()
+    params = layout.put_state(jax.tree.map(jnp.array, params))
+    carry, batch = (params, layout.init(tx.init, params)), layout.put(batch)
+    out = None if layout.mesh is None else layout.shardings(carry)
+    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=out)
+    run = jitted.lower(*carry, batch).compile()
 
     def advance():
         nonlocal carry
@@ -78,7 +83,7 @@ def middle(values):
     return f"{median:.3f} (middle half {low:.3f} to {high:.3f})"
 
 
-def measure(case, pairs):
+def measure(case, pairs, layout):
     import optax
 
     from metalr import inject
@@ -95,7 +100,7 @@ def measure(case, pairs):
     )
     metalr = inject(optax.adamw, 2e-5, init_predictor(), total_steps=1000)
     sides = [
-        compiled(optax.with_extra_args_support(tx), params, loss_fn, batch)
+        compiled(optax.with_extra_args_support(tx), params, loss_fn, batch, layout)
         for tx in (adamw, metalr)
     ]
     times = []
@@ -137,10 +142,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=["6:32x128full", "1:16x32"])
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--devices", type=int, default=1)
     arguments = parser.parse_args()
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    from metalr import sharding
+
+    layout = sharding.ONE
+    if arguments.devices > 1:
+        layout = sharding.make("jit", shard_params=True)
     for case in arguments.cases:
-        measure(case, arguments.pairs)
-    measure_import(min(arguments.pairs, 7))
+        measure(case, arguments.pairs, layout)
+    if layout is sharding.ONE:
+        measure_import(min(arguments.pairs, 7))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +52,10 @@ class Program:
     def start(self, folder: Path, limit: int | None = None) -> "Forked | Pair":
         """Starts the program, perhaps with a limit on the size of its files."""
         return Forked(self.command(folder), limit)
+
+    def strike(self, process: "Forked | Pair", fault: str) -> None:
+        """Sends the signal that a fault begins with; a power cut kills."""
+        process.send_signal(getattr(signal, fault.split()[0], signal.SIGKILL))
 
 
 class Forked:
@@ -252,11 +257,22 @@ class TwoProcesses(Finetune):
     """finetune.py as one run of two processes, which save together."""
 
     name = "finetune.py, two processes"
-    faults = ("SIGKILL of both", "SIGKILL of both inside a save", "SIGTERM", "SIGINT")
+    faults = (
+        "SIGKILL of both",
+        "SIGKILL of both inside a save",
+        "SIGTERM",
+        "SIGINT",
+        "SIGKILL of one",
+    )
 
     def start(self, folder, limit=None):
         """Starts both; files cannot be limited."""
         return Pair(self.command(folder))
+
+    def strike(self, process, fault):
+        """Sends the signal to both, or to the second alone."""
+        of = process.started[1] if fault.endswith("one") else process
+        super().strike(of, fault)
 
 
 class Comparison(Program):

@@ -31,7 +31,12 @@ from tests.fault_programs import PROGRAMS, ROOT, Forked, Program, import_all
 HANG = 60.0  # seconds after a signal, or for one file
 MEMORY = 8 * 2**30  # bytes of address space that the readers get
 # Readers that take long get a smaller share of the inputs.
-SHARES = {"predictor arrays": 0.01, "safetensors": 0.1, "predictor metadata": 0.5}
+SHARES = {
+    "predictor arrays": 0.01,
+    "safetensors": 0.1,
+    "plan, TOML": 0.1,
+    "predictor metadata": 0.5,
+}
 
 
 @dataclasses.dataclass
@@ -84,9 +89,8 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
         there = there and sleep_until(lambda: time.monotonic() > moment, process)
         if "inside" in fault:
             there = there and sleep_until(lambda: program.saving(folder), process)
-        number = getattr(signal, fault.split()[0], signal.SIGKILL)
         if there:
-            process.send_signal(number)
+            program.strike(process, fault)
     row = TABLE[f"{program.name}: {fault}"]
     try:
         out, err = process.communicate(timeout=600 if limit else HANG)
@@ -100,7 +104,8 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
         return False
     row.tried += 1
     row.tracebacks += "Traceback" in err
-    expected = {"SIGTERM": 143, "SIGINT": 130}.get(fault, 2 if limit else -9)
+    statuses = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL of one": 2}
+    expected = statuses.get(fault, 2 if limit else -9)
     if process.returncode != expected or (expected > 100 and "goes on" not in out):
         row.lost += 1
         say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")

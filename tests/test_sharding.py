@@ -282,6 +282,25 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
         np.testing.assert_allclose(ours, theirs, rtol=2e-3)
 
 
+def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
+    tiny,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
+    argv = ["--model", str(tiny), "--task", "sst2", "--data", "toy", "--quiet"]
+    argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
+    argv += ["--epochs", "100", "--log-every", "1", "--save-every", "4"]
+    both = TwoProcesses(*argv, "--output", str(tmp_path / "cut"))
+    wait_for(tmp_path / "cut/checkpoints/last/4/seal.json")
+    both.started[1].kill()
+    _, said = both.started[0].communicate(timeout=60)
+    assert both.started[0].returncode == 2
+    assert said.startswith("error: another process of this run has ended or failed")
+    assert said.count("\n") == 1
+    both.started[1].communicate()
+
+
 class Screen(Silent):
     def start(self, title_lines, total_steps):
         pass

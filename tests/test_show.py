@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from metalr import cli, results, show
+from metalr import cli, errors, results, show
 from tests.png import size
 from tests.synthetic_store import a_run
 
@@ -150,7 +150,7 @@ def test_faults_are_one_line_and_status_2(
 ):
     (tmp_path / "text").write_text("{")
     fill = lambda word: word.format(tmp=tmp_path)  # noqa: E731
-    assert main(["show", *map(fill, arguments)]) == cli.EXIT_FAULT
+    assert main(["show", *map(fill, arguments)]) == errors.EXIT_FAULT
     error = capsys.readouterr().err
     assert fill(message) in error
     assert error.startswith("error: ")
