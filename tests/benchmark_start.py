@@ -1,10 +1,12 @@
-"""How soon a second start takes its first step, and what depth options save.
+"""How soon a second start takes its first step, and what other ways to step would save.
 
     python tests/benchmark_start.py [--starts 5] [--model minilm] [--layers 6]
 
 A start is `finetune.py` from typing the command to the row of step 1; before the first
 that counts one run has filled the compilation cache. "Depth" compiles a training step
 with the layers one after another, scanned, and computed again, and times it in turns.
+"Dispatch" is what a step costs besides its computation, all that a loop of several
+steps inside one program (`jax.lax.scan`) could save, beside the smallest step there is.
 Promised is a second start under 12 s.
 """
 
@@ -115,6 +117,39 @@ def depth(layers: int, pairs: int) -> None:
         print(f"{np.median(ratios):>16.2f}")
 
 
+def dispatch(pairs: int) -> None:
+    """Times a program that returns its state, and a step of one layer at 16 x 16."""
+    import jax
+    import optax
+
+    from metalr import inject
+    from metalr.models import huggingface
+    from metalr.predictor import init_predictor
+
+    _, _, advance = compiled(1, 16, 16)
+    model = huggingface.load("minilm:1", "classification", ("0", "1"), seed=0)
+    tx = inject(optax.adamw, 2e-5, init_predictor(), total_steps=1000)
+    state = jax.tree.map(jax.numpy.copy, (model.params, tx.init(model.params)))
+    empty = jax.jit(lambda state: state, donate_argnums=0).lower(state).compile()
+    nothing, whole = [], []
+    for turn in range(pairs + 1):
+        begun = time.perf_counter()
+        for _ in range(100):
+            state = empty(state)
+        jax.block_until_ready(state)
+        taken = (time.perf_counter() - begun) / 100
+        step = advance()
+        if turn:
+            nothing.append(taken)
+            whole.append(step)
+    share = np.median(np.divide(nothing, whole))
+    print(
+        f"dispatch of {len(jax.tree.leaves(state))} arrays: "
+        f"{1e6 * np.median(nothing):.0f} us, {share:.1%} of a step of one layer at "
+        f"16 x 16 ({1e3 * np.median(whole):.1f} ms)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=int, default=5)
@@ -133,6 +168,7 @@ def main() -> None:
         print(f"second start {statistics.median(warm):.1f} s (median of {len(warm)})")
     if arguments.layers:
         depth(arguments.layers, arguments.pairs)
+        dispatch(arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
         if args.kills:
-            write = f"small_models.write_folder(Path({str(work / 'tiny')!r}))"
+            write = f"small_models.save_bert(Path({str(work / 'tiny')!r}))"
             write = f"from pathlib import Path; from tests import small_models; {write}"
             subprocess.run([sys.executable, "-c", write], cwd=ROOT, check=True)
             os.environ.setdefault("METALR_CACHE", str(work / "cache"))

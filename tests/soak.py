@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         tiny, cache = Path(work, "tiny"), Path(work, "cache")
         os.environ["METALR_CACHE"] = str(cache)
-        small_models.write_folder(tiny)
+        small_models.save_bert(tiny)
         recipe.keep_compilations()
         config = RunConfig(
             task="sst2",
