@@ -65,6 +65,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> MetalrError:
     unknown task 'sst'; did you mean 'sst2'? Known: sst2, squad
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return MetalrError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}")

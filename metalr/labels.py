@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import traces
+from metalr import results, traces
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
 
@@ -98,7 +98,7 @@ def _check(run: traces.Run) -> None:
     """Raises an error for a run that lacks what its labels are made of."""
     about = run.about
     positive = ["base_rate", *["peak"] * (about.get("kind") == "peak")]
-    losses = [row.get("eval_loss") for row in run.evaluations]
+    losses = [row.get("eval_loss", "missing") for row in run.evaluations]
     faults = [n for n in ("bank_id", "seed") if type(about.get(n)) is not int]
     faults += [n for n in ("task", "kind") if not isinstance(about.get(n), str)]
     faults += [n for n in ("depth", "width") if type(about.get(n)) is not int]
@@ -115,7 +115,7 @@ def _check(run: traces.Run) -> None:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < np.inf
+    return results.is_number(value) and value is not None and 0 < value < np.inf
 
 
 def examples(

@@ -20,6 +20,7 @@ from metalr import measures, predictor, schedulers, store
 from metalr.config import RunConfig, check
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
+from metalr.results import is_number
 
 PLANS = Path(__file__).parent / "plans"
 _LARGEST_PLAN = 2**20  # bytes; the shipped ones have one thousand
@@ -82,6 +83,13 @@ def _checked(found: Any, where: str) -> Plan:
         for name in found.keys() & fields.keys()
         if not isinstance(found[name], kinds[name]) or isinstance(found[name], bool)
     ]
+    for name in ("models", "schedulers", "tuned"):
+        if not faults and not all(isinstance(x, str) for x in found.get(name, [])):
+            faults.append(f"{name} must be a list of names, got {found[name]!r:.80}")
+    for name, kind in (("tasks", dict), ("rates_of", list)):
+        entries = [] if faults else found.get(name, {}).values()
+        if not all(isinstance(entry, kind) for entry in entries):
+            faults.append(f"each of {name} must be a {kind.__name__}")
     if faults:
         known = ", ".join(fields)
         raise MetalrError(f"{where}: {'; '.join(faults)}. A plan has {known}")
@@ -218,10 +226,7 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
         fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
             raise MetalrError(f"the setting {name} can't be {value!r:.80}")
-    for name in ("task", "model"):
-        if not isinstance(varied[name], str):
-            raise MetalrError(f"a {name} is a name, got {varied[name]!r:.80}")
-    if not isinstance(varied["learning_rate"], int | float):
+    if not is_number(varied["learning_rate"]) or varied["learning_rate"] is None:
         raise MetalrError(f"a rate is a number, got {varied['learning_rate']!r:.80}")
     return check(RunConfig(**settings, **varied))
 

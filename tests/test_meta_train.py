@@ -154,6 +154,22 @@ def test_traces_without_a_whole_bank_are_a_fault():
         labels.examples([run(1e-4, 0.5, kind="policy")])
 
 
+@pytest.mark.parametrize(
+    ("rows", "about"),
+    [
+        ([{"step": 0}, {"step": 6, "eval_loss": 0.1}], {}),
+        ([{"eval_loss": 10**400}, {"eval_loss": 0.1}], {}),
+        ([{"eval_loss": True}, {"eval_loss": "x"}], {}),
+        ([{"eval_loss": 1.0}, {"eval_loss": 0.1}], {"peak": 10**400}),
+    ],
+)
+def test_run_without_what_labels_are_made_of_is_one_clear_line(rows, about):
+    bad = run(1e-4, 0.5)
+    bad = bad._replace(evaluations=rows, about=bad.about | about)
+    with pytest.raises(MetalrError, match="lacks a usable"):
+        labels.examples([*bank(), bad])
+
+
 # ------------------------------------------------------------------ the fit
 
 
