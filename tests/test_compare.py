@@ -68,6 +68,14 @@ def test_shipped_plan_has_every_scheduler(name):
 
 
 @pytest.mark.fast
+def test_plan_of_the_targets_has_only_tasks_that_the_predictor_has_not_seen():
+    found = plan.read_plan("targets")
+    seen = json.loads((ROOT / "checkpoints/predictor/metadata.json").read_text())
+    assert not found.tasks.keys() & seen["provenance"]["runs by task"].keys()
+    assert len(plan.expand(found)) == 3 * 2 * 3 * (3 + 5 + 2)
+
+
+@pytest.mark.fast
 def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
     found = plan.read_plan(write(tmp_path))
     fewer = plan.changed(found, tasks=["rte", "cola"], schedulers=["static"], seeds=1)
