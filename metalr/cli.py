@@ -198,9 +198,7 @@ def _add_compare(commands: Any) -> None:
         "goes on after a break, and stores of several machines can be concatenated.",
     )
     add = compare.add_argument
-    add(
-        "--plan", default="small", help="small, full, targets, or a .toml or .json file"
-    )
+    add("--plan", default="small", help="small, full, targets, or a TOML or JSON file")
     add("--tasks", nargs="+", help="of the plan's or others (default: the plan's)")
     add("--models", nargs="+", help="default: the plan's")
     add("--schedulers", nargs="+", help="these alone, and none tuned")
