@@ -4,6 +4,7 @@
 every one of them trains in the very same way.
 """
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable
@@ -183,5 +184,25 @@ def keep_compilations() -> None:
     """Keeps compiled steps on disk, so that a second start begins at once."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     folder = os.environ.get("METALR_CACHE", str(default / "metalr" / "jax"))
+    _prune(Path(folder))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _prune(folder: Path, most: int = 2 * 2**30) -> None:
+    """Removes the oldest compiled steps until the rest has at most `most` bytes.
+
+    jax can bound its cache too, but a kill between the two files that it then keeps of
+    a program is the end of all caching there.
+    """
+    sizes: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(OSError):  # others may be pruning, or there is none
+        for path in folder.iterdir():
+            found = path.stat()
+            sizes.append((found.st_mtime, found.st_size, path))
+        total = sum(size for _, size, _ in sizes)
+        for _, size, path in sorted(sizes):
+            if total <= most:
+                return
+            path.unlink(missing_ok=True)
+            total -= size

@@ -2,8 +2,10 @@
 
     python -m tests.soak --minutes 3
 
-Prints the slope of the resident memory over the runs after the first few (least
-squares), the open file handles before and after, and the size of the compile cache.
+They are, in turn, runs as `metalr compare` has them, and runs that save checkpoints
+into a folder and export a model. Prints the slope of the resident memory over the runs
+after the first few (least squares), the open file handles before and after, and the
+size of the compile cache.
 """
 
 import argparse
@@ -16,22 +18,6 @@ from pathlib import Path
 import numpy as np
 
 WARM = 3  # runs that may fill caches of the libraries
-
-
-class Quiet:
-    """A display that shows nothing."""
-
-    def start(self, title_lines, total_steps):
-        """Takes the title."""
-
-    def logged(self, row, steps_per_second):
-        """Takes a row of the history."""
-
-    def evaluated(self, row):
-        """Takes scores."""
-
-    def note(self, line):
-        """Takes a line."""
 
 
 def resident() -> float:
@@ -51,7 +37,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--runs", type=int, default=10**6, help="at most")
     args = parser.parse_args()
-    from metalr import cli, recipe, run_folder
+    from metalr import cli, compare, display, recipe, run_folder
     from metalr.config import RunConfig
     from tests import small_models
 
@@ -77,9 +63,13 @@ def main() -> None:
             if time.monotonic() > until:
                 break
             run = dataclasses.replace(config, seed=number)
-            folder = Path(work, f"run-{number}")
-            with run_folder.held(folder):
-                recipe.run(run, Quiet(), folder=folder)
+            if number % 2:
+                result = compare.one(run)
+            else:
+                with run_folder.held(folder := Path(work, f"run-{number}")):
+                    quiet = display.make(quiet=True)
+                    result = recipe.run(run, quiet, folder=folder)
+            assert result["steps"] == config.max_steps
             memory.append(resident())
             files.append(handles())
         size = sum(p.stat().st_size for p in cache.rglob("*") if p.is_file()) / 1e6
