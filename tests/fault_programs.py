@@ -276,7 +276,7 @@ class TwoProcesses(Finetune):
 
 
 class Comparison(Program):
-    """metalr compare: three schedulers of two seeds, and the report."""
+    """metalr compare: a run of three schedulers, and the report."""
 
     name = "metalr compare"
     faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
@@ -286,7 +286,7 @@ class Comparison(Program):
         content = {
             "models": [str(self.work / "tiny")],
             "schedulers": ["linear", "metalr", "dowg"],
-            "seeds": 2,
+            "seeds": 1,
             "evaluations": 2,
             "settings": {"max_steps": 12, "batch_size": 4, "data": "toy"},
             "tasks": {"sst2": {"train_rows": 48, "validation_rows": 16}},

@@ -52,6 +52,13 @@ class Row:
 TABLE: dict[str, Row] = defaultdict(Row)
 
 
+def keep(path: Path | None) -> None:
+    """Writes the table as it is so far, for a later call to go on with."""
+    if path is not None:
+        rows = {name: dataclasses.asdict(row) for name, row in TABLE.items()}
+        path.write_text(json.dumps(rows, indent=1))
+
+
 def say(line: str) -> None:
     """Prints a line of progress, which is no part of the table."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
@@ -116,7 +123,9 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     return True
 
 
-def kill(program: Program, kills: int, until: float, rng: random.Random) -> None:
+def kill(
+    program: Program, kills: int, until: float, rng: random.Random, table: Path | None
+) -> None:
     """Disturbs runs, several times each, and compares their ends."""
     whole = program.work / f"{program.name}-whole"
     begun = time.monotonic()
@@ -153,6 +162,7 @@ def kill(program: Program, kills: int, until: float, rng: random.Random) -> None
             row.lost += not same  # any of them may have been the one
             row.tracebacks += "Traceback" in err
         say(f"{program.name}: {done}/{kills} {chain} {'same' if same else err[-900:]}")
+        keep(table)
 
 
 # ------------------------------------------------------------------ files
@@ -291,11 +301,15 @@ def main() -> None:
     add("--minutes", type=float, default=20, help="no chain of kills begins after them")
     add("--seed", type=int, default=0)
     add("--work", type=Path, help="folder for the files (default: a temporary one)")
+    add("--table", type=Path, help="JSON of the table, which this call adds to")
     add("--fuzz-one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.fuzz_one:
         print(json.dumps(fuzz_one(args.fuzz_one, args.fuzz, args.work, args.seed)))
         return
+    if args.table is not None and args.table.exists():
+        for name, row in json.loads(args.table.read_text()).items():
+            TABLE[name] = Row(**row)
     rng = random.Random(args.seed)
     begun = time.monotonic()
     programs = [PROGRAMS[name] for name in args.programs]
@@ -309,10 +323,11 @@ def main() -> None:
             import_all()
             for number, kind in enumerate(programs, start=1):
                 until = begun + 60 * args.minutes * number / len(programs)
-                kill(kind(work), args.kills, until, rng)
+                kill(kind(work), args.kills, until, rng, args.table)
         if args.fuzz:
             fuzz(args.fuzz, work, args.seed)
         inject(args.nonfinite, rng)
+    keep(args.table)
     print(*markdown(), sep="\n")
 
 
