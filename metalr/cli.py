@@ -77,6 +77,16 @@ def hush_libraries() -> None:
     warnings.filterwarnings("ignore")
     for name in ("absl", "jax", "orbax", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A save that fails is raised by orbax, once; its other writes fail as well, and
+    # tell asyncio, or a loop that is closed by then.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    tell = sys.unraisablehook
+
+    def unless_late(fault: Any) -> None:
+        if "Event loop is closed" not in str(fault.exc_value):
+            tell(fault)
+
+    sys.unraisablehook = unless_late
 
 
 def guarded(main: Callable[[], int]) -> int:

@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from metalr.errors import MetalrError
 from metalr.models import weights
 from tests import fuzzing, small_models
 
+ROOT = Path(__file__).parents[1]
 CUTS = st.lists(
     st.builds(
         fuzzing.Cut,
@@ -251,3 +254,17 @@ def test_address_of_the_hub_is_quoted_without_its_password(monkeypatch):
     with pytest.raises(MetalrError, match=r"https://\*\*\*@127") as fault:
         sources.read_hub("nyu-mll/glue", "sst2", "train")
     assert "secretword" not in str(fault.value)
+
+
+def test_late_failure_of_a_write_is_not_told_again_and_others_still_are(tmp_path):
+    script = """
+import sys, types
+from metalr import cli
+told = []
+sys.unraisablehook = told.append
+cli.hush_libraries()
+for words in ("Event loop is closed", "something else"):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(words)))
+assert [str(fault.exc_value) for fault in told] == ["something else"]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -172,7 +172,11 @@ class Embeddings(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """softmax(Q K'/sqrt(d)) V over the tokens that are no padding, and its output."""
+    """softmax(Q K'/sqrt(d)) V over the tokens that are no padding, and its output.
+
+    Not `jax.nn.dot_product_attention`: it has no dropout on the weights, with which
+    these models were trained and are fine-tuned.
+    """
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Builds the four projections, [hidden_size, hidden_size] each."""
