@@ -230,6 +230,20 @@ def test_full_disk_is_one_line_wherever_it_is_met(number, tmp_path, capsys):
     assert said.count("\n") == 1 and "curves.png" in said and "goes on" in said
 
 
+def test_late_failure_of_a_write_is_not_told_again_and_others_still_are(tmp_path):
+    script = """
+import sys, types
+from metalr import cli
+told = []
+sys.unraisablehook = told.append
+cli.hush_libraries()
+for words in ("Event loop is closed", "something else"):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(words)))
+assert [str(fault.exc_value) for fault in told] == ["something else"]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
 # ------------------------------------------------------------------ secrets
 
 
@@ -254,17 +268,3 @@ def test_address_of_the_hub_is_quoted_without_its_password(monkeypatch):
     with pytest.raises(MetalrError, match=r"https://\*\*\*@127") as fault:
         sources.read_hub("nyu-mll/glue", "sst2", "train")
     assert "secretword" not in str(fault.value)
-
-
-def test_late_failure_of_a_write_is_not_told_again_and_others_still_are(tmp_path):
-    script = """
-import sys, types
-from metalr import cli
-told = []
-sys.unraisablehook = told.append
-cli.hush_libraries()
-for words in ("Event loop is closed", "something else"):
-    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(words)))
-assert [str(fault.exc_value) for fault in told] == ["something else"]
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
