@@ -80,15 +80,10 @@ def carry_out(
 
 def one(config: RunConfig) -> dict[str, Any]:
     """Carries out a run; one that diverges is a result too."""
-    import jax
-
     from metalr import recipe
 
     begun = time.perf_counter()
     result = recipe.run(config, _Silent(), stop=executors.stopping, record_failure=True)
-    # What was traced and compiled serves no other run, and jax would keep it: some MB
-    # a run of a process that carries out hundreds.
-    jax.clear_caches()
     wall = round(time.perf_counter() - begun, 1)
     return results.plain({"failed": None, "wall_seconds": wall, **result})
 

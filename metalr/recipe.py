@@ -121,6 +121,9 @@ def run(
             profile.close()
         if checkpoints:
             checkpoints.close()
+        # What was traced and compiled serves no other run, and jax would keep it: some
+        # MB a run of a process that carries out hundreds.
+        jax.clear_caches()
     return _result(prepared, outcome)
 
 
