@@ -5,6 +5,7 @@ All of them take the same steps and decisions; the first alone writes and talks.
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -63,6 +64,12 @@ def _among_several(environment: Mapping[str, str]) -> bool:
     )
 
 
+# How the messages of XLA and its transports begin.
+_STATUS = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED):"
+)
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Ends this process with one line where another one of the run has gone.
@@ -71,8 +78,12 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as fault:
-        if alone():
+    except (jax.errors.JaxRuntimeError, ValueError) as fault:
+        # Some of jax's calls tell a failed message as a ValueError.
+        lost = isinstance(fault, jax.errors.JaxRuntimeError) or _STATUS.match(
+            str(fault)
+        )
+        if alone() or not lost:
             raise
         reason = " ".join(str(fault).split())[:200]
         print(
