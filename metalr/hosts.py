@@ -80,9 +80,8 @@ def together() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as fault:
         # Some of jax's calls tell a failed message as a ValueError.
-        lost = isinstance(fault, jax.errors.JaxRuntimeError) or _STATUS.match(
-            str(fault)
-        )
+        of_jax = isinstance(fault, jax.errors.JaxRuntimeError)
+        lost = of_jax or _STATUS.match(str(fault))
         if alone() or not lost:
             raise
         reason = " ".join(str(fault).split())[:200]
