@@ -5,6 +5,7 @@ every one of them trains in the very same way.
 """
 
 import contextlib
+import gc
 import os
 import platform
 from collections.abc import Callable
@@ -121,8 +122,9 @@ def run(
             profile.close()
         if checkpoints:
             checkpoints.close()
-        # What was traced and compiled serves no other run, and jax would keep it: some
-        # MB a run of a process that carries out hundreds.
+        # What was traced and compiled serves no other run, and jax would keep it, and
+        # cycles its arrays: some MB a run of a process that carries out hundreds.
+        gc.collect()
         jax.clear_caches()
     return _result(prepared, outcome)
 
