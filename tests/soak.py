@@ -9,6 +9,7 @@ size of the compile cache.
 """
 
 import argparse
+import ctypes
 import dataclasses
 import os
 import tempfile
@@ -21,7 +22,8 @@ WARM = 3  # runs that may fill caches of the libraries
 
 
 def resident() -> float:
-    """Returns the memory of this process in MB."""
+    """Returns the memory of this process in MB, without what malloc keeps for later."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -77,6 +79,7 @@ def main() -> None:
     slope = np.polyfit(np.arange(len(after)), after, 1)[0] if len(after) > 2 else np.nan
     print(f"runs            {len(memory)}, the first {WARM} not counted")
     print(f"memory          {memory[0]:.0f} MB to {memory[-1]:.0f} MB")
+    print("                " + " ".join(f"{m:.0f}" for m in memory))
     print(f"slope           {slope:.2f} MB a run")
     print(f"open files      {files[min(WARM, len(files) - 1)]} to {files[-1]}")
     print(f"compile cache   {size:.1f} MB")
