@@ -1,7 +1,7 @@
 """Fuzzes the readers with atheris, which looks for inputs that reach new lines.
 
     python -m tests.coverage_fuzz --seconds 600       # pip install atheris
-    python -m tests.coverage_fuzz --runs 3000         # the same inputs each time
+    python -m tests.coverage_fuzz --runs 1000         # the same inputs each time
 
 `fault_table.py` hurts whole files at random; here an input is kept if it leads the
 readers to a line that no other has reached. Whatever comes out but a `MetalrError`
