@@ -72,25 +72,26 @@ _STATUS = re.compile(
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Ends this process with one line where another one of the run has gone.
+    """Ends this process of several at once, with one line, where the run can't go on.
 
-    The end is at once: jax would wait minutes for the others to end with it.
+    Leaving the usual way, jax would wait minutes for the others to leave as well, and
+    they for what this one should have sent.
     """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as fault:
+    except (jax.errors.JaxRuntimeError, ValueError, MetalrError) as fault:
         # Some of jax's calls tell a failed message as a ValueError.
+        ours = isinstance(fault, MetalrError)
         of_jax = isinstance(fault, jax.errors.JaxRuntimeError)
-        lost = of_jax or _STATUS.match(str(fault))
-        if alone() or not lost:
+        if alone() or not (ours or of_jax or _STATUS.match(str(fault))):
             raise
-        reason = " ".join(str(fault).split())[:200]
-        print(
-            f"error: another process of this run has ended or failed ({reason}); start "
-            "all of them again, and they go on from the last checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
+        if not ours:
+            reason = " ".join(str(fault).split())[:200]
+            fault = MetalrError(
+                f"another process of this run has ended or failed ({reason}); start "
+                "all of them again, and they go on from the last checkpoint"
+            )
+        print(f"error: {fault}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(EXIT_FAULT)
 

@@ -115,7 +115,7 @@ def _check(run: traces.Run) -> None:
 
 
 def _is_positive(value: Any) -> bool:
-    return results.is_number(value) and value is not None and 0 < value < np.inf
+    return results.is_number(value) and value > 0
 
 
 def examples(

@@ -83,17 +83,28 @@ def _checked(found: Any, where: str) -> Plan:
         for name in found.keys() & fields.keys()
         if not isinstance(found[name], kinds[name]) or isinstance(found[name], bool)
     ]
-    for name in ("models", "schedulers", "tuned"):
-        if not faults and not all(isinstance(x, str) for x in found.get(name, [])):
-            faults.append(f"{name} must be a list of names, got {found[name]!r:.80}")
-    for name, kind in (("tasks", dict), ("rates_of", list)):
-        entries = [] if faults else found.get(name, {}).values()
-        if not all(isinstance(entry, kind) for entry in entries):
-            faults.append(f"each of {name} must be a {kind.__name__}")
+    faults = faults or _unfit(found)
     if faults:
         known = ", ".join(fields)
         raise MetalrError(f"{where}: {'; '.join(faults)}. A plan has {known}")
     return Plan(**found)
+
+
+def _unfit(found: Mapping[str, Any]) -> list[str]:
+    """Says what the lists and tables of a plan hold that they should not."""
+    lists = {name: found.get(name, []) for name in ("models", "schedulers", "tuned")}
+    faults = [
+        f"{name} must be a list of names, got {entries!r:.80}"
+        for name, entries in lists.items()
+        if not all(isinstance(entry, str) for entry in entries)
+    ]
+    own = found.get("rates_of", {})
+    for name, rates in {"rates": found.get("rates", []), **own}.items():
+        if not isinstance(rates, list) or not all(map(is_number, rates)):
+            faults.append(f"{name:.40} must have a list of rates, got {rates!r:.80}")
+    if not all(isinstance(settings, dict) for settings in found["tasks"].values()):
+        faults.append("each of tasks must be a table of settings")
+    return faults
 
 
 def changed(
@@ -197,10 +208,14 @@ def _check_names(plan: Plan) -> None:
             )
     if plan.tuned and not plan.rates:
         raise MetalrError("a plan with `tuned` schedulers needs `rates` to try")
+    # Repeated rows count twice here: to find them would take the memory that is spared.
     rows = len(plan.schedulers) + len(plan.tuned) * len(plan.rates)
+    rows += sum(map(len, plan.rates_of.values()))
     runs = plan.seeds * len(plan.models) * len(plan.tasks) * rows
     if runs > _MOST_RUNS:
-        raise MetalrError(f"a plan has at most {_MOST_RUNS} runs, got {runs}; split it")
+        raise MetalrError(
+            f"a plan has at most {_MOST_RUNS} runs, got up to {runs}; split it"
+        )
 
 
 def _rows(plan: Plan) -> list[tuple[str, float]]:
@@ -226,8 +241,6 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
         fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
             raise MetalrError(f"the setting {name} can't be {value!r:.80}")
-    if not is_number(varied["learning_rate"]) or varied["learning_rate"] is None:
-        raise MetalrError(f"a rate is a number, got {varied['learning_rate']!r:.80}")
     return check(RunConfig(**settings, **varied))
 
 

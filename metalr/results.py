@@ -186,23 +186,23 @@ def faults(result: Mapping[str, Any]) -> list[str]:
     for name, row in tables:
         if name == "history" and not (isinstance(row, dict) and _is_step(row)):
             return [*found, "history has rows without a step"]
-        wrong = [key for key, value in row.items() if not is_number(value)]
+        wrong = [k for k, v in row.items() if v is not None and not is_number(v)]
         if wrong:
             return [*found, f"{name} has no number for {wrong[0]!r:.40}"]
     return found
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value of JSON is null, or a number that a float holds.
+    """Returns whether a value of JSON is a finite number that NumPy holds.
 
-    >>> is_number(None), is_number(3), is_number("3"), is_number(10**400)
+    >>> is_number(3), is_number(0.5), is_number(True), is_number(10**400)
     (True, True, False, False)
     """
-    if value is None or isinstance(value, float):
-        return True
-    return isinstance(value, int) and abs(value) < 2**63
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < 2**63
 
 
 def _is_step(row: Mapping[str, Any]) -> bool:
     step = row.get("step")
-    return isinstance(step, int) and 0 <= step < 2**63
+    return type(step) is int and 0 <= step < 2**63

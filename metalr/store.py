@@ -7,7 +7,6 @@ append; stores of several machines are merged by concatenation.
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,9 +114,9 @@ def fault(line: Any) -> str | None:
 
 def _run_faults(line: Mapping[str, Any]) -> list[str]:
     wrong, chance = [], line.get("chance")
-    if not isinstance(chance, dict) or not _is_known(chance.get(line["metric"])):
+    if not isinstance(chance, dict) or not is_number(chance.get(line["metric"])):
         wrong.append("no chance for its metric")
-    if not _is_known(line["settings"].get("learning_rate")):
+    if not is_number(line["settings"].get("learning_rate")):
         wrong.append("no learning_rate in its settings")
     return wrong
 
@@ -127,13 +126,9 @@ def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
     if missing := [name for name in names if name not in line]:
         return [f"missing {', '.join(missing)}"]
     ratios = line["step_ratio"]
-    if not isinstance(ratios, list) or not ratios or not all(map(_is_known, ratios)):
+    if not isinstance(ratios, list) or not ratios or not all(map(is_number, ratios)):
         return ["step_ratio is no list of numbers"]
-    return [] if _is_known(line["state_ratio"]) else ["state_ratio is no number"]
-
-
-def _is_known(value: Any) -> bool:
-    return value is not None and is_number(value) and math.isfinite(value)
+    return [] if is_number(line["state_ratio"]) else ["state_ratio is no number"]
 
 
 def _broken(path: Path, number: int, fault: str) -> str:

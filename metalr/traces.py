@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import results
+from metalr import memory, results
 from metalr.errors import MetalrError
 from metalr.features import FEATURE_VERSION, FEATURES
 
@@ -131,7 +131,7 @@ def read(path: Path) -> list[Run]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with memory.bounded(path), parquet.ParquetFile(path) as file:
             header = json.loads((file.schema_arrow.metadata or {})[_KEY])
             _check_header(path, header)
             if file.metadata.num_rows > _MAX_STEPS:

@@ -21,9 +21,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 MEMORY, LONGEST = 6144, 30  # MB of a process, seconds for an input
-# What reads the arrays leaves coroutines unfinished when it fails, and is slow. A page
-# of Parquet can claim so many values that Arrow takes 6 GB for them: a known fault.
-LEFT_OUT = ("predictor arrays", "Parquet", "traces")
+# What reads the arrays leaves coroutines unfinished when it fails, and is slow.
+LEFT_OUT = ("predictor arrays",)
 
 
 class Found(NamedTuple):

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -26,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests import small_models
 from tests.fault_programs import PROGRAMS, ROOT, Forked, Program, import_all
 
 HANG = 60.0  # seconds after a signal, or for one file
@@ -316,9 +318,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
         if args.kills:
-            write = f"small_models.save_bert(Path({str(work / 'tiny')!r}))"
-            write = f"from pathlib import Path; from tests import small_models; {write}"
-            subprocess.run([sys.executable, "-c", write], cwd=ROOT, check=True)
+            # In a process of its own: jax must have no threads when this one forks.
+            spawn = multiprocessing.get_context("spawn")
+            write = spawn.Process(target=small_models.save_bert, args=(work / "tiny",))
+            write.start()
+            write.join()
             os.environ.setdefault("METALR_CACHE", str(work / "cache"))
             import_all()
             for number, kind in enumerate(programs, start=1):

@@ -220,6 +220,29 @@ def test_every_spelling_of_running_code_is_seen(line):
     assert list(faults_of(line))
 
 
+def test_page_that_claims_billions_of_values_takes_no_memory(tmp_path):
+    (content, _), said = fuzzing._parquet(), b"\x16\x78\x26\x08\x16\x80\x04"
+    assert content.count(said) == 1  # 60 rows of a group, and two fields after it
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(content.replace(said, b"\x16\x88\xd9\xf7\xe2\x80\x04"))
+    script = """
+import resource, sys
+from metalr.data import sources
+from metalr.errors import MetalrError
+before = resource.getrlimit(resource.RLIMIT_AS)
+try:
+    sources.read_rows(sys.argv[1])
+except MetalrError as fault:
+    assert "no readable Parquet" in str(fault)
+assert resource.getrlimit(resource.RLIMIT_AS) == before
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    # In a process of its own: unbounded, the system would kill it.
+    argv = [sys.executable, "-c", script, str(path)]
+    run = subprocess.run(argv, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert int(run.stdout) < 500_000  # kB
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full_disk_is_one_line_wherever_it_is_met(number, tmp_path, capsys):
     def main():

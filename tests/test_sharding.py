@@ -234,16 +234,38 @@ class TwoProcesses:
         return [process.returncode for process in self.started]
 
 
+def short_run(model):
+    argv = ["--model", str(model), "--task", "sst2", "--data", "toy", "--quiet"]
+    argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
+    return [*argv, "--log-every", "1", "--save-every", "4"]
+
+
+@pytest.mark.fast
+def test_fault_of_one_process_of_several_ends_it_at_once_in_its_own_words(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts.os, "_exit", sys.exit)
+    for fault, said in (
+        (MetalrError("the disk is full"), "error: the disk is full\n"),
+        (ValueError("UNKNOWN: Gloo failed:\nclosed"), "ended or failed (UNKNOWN: Gloo"),
+    ):
+        with pytest.raises(SystemExit, match="2"), hosts.together():
+            raise fault
+        found = capsys.readouterr().err
+        assert said in found and found.count("\n") == 1
+    with pytest.raises(ValueError, match="a bug"), hosts.together():
+        raise ValueError("a bug")
+
+
 def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     tiny,  # noqa: F811
     tmp_path,
     monkeypatch,
 ):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
-    argv = ["--model", str(tiny), "--task", "sst2", "--data", "toy", "--quiet"]
-    argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
-    argv += ["--epochs", "2", "--learning-rate", "3e-3", "--log-every", "1"]
-    argv += ["--save-every", "4", "--eval-every", "10", "--scheduler", "linear"]
+    argv = [*short_run(tiny), "--epochs", "2", "--learning-rate", "3e-3"]
+    argv += ["--eval-every", "10", "--scheduler", "linear"]
     config = from_flags(parsed(argv))
     cut = tmp_path / "cut"
 
@@ -288,10 +310,8 @@ def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
     monkeypatch,
 ):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
-    argv = ["--model", str(tiny), "--task", "sst2", "--data", "toy", "--quiet"]
-    argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
-    argv += ["--epochs", "100", "--log-every", "1", "--save-every", "4"]
-    both = TwoProcesses(*argv, "--output", str(tmp_path / "cut"))
+    argv = [*short_run(tiny), "--epochs", "100", "--output", str(tmp_path / "cut")]
+    both = TwoProcesses(*argv)
     wait_for(tmp_path / "cut/checkpoints/last/4/seal.json")
     both.started[1].kill()
     _, said = both.started[0].communicate(timeout=60)

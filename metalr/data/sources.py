@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from metalr import memory
 from metalr.data.rows import Row
 from metalr.errors import MetalrError
 
@@ -262,7 +263,7 @@ def _parquet(path: Path) -> list[Row]:
     try:
         # ParquetFile and not read_table: that one makes columns of folder names
         # such as "label=1".
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with memory.bounded(path), pyarrow.parquet.ParquetFile(path) as file:
             if file.metadata.num_rows > _MAX_ROWS:
                 raise MetalrError(f"{path} has more than {_MAX_ROWS} rows")
             table = file.read()
