@@ -6,11 +6,9 @@ is a ratio, so the loss and the parameters may be rescaled at will, and nothing 
 the task, the model or the absolute learning rate. Batches make single-step ratios wild;
 a feature is therefore a ratio of running means, never a running mean of ratios.
 
-Inner products come from a fixed sample of coordinates: a strided block of every leaf,
-each coordinate times sqrt(N / n) where n of the leaf's N coordinates are kept, so that
-the dot product of two samples estimates that of the whole trees. The update is read
-off the parameters, one step late: it is what really was applied, and the optimizer's
-own output need not be touched.
+Inner products come from a fixed sample of coordinates, see `metalr.sampling`. The
+update is read off the parameters, one step late: it is what really was applied, and the
+optimizer's own output need not be touched.
 
 >>> params, grads = jnp.array([2.0, 1.0]), jnp.array([2.0, 1.0])
 >>> vector, state = update(grads, init(params), params, value=2.5, step=0)
@@ -18,13 +16,13 @@ own output need not be touched.
 True
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from metalr.sampling import STRIDE, sample, squared_norm
 
 FEATURE_VERSION = 1  # raise it with every change of FEATURES or of what a row means
 
@@ -71,8 +69,6 @@ FEATURES = (
 
 # Where in the budget a step is: a run longer than those of training is no strange run.
 CLOCK = ("progress", "horizon_known", "horizon", "steps")
-STRIDE = 256  # four float32 samples of 1/256: 1.6 % of float32 parameters
-_MIN_SAMPLE, _MAX_SAMPLE = 2**12, 2**20  # coordinates
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
 _LARGE = 1e18  # its square is still finite in float32
@@ -119,7 +115,7 @@ def init(
 
     Args:
       params: Parameters theta_0.
-      stride: See `sample`.
+      stride: As in `metalr.sampling.sample`.
       exact_curvature: Whether the caller sets the state's `exact_curvature`.
     """
 
@@ -205,42 +201,6 @@ def update(
     clock = _clock(step, total_steps)
     own = (_float32(log_multiplier), _float32(log_prior))
     return _vector(state, moved, clock, own), state
-
-
-def sample(tree: Any, stride: int = STRIDE) -> jax.Array:
-    """Takes about one coordinate in `stride` of every leaf, as one float32 vector.
-
-    Leaves are cut along their axes and never flattened whole: a sharded leaf stays
-    where it is, only the small block moves.
-
-    Args:
-      tree: Parameters or gradients; their shapes and types alone fix the choice.
-      stride: Coordinates per sampled one. Trees of under 4096 * stride coordinates are
-        sampled more densely, trees of over 2^20 * stride more thinly, and floats of
-        two bytes half as densely, because the memory promise counts bytes.
-
-    Returns:
-      The sampled coordinates, each times sqrt(N / n) of its leaf: [n].
-
-    >>> sample({"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}).shape
-    (8,)
-    """
-    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
-    size = sum(leaf.size for leaf in leaves)
-    density = stride * 4 * size / max(1, sum(leaf.nbytes for leaf in leaves))
-    density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
-    blocks = [_block(leaf, density) for leaf in leaves]
-    return jnp.concatenate(blocks) if blocks else jnp.zeros(0, jnp.float32)
-
-
-def squared_norm(tree: Any) -> jax.Array:
-    """Sums the squares of all coordinates in float32.
-
-    The one pass over the whole gradient: it is finite only if every coordinate is,
-    and on a CPU it is cheaper than a reduction of `isfinite`.
-    """
-    total = sum(jnp.sum(jnp.square(_float32(leaf))) for leaf in jax.tree.leaves(tree))
-    return _float32(total)
 
 
 def line_curvature(
@@ -349,29 +309,6 @@ def _vector(
     )
     low, high = (_float32([row[column] for row in FEATURES]) for column in (2, 3))
     return jnp.clip(jnp.nan_to_num(jnp.stack([*map(_float32, vector)])), low, high)
-
-
-def _block(leaf: jax.Array, density: float) -> jax.Array:
-    strides = _strides(leaf.shape, density)
-    starts = [stride // 2 for stride in strides]
-    block = _float32(lax.slice(leaf, starts, leaf.shape, strides))
-    return jnp.ravel(block) * math.sqrt(leaf.size / block.size)
-
-
-def _strides(shape: tuple[int, ...], density: float) -> list[int]:
-    """Spreads one stride over the axes of a leaf.
-
-    At most some 5 goes to the last axis: what lies closer in memory than a cache line
-    is read anyway. All are odd: an even stride would meet the same coordinates of
-    every attention head, whose width is a power of two.
-    """
-    strides = []
-    for position, length in enumerate(shape):
-        later = len(shape) - position - 1
-        share = max(1.0, density / 5) ** (1 / later) if later else density
-        strides.append(min(length, 2 * round((share - 1) / 2) + 1))
-        density = max(1.0, density / strides[-1])
-    return strides
 
 
 def _float32(x: Any) -> jax.Array:

@@ -13,12 +13,10 @@ optimizer, whose own schedule stays as it is. `inject` builds the optimizer with
 step can be read from the state. Either way
 
     rate_t = schedule_t * m_t
-    log m_t = log m_{t-1} + clip(gain * confidence_t * log2(best / current)_t)
 
-with the predictor's correction, log2(best / current), its confidence, and m_t within
-[1/64, 64]. A step whose loss or gradient is not finite moves nothing and halves m: the
-optimizer sees a gradient of zero. Features that training has not seen let m return
-to 1, and a loss well above its start keeps m from rising.
+with m_t within [1/64, 64], moved by the predictor as `metalr.controller` says. A step
+whose loss or gradient is not finite moves nothing and halves m: the optimizer sees a
+gradient of zero.
 
 Loss and gradients must be those of the whole batch: average them over devices first.
 What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplier")`.
@@ -27,53 +25,23 @@ What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplie
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from metalr import features
+from metalr.controller import (
+    Controller,
+    MetalrState,
+    decide,
+    log_prior,
+    new_controller,
+)
 from metalr.errors import MetalrError
-from metalr.predictor import Predictor, apply, load_predictor, unusual
-
-_LOSS_LEVEL = [row.name for row in features.FEATURES].index("loss_level")
-_DIVERGING = math.log(1.25)  # of the loss over its start: noise stays below
-_CUT = math.log(2)  # taken from log m by a skipped step
-
-
-class MetalrState(NamedTuple):
-    """State of `wrap` and `inject`; the names are unique in an optimizer's state."""
-
-    lr_step: jax.Array  # [] int32, calls so far, skipped ones included
-    lr_multiplier: jax.Array  # [] m of the last step, exploration included
-    lr_log_multiplier: jax.Array  # [] the controller's own log m
-    lr_features: jax.Array  # [F] what the predictor saw
-    skipped_steps: jax.Array  # [] int32, loss or gradient not finite
-    relaxed_steps: jax.Array  # [] int32, features outside of the trained range
-    braked_steps: jax.Array  # [] int32, loss far above its start
-    feature_state: features.FeatureState
-    inner_state: Any
-
-    @property
-    def hyperparams(self) -> dict[str, Any]:
-        """The injected hyperparameters, the effective `learning_rate` among them."""
-        return self.inner_state.hyperparams
-
-
-class _Controller(NamedTuple):
-    """What is fixed for a run."""
-
-    decide: Predictor | optax.Schedule  # a schedule forces log m
-    explore: Callable | None
-    schedule: Callable | None
-    peak: Any  # of the schedule
-    total_steps: int | None
-    log_bound: float
-    response: float  # scales the predictor's gain and limit to the horizon
-    curvature_every: int  # 0: off
-    stride: int
+from metalr.predictor import Predictor
+from metalr.sampling import STRIDE, squared_norm
 
 
 def wrap(
@@ -86,7 +54,7 @@ def wrap(
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
-    stride: int = features.STRIDE,
+    stride: int = STRIDE,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates of an optimizer by a learned factor.
 
@@ -106,7 +74,7 @@ def wrap(
       curvature_every: Steps between two exact line curvatures, which cost about two
         gradients each and need the extra argument `grad_fn=`, the gradient of the
         batch's loss as a function of the parameters. 0 estimates it for free.
-      stride: Coordinates per sampled one, see `metalr.features.sample`.
+      stride: Coordinates per sampled one, see `metalr.sampling.sample`.
 
     Returns:
       A transformation with state `MetalrState`.
@@ -121,7 +89,7 @@ def wrap(
     >>> print(updates["w"], optax.tree.get(state, "lr_multiplier"))
     [-0.1 -0.1] 1.0
     """
-    controller = _controller(
+    fixed = new_controller(
         predictor,
         total_steps,
         prior,
@@ -144,7 +112,7 @@ def wrap(
 
         return jax.tree.map(scale, updates), state
 
-    return _transformation(controller, inner.init, scaled_update)
+    return _transformation(fixed, inner.init, scaled_update)
 
 
 def inject(
@@ -158,7 +126,7 @@ def inject(
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
-    stride: int = features.STRIDE,
+    stride: int = STRIDE,
     static_args: str | Iterable[str] = (),
     **inner_kwargs: Any,
 ) -> optax.GradientTransformationExtraArgs:
@@ -197,7 +165,7 @@ def inject(
     2.7e-06
     """
     schedule = _rate_schedule(learning_rate, prior, total_steps)
-    controller = _controller(
+    fixed = new_controller(
         predictor,
         total_steps,
         schedule,
@@ -220,7 +188,7 @@ def inject(
         state = state._replace(hyperparams=state.hyperparams | rate)
         return inner.update(grads, state, params, **extra_args)
 
-    return _transformation(controller, inner.init, injected_update)
+    return _transformation(fixed, inner.init, injected_update)
 
 
 def default_schedule(
@@ -252,7 +220,7 @@ def default_schedule(
 
 
 def _transformation(
-    controller: _Controller, inner_init: Callable, inner_update: Callable
+    fixed: Controller, inner_init: Callable, inner_update: Callable
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: Any) -> Any:
         def zero(dtype=jnp.int32):
@@ -268,8 +236,8 @@ def _transformation(
             braked_steps=zero(),
             feature_state=features.init(
                 params,
-                stride=controller.stride,
-                exact_curvature=controller.curvature_every > 0,
+                stride=fixed.stride,
+                exact_curvature=fixed.curvature_every > 0,
             ),
             inner_state=inner_init(params),
         )
@@ -280,7 +248,7 @@ def _transformation(
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
         step = state.lr_step
-        norm_sq = features.squared_norm(updates)
+        norm_sq = squared_norm(updates)
         finite = jnp.isfinite(norm_sq) & jnp.isfinite(jnp.asarray(value, jnp.float32))
         # Skipping is a gradient of zero and an update that is dropped. To keep the
         # moments as well, XLA:CPU would copy them, or write the update out, at every
@@ -300,12 +268,12 @@ def _transformation(
             value=value,
             step=step,
             norm_sq=norm_sq,
-            total_steps=controller.total_steps,
+            total_steps=fixed.total_steps,
             log_multiplier=jnp.log(state.lr_multiplier),
-            log_prior=_log_prior(controller, step),
-            stride=controller.stride,
+            log_prior=log_prior(fixed, step),
+            stride=fixed.stride,
         )
-        decided = _decide(controller, state, vector, finite)
+        decided = decide(fixed, state, vector, finite)
 
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
@@ -315,9 +283,9 @@ def _transformation(
             grads, state.inner_state, params, decided, extra_args
         )
         updates = keep(updates, optax.tree.zeros_like(updates))
-        if controller.curvature_every:
+        if fixed.curvature_every:
             curvature = _exact_curvature(
-                controller, state, params, grads, updates, extra_args.get("grad_fn")
+                fixed, state, params, grads, updates, extra_args.get("grad_fn")
             )
             feature_state = feature_state._replace(exact_curvature=curvature)
         return updates, decided._replace(
@@ -330,44 +298,8 @@ def _transformation(
     return optax.GradientTransformationExtraArgs(init, as_optax)
 
 
-def _decide(
-    controller: _Controller, state: MetalrState, vector: jax.Array, finite: jax.Array
-) -> MetalrState:
-    """Moves the multiplier: the only place where the predictor is asked."""
-    step, log_m = state.lr_step, state.lr_log_multiplier
-    outside = braked = jnp.zeros((), bool)
-    predictor = controller.decide
-    if not isinstance(predictor, Predictor):
-        log_m = jnp.asarray(predictor(step), jnp.float32)
-    else:
-        gain, limit = (
-            controller.response * x for x in (predictor.gain, predictor.limit)
-        )
-        correction, confidence = apply(predictor, vector)
-        relax = -gain * log_m
-        outside = finite & unusual(predictor, vector)
-        braked = finite & (vector[_LOSS_LEVEL] > _DIVERGING)
-        move = jnp.clip(gain * confidence * correction, -limit, limit)
-        move = jnp.where(outside, relax, move)
-        move = jnp.where(braked, jnp.minimum(move, jnp.minimum(relax, 0)), move)
-        log_m = log_m + jnp.where(finite, move, -_CUT)
-    bound = controller.log_bound
-    log_m = jnp.clip(log_m, -bound, bound)
-    applied = log_m
-    if controller.explore is not None:
-        applied = jnp.clip(log_m + controller.explore(step), -bound, bound)
-    return state._replace(
-        lr_step=optax.safe_increment(step),
-        lr_multiplier=jnp.exp(applied),
-        lr_log_multiplier=log_m,
-        skipped_steps=state.skipped_steps + ~finite,
-        relaxed_steps=state.relaxed_steps + outside,
-        braked_steps=state.braked_steps + braked,
-    )
-
-
 def _exact_curvature(
-    controller: _Controller,
+    fixed: Controller,
     state: MetalrState,
     params: Any,
     grads: Any,
@@ -381,17 +313,10 @@ def _exact_curvature(
             "the batch's loss as a function of the parameters. Pass it to `update`."
         )
     return jax.lax.cond(
-        state.lr_step % controller.curvature_every == 0,
+        state.lr_step % fixed.curvature_every == 0,
         lambda: features.line_curvature(grad_fn, params, grads, updates),
         lambda: state.feature_state.exact_curvature,
     )
-
-
-def _log_prior(controller: _Controller, step: jax.Array) -> Any:
-    if controller.schedule is None:
-        return 0.0
-    level = jnp.asarray(controller.schedule(step), jnp.float32) / controller.peak
-    return jnp.log(jnp.clip(level, 1e-9, 1))
 
 
 def _rate_schedule(
@@ -416,16 +341,6 @@ def _rate_schedule(
     return lambda step: learning_rate * prior(step)
 
 
-def _peak(schedule: optax.Schedule | None, total_steps: int | None) -> Any:
-    """Finds the highest value of a schedule on a grid, the first steps densest."""
-    if schedule is None:
-        return 1.0
-    last = 10_000 if total_steps is None else total_steps
-    grid = np.concatenate([np.linspace(0, last, 513), np.geomspace(1, last, 512) - 1])
-    steps = np.unique(grid.astype(np.int32))
-    return jnp.max(jnp.asarray(jax.vmap(schedule)(steps), jnp.float32))
-
-
 def _static_args(
     inner_factory: Callable, inner_kwargs: dict, static_args: str | Iterable[str]
 ) -> set[str]:
@@ -445,48 +360,3 @@ def _static_args(
         if isinstance(value, int) or function:
             static.add(name)
     return static - {"learning_rate"}
-
-
-def _controller(
-    predictor: Predictor | None,
-    total_steps: int | None,
-    schedule: optax.Schedule | None,
-    max_multiplier: float,
-    log_multiplier: float | optax.Schedule | None,
-    explore: optax.Schedule | None,
-    curvature_every: int,
-    stride: int,
-) -> _Controller:
-    if not 1 <= max_multiplier <= 1024:
-        raise MetalrError(
-            f"`max_multiplier` must lie in [1, 1024], got {max_multiplier}. "
-            "1 switches the predictor off."
-        )
-    if total_steps is not None and total_steps < 1:
-        raise MetalrError(
-            f"`total_steps` must be at least 1, got {total_steps}. "
-            "Leave it out if the length of the run is not known."
-        )
-    if curvature_every < 0 or stride < 1:
-        raise MetalrError(
-            f"`curvature_every` must be at least 0 and `stride` at least 1, got "
-            f"{curvature_every} and {stride}. Leave them out."
-        )
-    if log_multiplier is None:
-        decide = load_predictor() if predictor is None else predictor
-    elif callable(log_multiplier):
-        decide = log_multiplier
-    else:
-        decide = optax.constant_schedule(log_multiplier)
-    response = 0.25 if total_steps is None else min(1.0, max(0.1, 100 / total_steps))
-    return _Controller(
-        decide=decide,
-        explore=explore,
-        schedule=schedule,
-        peak=_peak(schedule, total_steps),
-        total_steps=total_steps,
-        log_bound=math.log(max_multiplier),
-        response=response,
-        curvature_every=curvature_every,
-        stride=stride,
-    )

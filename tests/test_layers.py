@@ -16,7 +16,7 @@ PACKAGE = Path(list(metalr.__path__)[0])
 
 # From the bottom up: a module imports only from rows below its own.
 ROWS = (
-    {"errors"},
+    {"errors", "memory", "sampling"},
     {"features", "config", "executors", "hosts", "metrics", "profile"},
     {"results", "sharding"},
     {"measures", "document", "checkpoint", "store", "progress"},
@@ -28,6 +28,7 @@ ROWS = (
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
     {"predictor", "traces", "data.tasks", "models.heads", "costs"},
+    {"controller"},
     {"optax_schedule", "loss_schedules", "labels", "data.encode", "models.weights"},
     {"models.huggingface"},
     {"schedulers", "data.batches"},
@@ -50,8 +51,8 @@ HEAVY = set(
     "datasets matplotlib orbax pandas pyarrow ray rich safetensors scipy sklearn "
     "tensorboardX torch transformers".split()
 )
-METHODS = {"schedulers", "optax_schedule", "predictor", "features"}
-CORE = ("features", "predictor", "optax_schedule")
+CORE = ("sampling", "features", "predictor", "controller", "optax_schedule")
+METHODS = {"schedulers", *CORE}
 
 
 def module_name(path: Path) -> str:

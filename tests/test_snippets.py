@@ -16,7 +16,7 @@ SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, 0.05, 3, STEPS)
 @pytest.fixture(autouse=True)
 def shipped_predictor(monkeypatch):
     """Stands in for the shipped weights, which a source checkout may not have yet."""
-    monkeypatch.setattr("metalr.optax_schedule.load_predictor", init_predictor)
+    monkeypatch.setattr("metalr.controller.load_predictor", init_predictor)
 
 
 @pytest.fixture
