@@ -169,4 +169,9 @@ def _peak(schedule: optax.Schedule | None, total_steps: int | None) -> Any:
     last = 10_000 if total_steps is None else total_steps
     grid = np.concatenate([np.linspace(0, last, 513), np.geomspace(1, last, 512) - 1])
     steps = np.unique(grid.astype(np.int32))
-    return jnp.max(jnp.asarray(jax.vmap(schedule)(steps), jnp.float32))
+
+    @jax.jit
+    def highest(steps):
+        return jnp.max(jnp.asarray(jax.vmap(schedule)(steps), jnp.float32))
+
+    return highest(steps)

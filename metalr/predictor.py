@@ -69,6 +69,11 @@ def init_predictor(seed: int = 0) -> Predictor:
     with jax.ensure_compile_time_eval():  # arrays even where a caller is traced
         state = nnx.state(MLP(rngs=nnx.Rngs(seed)), nnx.Param)
         weights = jax.tree.map(np.asarray, nnx.to_pure_dict(state))
+    return _with(weights)
+
+
+def _with(weights: dict[str, Any]) -> Predictor:
+    """Puts what an untrained predictor has besides to its weights."""
     size = len(FEATURES)
     return Predictor(
         weights=weights,
@@ -163,7 +168,8 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
 
     folder = _shipped() if path is None else Path(path).absolute()
     metadata = read_metadata(folder)
-    blank = init_predictor()._asdict()
+    shapes = nnx.eval_shape(lambda: nnx.state(MLP(rngs=nnx.Rngs(0)), nnx.Param))
+    blank = _with(nnx.to_pure_dict(shapes))._asdict()
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), blank)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:

@@ -109,7 +109,7 @@ class Layout:
             return init(jax.tree.map(jnp.copy, params))
 
         if self.mesh is None:
-            return fresh(params)
+            return jax.jit(fresh)(params)  # one small program in place of hundreds
         shardings = self.shardings(jax.eval_shape(init, params))
         return jax.jit(fresh, out_shardings=shardings)(params)
 
