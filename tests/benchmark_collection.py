@@ -65,7 +65,7 @@ def called(todo, workers: int, cache: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--banks", type=int, default=2)
     parser.add_argument("--model", default="minilm:2")
     parser.add_argument("--pairs", type=int, default=3)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def compiled(layers: int, batch_size: int, length: int, **how):
     begun = time.perf_counter()
     run = lowered.compile()
     taken = time.perf_counter() - begun
-    memory = run.memory_analysis().temp_size_in_bytes
+    memory: Any = run.memory_analysis()
 
     def advance() -> float:
         nonlocal carry
@@ -93,7 +94,7 @@ def compiled(layers: int, batch_size: int, length: int, **how):
         carry = jax.block_until_ready(run(*carry, jax.random.key(0)))
         return time.perf_counter() - begun
 
-    return taken, memory, advance
+    return taken, memory.temp_size_in_bytes, advance
 
 
 def depth(layers: int, pairs: int) -> None:
@@ -151,7 +152,7 @@ def dispatch(pairs: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--layers", type=int, default=6)

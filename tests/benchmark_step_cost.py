@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,8 +75,9 @@ def compiled(tx, params, loss_fn, batch, layout):
         carry = jax.block_until_ready(run(*carry, batch))
         return time.perf_counter() - start
 
-    memory = run.memory_analysis().temp_size_in_bytes
-    return advance, sum(leaf.nbytes for leaf in jax.tree.leaves(carry[1])), memory
+    memory: Any = run.memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(carry[1]))
+    return advance, size, memory.temp_size_in_bytes
 
 
 def middle(values):
@@ -139,7 +141,7 @@ def measure_import(pairs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=["6:32x128full", "1:16x32"])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--devices", type=int, default=1)

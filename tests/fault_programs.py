@@ -152,18 +152,18 @@ def import_all() -> None:
 
     cli.hush_libraries()
     import datasets  # noqa: F401
-    import jax
     import matplotlib.pyplot  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import safetensors.numpy  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import transformers
+    from jax._src import xla_bridge
 
     from metalr import compare, meta_train, report  # noqa: F401
 
     transformers.AutoTokenizer  # noqa: B018  # imported when it is first named
-    assert not jax._src.xla_bridge._backends, "jax has threads: too late to fork"
+    assert not xla_bridge._backends, "jax has threads: too late to fork"
 
 
 class Finetune(Program):
@@ -271,6 +271,7 @@ class TwoProcesses(Finetune):
 
     def strike(self, process, fault):
         """Sends the signal to both, or to the second alone."""
+        assert isinstance(process, Pair)
         of = process.started[1] if fault.endswith("one") else process
         super().strike(of, fault)
 

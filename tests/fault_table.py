@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests import small_models
-from tests.fault_programs import PROGRAMS, ROOT, Forked, Program, import_all
+from tests.fault_programs import PROGRAMS, ROOT, Forked, Pair, Program, import_all
 
 HANG = 60.0  # seconds after a signal, or for one file
 MEMORY = 8 * 2**30  # bytes of address space that the readers get
@@ -69,7 +70,7 @@ def say(line: str) -> None:
 # ------------------------------------------------------------------ programs
 
 
-def sleep_until(reached: Callable[[], bool], process: Forked) -> bool:
+def sleep_until(reached: Callable[[], bool], process: Forked | Pair) -> bool:
     """Waits for something, and returns whether it came before the process ended."""
     while not reached():
         if process.poll() is not None:
@@ -90,6 +91,7 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     """
     fresh = not folder.exists()
     limit = rng.choice((2_000, 8_000, 12_000)) if "full" in fault else None
+    begun = math.inf
     process = program.start(folder, limit)
     if limit is None:
         there = sleep_until(lambda: program.begun(folder), process)

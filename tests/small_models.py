@@ -36,7 +36,7 @@ WORDS = (
 def save_bert(folder: Path) -> Path:
     """Writes a BERT of one narrow layer with a tokenizer; returns the folder."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     letters = [chr(c) for c in range(97, 123)] + list("0123456789")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters]

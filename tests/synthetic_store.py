@@ -104,9 +104,9 @@ def store(tasks=tuple(TASKS), models=MODELS, seeds=5, seed=0):
     ways += [(s, 2e-5) for s in ("plateau", "metalr", "metalr_fixed")]
     ways += list(OWN_RATE.items())[:1]
     runs = []
-    for task, model, (scheduler, rate), number in itertools.product(
-        tasks, models, ways, range(seeds)
-    ):
+    problems = itertools.product(tasks, models)
+    grid = itertools.product(problems, ways, range(seeds))
+    for (task, model), (scheduler, rate), number in grid:
         chance = CHANCE[TASKS[task]]
         octaves = 0.5 if scheduler in ("metalr", *OWN_RATE) else None
         if octaves is None:
