@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metalr import measures
+from metalr import aggregates, measures
 from metalr.comparison import Comparison, difference, speed
 
 
@@ -40,7 +40,7 @@ def _how_good(found: Comparison) -> str:
     )
 
 
-def _verdict(gap: measures.Interval) -> str:
+def _verdict(gap: aggregates.Interval) -> str:
     if gap.low > 0:
         return "better"
     if gap.high < 0:
@@ -62,7 +62,7 @@ def _how_fast(found: Comparison) -> str:
     )
 
 
-def _pace(gap: measures.Interval, baseline: str) -> str:
+def _pace(gap: aggregates.Interval, baseline: str) -> str:
     goal = "95 % of the best score"
     if not gap.pairs:
         return f"Of steps to {goal} there is no pair with {baseline}"
@@ -81,8 +81,8 @@ def _losses(found: Comparison) -> str:
     """Returns the sentence that names what is better than the subject, and where."""
     beaten = []
     score = {
-        name: measures.profile_score(factors)
-        for name, factors in measures.factors(found.rows, 0.95).items()
+        name: aggregates.profile_score(factors)
+        for name, factors in aggregates.factors(found.rows, 0.95).items()
     }
     faster = [
         f"{name} ({score[name]:.2f} against {score[found.subject]:.2f})"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import measures, store
+from metalr import aggregates, measures, store
 from metalr.errors import MetalrError
 from metalr.measures import Bar, Problem, Row, Run
 
@@ -99,26 +99,26 @@ def _check_settings(runs: Sequence[Run]) -> None:
 
 def difference(
     found: Comparison, row: str, other: str | None = None
-) -> measures.Interval:
+) -> aggregates.Interval:
     """Returns the mean paired difference in the share of the best, row - other.
 
     The other row is the baseline if none is named.
     """
     own, theirs = _paired(found, row, other, "share of the best")
-    return measures.bootstrap(own - theirs)
+    return aggregates.bootstrap(own - theirs)
 
 
-def speed(found: Comparison, row: str) -> measures.Interval:
+def speed(found: Comparison, row: str) -> aggregates.Interval:
     """Returns the median paired ratio of steps to 95 % of the best, row / baseline."""
     pair = _paired(found, row, None, "steps to 95 %")
-    return measures.bootstrap(measures.ratio(*pair), np.median)
+    return aggregates.bootstrap(aggregates.ratio(*pair), np.median)
 
 
 def _paired(
     found: Comparison, row: str, other: str | None, measure: str
 ) -> tuple[np.ndarray, np.ndarray]:
     of = measures.measure(measure)
-    return measures.paired(
+    return aggregates.paired(
         found.rows[row],
         found.rows[other or found.baseline],
         lambda run: of(run, found.bars[measures.problem(run)]),

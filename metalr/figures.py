@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metalr import measures
+from metalr import aggregates, measures
 from metalr.comparison import Comparison, difference
 from metalr.curves import DASHES, PALETTE, STYLE
 from metalr.measures import Problem, Run
@@ -179,7 +179,7 @@ def _score_over_rate(ax: "Axes", found: Comparison, look: Look, place: Problem) 
     Prodigy) has no place on that axis and is a level line.
     """
     own = [run for run in found.runs if measures.problem(run) == place]
-    scores = measures.sensitivity(own)
+    scores = aggregates.sensitivity(own)
     tuned = [value for at in scores.values() if len(at) > 1 for value in at]
     for scheduler, at in scores.items():
         names = [name for name, row in found.rows.items() if row.scheduler == scheduler]
@@ -214,9 +214,9 @@ def profiles(found: Comparison, look: Look, path: Path) -> None:
 
 
 def _profile(ax: "Axes", found: Comparison, look: Look, share: float) -> None:
-    taus = np.linspace(1, measures.MAX_FACTOR, 301)
-    for name, factors in measures.factors(found.rows, share).items():
-        shares = measures.profile(factors, taus)
+    taus = np.linspace(1, aggregates.MAX_FACTOR, 301)
+    for name, factors in aggregates.factors(found.rows, share).items():
+        shares = aggregates.profile(factors, taus)
         ax.plot(taus, shares, drawstyle="steps-post", **look.style(name))
     ax.set(xlabel=f"steps to {share:.0%}, as a factor of the fastest", ylim=(0, 1.03))
     ax.margins(x=0.01)
@@ -232,7 +232,7 @@ def summary(found: Comparison, look: Look, path: Path) -> None:
             score[name] = np.array(found.values(row.runs, "share of the best"))
         names = sorted(score, key=lambda name: score[name].mean())
         for height, name in enumerate(names):
-            interval = measures.bootstrap(score[name])
+            interval = aggregates.bootstrap(score[name])
             colour = look.style(name)["color"]
             ends = [[interval.middle - interval.low], [interval.high - interval.middle]]
             left.errorbar(interval.middle, height, xerr=ends, fmt="o", color=colour)

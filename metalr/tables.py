@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metalr import measures
+from metalr import aggregates, measures
 from metalr.comparison import WITHOUT_EFFECT, Comparison, difference
 from metalr.measures import Problem
 from metalr.store import OVERHEAD_PLACE
@@ -49,11 +49,11 @@ def summary_table(found: Comparison) -> Cells:
     Steps to a target are the median over problems of the factor to the fastest row,
     the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %.
     """
-    ranks = measures.mean_ranks(found.rows)
-    factors = [measures.factors(found.rows, share) for share in (0.95, 0.99)]
+    ranks = aggregates.mean_ranks(found.rows)
+    factors = [aggregates.factors(found.rows, share) for share in (0.95, 0.99)]
     lines = []
     for name, row in found.rows.items():
-        share = measures.spread(found.values(row.runs, "share of the best"))
+        share = aggregates.spread(found.values(row.runs, "share of the best"))
         gap = difference(found, name)
         times = found.values(row.runs, "steps to 95 %")
         is_base = name == found.baseline
@@ -61,10 +61,10 @@ def summary_table(found: Comparison) -> Cells:
             name,
             f"{share.mean:.3f} (IQR {share.iqr:.3f})",
             "baseline" if is_base else _interval(gap),
-            *(measures.time_name(measures.spread(f[name]).median) for f in factors),
+            *(measures.time_name(aggregates.spread(f[name]).median) for f in factors),
             f"{np.mean(found.values(row.runs, 'area under the curve')):.3f}",
             "–" if math.isnan(ranks[name]) else f"{ranks[name]:.1f}",
-            f"{measures.profile_score(factors[0][name]):.2f}",
+            f"{aggregates.profile_score(factors[0][name]):.2f}",
             f"{np.isinf(times).sum()} of {len(times)}",
             f"{sum(map(measures.failed, row.runs))} of {len(row.runs)}",
             f"{np.mean([*row.rates.values()]):.3g}",
@@ -99,7 +99,7 @@ def problem_table(found: Comparison, place: Problem) -> Cells:
         runs = found.of(name, place)
         if not runs:
             continue
-        of = {m: measures.spread(found.values(runs, m)) for m in measures.MEASURES}
+        of = {m: aggregates.spread(found.values(runs, m)) for m in measures.MEASURES}
         final, steps = of["final score"], of["steps to 95 %"].median
         cells = (
             name,
@@ -178,7 +178,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 
-def _interval(gap: measures.Interval) -> str:
+def _interval(gap: aggregates.Interval) -> str:
     if not gap.pairs:
         return "–"
     return f"{gap.middle:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

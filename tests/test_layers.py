@@ -20,6 +20,7 @@ ROWS = (
     {"features", "config", "executors", "hosts", "metrics", "profile"},
     {"results", "sharding"},
     {"measures", "document", "checkpoint", "store", "progress"},
+    {"aggregates"},
     {"curves", "comparison"},
     {"figures", "answer", "tables"},
     {"report", "show"},

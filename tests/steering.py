@@ -1,0 +1,67 @@
+"""Predictors that say what a test wants, and a small problem to train on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from metalr.features import FEATURES
+from metalr.predictor import init_predictor
+
+NAMES = [row.name for row in FEATURES]
+
+
+def opinionated(seed=0, push=0.0):
+    """A predictor that moves the rate at every step; `push` is added, in octaves."""
+    rng = np.random.default_rng(seed)
+    predictor = init_predictor(seed)
+    last = {
+        "kernel": 0.5 * rng.normal(size=(32, 2)).astype(np.float32),
+        "bias": np.array([push, 3], np.float32),
+    }
+    # Inputs are kept small, or tanh would saturate and the answer be a constant.
+    return predictor._replace(
+        weights={**predictor.weights, "last": last}, std=10 * predictor.std
+    )
+
+
+def constant(correction):
+    """A predictor that always says the same."""
+    predictor = init_predictor()
+    bias = np.array([correction, 50], np.float32)  # confidence 1
+    last = {"kernel": np.zeros((32, 2), np.float32), "bias": bias}
+    return predictor._replace(weights={**predictor.weights, "last": last})
+
+
+def regression(seed=0, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    params = {
+        "w": jnp.asarray(0.3 * rng.normal(size=(16, 8)), dtype),
+        "b": jnp.zeros(8, dtype),
+    }
+    x, y = rng.normal(size=(32, 16)), rng.normal(size=(32, 8))
+    return params, (jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+
+
+def loss_fn(params, batch):
+    x, y = batch
+    return jnp.mean((jnp.tanh(x @ params["w"] + params["b"][None]) - y) ** 2)
+
+
+def train_step(tx, params, state, batch, mean=lambda x: x, **extra):
+    value, grads = mean(jax.value_and_grad(loss_fn)(params, batch))
+    updates, state = tx.update(grads, state, params, value=value, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def drive(tx, grads_and_values, params=None):
+    """Feeds gradients and losses by hand: updates and states of every step."""
+    params = {"w": jnp.ones(3)} if params is None else params
+    state, history = tx.init(params), []
+    update = jax.jit(tx.update)
+    for grad, value in grads_and_values:
+        grads = jax.tree.map(lambda x, g=grad: jnp.full_like(x, g), params)
+        updates, state = update(grads, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+        history.append((updates, params, state))
+    return history
