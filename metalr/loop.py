@@ -114,6 +114,15 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     step: jax.Array  # [] int32
+    key: jax.Array  # [2] uint32: runs that differ in their seed are one program
+
+
+def start(params: Any, opt_state: Any, seed: int, layout: Layout = ONE) -> TrainState:
+    """Returns the state before the first step, given placed parameters and states."""
+    key = jax.random.key_data(jax.random.key(seed))
+    return TrainState(
+        params, opt_state, *layout.put_state((jnp.zeros((), jnp.int32), key))
+    )
 
 
 def make_step(
@@ -121,7 +130,6 @@ def make_step(
     tx: optax.GradientTransformation,
     *,
     accumulate: int,
-    seed: int,
     read: tuple[str, ...] = READ_FROM_STATE,
     layout: Layout = ONE,
     state: TrainState | None = None,
@@ -157,7 +165,7 @@ def make_step(
     value_and_grad = layout.of_whole_batch(whole if accumulate == 1 else in_parts)
 
     def step(state: TrainState, batch: Batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         loss, grads = value_and_grad(state.params, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
@@ -167,7 +175,7 @@ def make_step(
             found = optax.tree.get(opt_state, name, filtering=_is_array)
             if found is not None:
                 logged[name] = found
-        return TrainState(params, opt_state, state.step + 1), logged
+        return TrainState(params, opt_state, state.step + 1, state.key), logged
 
     return layout.compile_step(step, state, accumulate)
 
@@ -258,31 +266,29 @@ def train(
         was saved before stays.
     """
     params = layout.put_state(problem.params)
-    step_number = layout.put_state(jnp.zeros((), jnp.int32))
-    state = TrainState(params, layout.init(tx.init, params), step_number)
+    state = start(params, layout.init(tx.init, params), pace.seed, layout)
     step_fn = make_step(
         problem.loss_fn,
         tx,
         accumulate=pace.accumulate,
-        seed=pace.seed,
         layout=layout,
         state=state,
     )
-    journal, start = _Journal([], {}, {}, 0, 0.0, []), 0
+    journal, before = _Journal([], {}, {}, 0, 0.0, []), 0
 
     # ---- Go on from a checkpoint.
     if checkpoints is not None and (saved := checkpoints.latest(abstract(state))):
-        start, state, journal = saved.step, saved.state, _Journal(**saved.journal)
+        before, state, journal = saved.step, saved.state, _Journal(**saved.journal)
         for fault in saved.passed_over:
             display.note(f"passed over the checkpoint of {fault}")
-        display.note(f"going on from step {start}")
+        display.note(f"going on from step {before}")
 
-    stopped, done, asked = None, start, False
+    stopped, done, asked = None, before, False
     if pace.early_stopping and journal.stale >= pace.early_stopping:
         stopped = "early"  # and killed before its result was written
-    batch = layout.put(problem.batches.batch(start))
+    batch = layout.put(problem.batches.batch(before))
     clock = time.perf_counter()
-    for done in range(start + 1, 1 + (start if stopped else pace.total_steps)):
+    for done in range(before + 1, 1 + (before if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
         journal.pending.append(logged)
         on_step(done, logged)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from metalr import loop, store
 from metalr.config import RunConfig
@@ -77,10 +76,10 @@ class _Side:
         params = prepared.problem.params
         state = prepared.layout.init(prepared.tx.init, params)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        self._state = loop.TrainState(params, state, jnp.zeros((), jnp.int32))
+        self._state = loop.start(params, state, seed=0)
         self._batch = prepared.problem.batches.batch(0)  # of one shape, all the time
         self._step: Callable = loop.make_step(
-            prepared.problem.loss_fn, prepared.tx, accumulate=1, seed=0
+            prepared.problem.loss_fn, prepared.tx, accumulate=1
         )
 
     def seconds(self) -> float:

@@ -122,9 +122,7 @@ def open_bank(bank: Bank) -> Opened:
         },
         params=params,
         inner=inner,
-        step=loop.make_step(
-            loss_fn, recorder(inner), accumulate=1, seed=bank.seed, read=_READ
-        ),
+        step=loop.make_step(loss_fn, recorder(inner), accumulate=1, read=_READ),
         batches=problem.batches,
         evaluate=evaluate,
         first={"step": 0, **evaluate(params)},
@@ -136,9 +134,8 @@ def take(opened: Opened, plan: Plan, stop: Stop = lambda: False) -> traces.Run |
     begun = time.perf_counter()
     # The step donates its state, and the next run starts from the same parameters.
     params = jax.tree.map(jnp.copy, opened.params)
-    state = loop.TrainState(
-        params, start(opened.inner, params, plan), jnp.zeros((), jnp.int32)
-    )
+    opt_state = start(opened.inner, params, plan)
+    state = loop.start(params, opt_state, opened.bank.seed)
     marks = set(banks.evaluated_at(opened.bank))
     rows, evaluations = [], [opened.first]
     for index in range(opened.bank.horizon):

@@ -72,7 +72,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     plan = schedulers.Plan(RATE, 10_000, 500)
     inner = schedulers.adamw(weight_decay=0.01, clip_norm=1.0)
     tx = schedulers.SCHEDULERS["linear"].build(inner, plan)
-    step = loop.make_step(loss_fn, tx, accumulate=1, seed=0)
+    step = loop.make_step(loss_fn, tx, accumulate=1)
 
     def feed(what: int | str):
         if isinstance(what, int):
@@ -113,7 +113,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
             for batch in data_batches
         )
         params = jax.tree.map(jnp.copy, params)
-        state = loop.TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+        state = loop.start(params, tx.init(params), seed=0)
         for batch in data_batches:  # compiles each shape
             state, logged = step(state, batch)
         jax.block_until_ready(state)

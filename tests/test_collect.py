@@ -187,9 +187,9 @@ def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
     tx = optax.inject_hyperparams(schedulers.adamw(0.01, 1.0))(
         learning_rate=lambda count: jnp.asarray(runs[3].rate)[count]
     )
-    step = loop.make_step(prepared.problem.loss_fn, tx, accumulate=1, seed=bank.seed)
+    step = loop.make_step(prepared.problem.loss_fn, tx, accumulate=1)
     params = prepared.problem.params
-    state = loop.TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+    state = loop.start(params, tx.init(params), bank.seed)
     losses = []
     for index in range(bank.horizon):
         state, logged = step(state, prepared.problem.batches.batch(index))

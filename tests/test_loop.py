@@ -188,10 +188,10 @@ def test_loss_that_is_not_finite_stops_a_plain_scheduler_and_keeps_checkpoints(
         train(problem=problem(explode)._replace(batches=Poisoned()), checkpoints=keep)
     saved = keep.latest(
         jax.eval_shape(
-            lambda: loop.TrainState(
+            lambda: loop.start(
                 {"w": jnp.zeros(DIM)},
                 transformation().init({"w": jnp.zeros(DIM)}),
-                jnp.zeros((), jnp.int32),
+                seed=0,
             )
         )
     )

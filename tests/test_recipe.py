@@ -1,10 +1,12 @@
-"""The cache of compiled steps keeps within its bound, oldest out first."""
+"""What is compiled is kept within bounds, and is used again where it can be."""
 
 import os
 
 import pytest
 
-from metalr import recipe
+from metalr import loop, recipe
+from metalr.config import RunConfig
+from tests import small_models
 
 pytestmark = pytest.mark.fast
 
@@ -19,3 +21,21 @@ def test_cache_over_its_bound_loses_the_oldest_programs_alone(tmp_path):
     recipe._prune(tmp_path, 250)
     recipe._prune(tmp_path / "none", 250)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "metalr"])
+def test_runs_of_other_seeds_need_no_compilation_of_their_own(scheduler, tmp_path):
+    model = str(small_models.save_bert(tmp_path / "model"))
+
+    def program(seed):
+        rows = {"data": "toy", "train_rows": 64, "validation_rows": 8, "max_length": 16}
+        config = RunConfig(
+            task="sst2", model=model, scheduler=scheduler, seed=seed, **rows
+        )
+        made = recipe.prepare(config, max_shapes=1)
+        problem, params = made.problem, made.problem.params
+        step = loop.make_step(problem.loss_fn, made.tx, accumulate=1)
+        state = loop.start(params, made.tx.init(params), seed)
+        return step.lower(state, problem.batches.batch(0)).as_text()
+
+    assert program(0) == program(1)
