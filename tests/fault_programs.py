@@ -216,11 +216,11 @@ class Collection(Program):
 
     name = "train_meta.py"
     faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
-    workers = 1
+    rounds, workers = 0, 1
 
     def command(self, folder):
-        flags = "--data toy --tasks sst2 --runs 12 --rounds 0 --horizon 20"
-        flags += f" --length 16 --batch 4 --workers {self.workers}"
+        flags = f"--data toy --tasks sst2 --runs 12 --rounds {self.rounds} --horizon 20"
+        flags += f" --per-bank 1 --length 16 --batch 4 --workers {self.workers}"
         model = str(self.work / "tiny")
         return [
             "train_meta.py",
@@ -251,6 +251,13 @@ class Collection(Program):
                 found.append((path.name, about, run.evaluations, arrays))
         metadata = json.loads((folder / "predictor/metadata.json").read_text())
         return found, metadata["sha256"]
+
+
+class Rounds(Collection):
+    """train_meta.py with a round of the predictor's own runs, a bank a process."""
+
+    name = "train_meta.py, a round, two workers"
+    rounds, workers = 1, 2
 
 
 class TwoProcesses(Finetune):
@@ -318,5 +325,6 @@ PROGRAMS = {
     "finetune": Finetune,
     "two": TwoProcesses,
     "train_meta": Collection,
+    "rounds": Rounds,
     "compare": Comparison,
 }
