@@ -5,6 +5,16 @@ logit of the chance that to follow the first would bring the rate closer to the 
 
 All of it is computed in float64 and rounded at the end: an order of summation that
 differs between machines then does not reach the weights.
+
+What was tried, on a task that none had seen (AG News, `finetune.py --model minilm:2
+--max-length 32 --batch-size 16 --max-steps 150 --train-rows 2400 --validation-rows 400`,
+one seed, so 2 points are noise; linear decay had 0.850 at the best of three rates):
+
+- 16 banks of one to four layers: accuracy 0.818 from a base rate of 2e-5. Shipped.
+- 41 banks of one to six layers, where half of the new ones told nothing (MNLI and QNLI
+  below five layers, SST-2 at one layer or in batches of 8): the sign is right in 90 %
+  of the steps with six layers left out, but 0.785; at six layers (100 steps) 0.873
+  against 0.877 of the shipped one.
 """
 
 import functools
