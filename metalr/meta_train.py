@@ -7,8 +7,8 @@ All of it is computed in float64 and rounded at the end: an order of summation t
 differs between machines then does not reach the weights.
 
 What was tried, on a task that none had seen (AG News, `finetune.py --model minilm:2
---max-length 32 --batch-size 16 --max-steps 150 --train-rows 2400 --validation-rows 400`,
-one seed, so 2 points are noise; linear decay had 0.850 at the best of three rates):
+--max-length 32 --batch-size 16 --max-steps 150 --train-rows 2400 --validation-rows
+400`; one seed, so 2 points are noise; linear decay had 0.850 at the best of 3 rates):
 
 - 16 banks of one to four layers: accuracy 0.818 from a base rate of 2e-5. Shipped.
 - 41 banks of one to six layers, where half of the new ones told nothing (MNLI and QNLI
