@@ -180,6 +180,8 @@ def _save(manager: Any, step: int, args: Any) -> None:
         hosts.wait_for_all("sealed the checkpoint")
     except Exception as error:  # orbax and TensorStore raise many kinds
         _remove_torn(place.parent)  # it may be what fills the disk
+        if hosts.is_of_another(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(
             f"cannot save a checkpoint in {place.parent}: {reason}. What was saved "

@@ -80,10 +80,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError, MetalrError) as fault:
-        # Some of jax's calls tell a failed message as a ValueError.
         ours = isinstance(fault, MetalrError)
-        of_jax = isinstance(fault, jax.errors.JaxRuntimeError)
-        if alone() or not (ours or of_jax or _STATUS.match(str(fault))):
+        if alone() or not (ours or is_of_another(fault)):
             raise
         if not ours:
             reason = " ".join(str(fault).split())[:200]
@@ -94,6 +92,14 @@ def together() -> Iterator[None]:
         print(f"error: {fault}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(EXIT_FAULT)
+
+
+def is_of_another(fault: BaseException) -> bool:
+    """Returns whether a fault says that another process of this run has gone."""
+    # Some of jax's calls tell a failed message as a ValueError.
+    of_jax = isinstance(fault, jax.errors.JaxRuntimeError)
+    told = isinstance(fault, ValueError) and _STATUS.match(str(fault))
+    return not alone() and (of_jax or bool(told))
 
 
 def alone() -> bool:

@@ -219,13 +219,17 @@ class TwoProcesses:
             for index in (0, 1)
         ]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
     def ended(self):
         """Waits for both; returns what each printed."""
-        try:
-            said = [process.communicate(timeout=500) for process in self.started]
-        finally:
-            for process in self.started:
-                process.kill()
+        said = [process.communicate(timeout=500) for process in self.started]
         assert not any("Traceback" in err for _, err in said), said
         return [out for out, _ in said]
 
@@ -238,6 +242,27 @@ def short_run(model):
     argv = ["--model", str(model), "--task", "sst2", "--data", "toy", "--quiet"]
     argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
     return [*argv, "--log-every", "1", "--save-every", "4"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_partner_lost_inside_a_save_is_not_taken_for_a_full_disk(
+    kind, tmp_path, monkeypatch
+):
+    keep = Checkpoints(tmp_path)
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts, "wait_for_all", lambda what: None)
+
+    def lost(*_, **__):
+        raise kind("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+
+    monkeypatch.setattr(keep._last, "save", lost)
+    with pytest.raises(kind, match="Gloo"):
+        keep.save(4, {"w": np.zeros(2)}, {})
+    monkeypatch.setattr(hosts, "alone", lambda: True)
+    with pytest.raises(MetalrError, match="cannot save"):
+        keep.save(4, {"w": np.zeros(2)}, {})
+    keep.close()
 
 
 @pytest.mark.fast
@@ -269,10 +294,10 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     config = from_flags(parsed(argv))
     cut = tmp_path / "cut"
 
-    both = TwoProcesses(*argv, "--output", str(cut), "--shard-params")
-    wait_for(cut / "checkpoints/last/4")
-    both.started[1].send_signal(signal.SIGTERM)  # the other one has to hear of it
-    both.ended()
+    with TwoProcesses(*argv, "--output", str(cut), "--shard-params") as both:
+        wait_for(cut / "checkpoints/last/4")
+        both.started[1].send_signal(signal.SIGTERM)  # the other one has to hear of it
+        both.ended()
     assert both.statuses == [128 + signal.SIGTERM] * 2
     assert not (cut / "result.json").exists()
 
@@ -285,8 +310,8 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     )
     assert alone["stopped"] == "asked" and alone["history"][0]["step"] == 1
 
-    both = TwoProcesses(*argv, "--output", str(cut), "--shard-params")
-    said = both.ended()
+    with TwoProcesses(*argv, "--output", str(cut), "--shard-params") as both:
+        said = both.ended()
     assert both.statuses == [0, 0]
     assert "accuracy" in said[0] and "accuracy" not in said[1]
     found = json.loads((cut / "result.json").read_text())
@@ -311,14 +336,13 @@ def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
 ):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
     argv = [*short_run(tiny), "--epochs", "100", "--output", str(tmp_path / "cut")]
-    both = TwoProcesses(*argv)
-    wait_for(tmp_path / "cut/checkpoints/last/4/seal.json")
-    both.started[1].kill()
-    _, said = both.started[0].communicate(timeout=60)
+    with TwoProcesses(*argv) as both:
+        wait_for(tmp_path / "cut/checkpoints/last/4/seal.json")
+        both.started[1].kill()
+        _, said = both.started[0].communicate(timeout=60)
     assert both.started[0].returncode == 2
     assert said.startswith("error: another process of this run has ended or failed")
     assert said.count("\n") == 1
-    both.started[1].communicate()
 
 
 class Screen(Silent):
