@@ -17,7 +17,9 @@ import numpy as np
 from metalr.predictor import Predictor, init_predictor
 
 PRIORS = ("linear", "cosine", "constant")  # what follows the warm-up
-_REACH = 5.0  # octaves between a run's base rate and its peak; 6 are possible
+# Octaves between a run's base rate and its peak. 10 are possible; a walk over the 7 of
+# the peaks needs some to spare.
+_REACH = 7.0
 
 
 class Sources(NamedTuple):
@@ -197,7 +199,7 @@ def _walk(bank: Bank, rng: np.random.Generator) -> Plan:
     """Runs along a piecewise-linear walk of the log rate between the peaks."""
     low, high = np.log2(bank.peaks[0]), np.log2(bank.peaks[-1])
     walk = _piecewise(bank.horizon, rng, lambda n: rng.uniform(low, high, n))
-    # All of the walk has to lie within 6 octaves of the base rate.
+    # All of the walk has to lie within reach of the base rate.
     middle = (walk.min() + walk.max()) / 2
     spare = max(0.0, _REACH - (walk.max() - walk.min()) / 2)
     base = float(2 ** (middle + rng.uniform(-spare, spare)))

@@ -20,6 +20,9 @@ from metalr import features
 from metalr.errors import MetalrError
 from metalr.predictor import Predictor, apply, load_predictor, unusual
 
+# The widest bound, and the default: a small encoder wants 500 times a base rate that is
+# 16x below the recipe for a large one.
+MAX_MULTIPLIER = 1024.0
 _LOSS_LEVEL = [row.name for row in features.FEATURES].index("loss_level")
 _DIVERGING = math.log(1.25)  # of the loss over its start: noise stays below
 _CUT = math.log(2)  # taken from log m by a skipped step
@@ -73,10 +76,10 @@ def new_controller(
     Raises:
       MetalrError: If one is outside of its range.
     """
-    if not 1 <= max_multiplier <= 1024:
+    if not 1 <= max_multiplier <= MAX_MULTIPLIER:
         raise MetalrError(
-            f"`max_multiplier` must lie in [1, 1024], got {max_multiplier}. "
-            "1 switches the predictor off."
+            f"`max_multiplier` must lie in [1, {MAX_MULTIPLIER:g}], got "
+            f"{max_multiplier}. 1 switches the predictor off."
         )
     if total_steps is not None and total_steps < 1:
         raise MetalrError(

@@ -14,9 +14,9 @@ step can be read from the state. Either way
 
     rate_t = schedule_t * m_t
 
-with m_t within [1/64, 64], moved by the predictor as `metalr.controller` says. A step
-whose loss or gradient is not finite moves nothing and halves m: the optimizer sees a
-gradient of zero.
+with m_t within [1/1024, 1024], moved by the predictor as `metalr.controller` says. A
+step whose loss or gradient is not finite moves nothing and halves m: the optimizer sees
+a gradient of zero.
 
 Loss and gradients must be those of the whole batch: average them over devices first.
 What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplier")`.
@@ -33,6 +33,7 @@ import optax
 
 from metalr import features
 from metalr.controller import (
+    MAX_MULTIPLIER,
     Controller,
     MetalrState,
     decide,
@@ -50,7 +51,7 @@ def wrap(
     *,
     total_steps: int | None = None,
     prior: optax.Schedule | None = None,
-    max_multiplier: float = 64.0,
+    max_multiplier: float = MAX_MULTIPLIER,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
@@ -122,7 +123,7 @@ def inject(
     *,
     total_steps: int | None = None,
     prior: optax.Schedule | None = None,
-    max_multiplier: float = 64.0,
+    max_multiplier: float = MAX_MULTIPLIER,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,

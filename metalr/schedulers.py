@@ -255,7 +255,7 @@ SCHEDULERS: dict[str, Scheduler] = {
         served=_averaged,
     ),
     "metalr": Scheduler(
-        "a learned multiplier, 1/64 to 64, on linear warm-up and decay",
+        "a learned multiplier, 1/1024 to 1024, on linear warm-up and decay",
         "metalr.optax_schedule",
         _metalr(lambda predictor: predictor),
     ),

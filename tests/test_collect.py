@@ -28,6 +28,7 @@ from metalr import (
     traces,
 )
 from metalr.config import RunConfig
+from metalr.controller import MAX_MULTIPLIER
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
 from metalr.models import heads, huggingface
@@ -97,7 +98,7 @@ def test_run_at_a_peak_has_that_peak_from_any_base_rate():
         np.testing.assert_allclose(
             plan.rate * np.exp(plan.explore), peak * banks.prior(bank), rtol=1e-4
         )
-        assert abs(np.log2(plan.about["base_rate"] / peak)) <= 5
+        assert abs(np.log2(plan.about["base_rate"] / peak)) <= 7
     assert len({plan.about["base_rate"] for plan in plans}) == 9
 
 
@@ -107,7 +108,7 @@ def test_walk_stays_between_the_peaks_and_within_the_bounds_of_the_multiplier(se
     for plan in banks.plans(banks.Job(bank))[7:]:
         rate = plan.rate * np.exp(plan.explore)
         assert bank.peaks[0] * 0.99 < rate.min() < rate.max() < bank.peaks[-1] * 1.01
-        assert np.abs(plan.explore).max() < np.log(64)
+        assert np.abs(plan.explore).max() < np.log(MAX_MULTIPLIER)
 
 
 def test_policy_starts_from_rates_over_three_decades_and_explores_every_other_time():

@@ -91,7 +91,7 @@ def test_recording_needs_no_predictor_and_exploring_is_bounded():
         wrap(optax.sgd(1e-3), init_predictor(), explore=lambda step: 9.0 * step),
         [(1.0, 1.0)] * 3,
     )
-    np.testing.assert_allclose(state.lr_multiplier, 64, rtol=1e-5)
+    np.testing.assert_allclose(state.lr_multiplier, 1024, rtol=1e-5)
     assert state.lr_log_multiplier == 0
 
 
