@@ -22,14 +22,14 @@ from typing import Any
 
 from metalr import cli, executors
 
-SOURCES = ["sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte"]
-
 
 def parser() -> cli.Parser:
     """Returns the command line."""
     found = cli.Parser(prog="train_meta.py", description=__doc__)
     add = found.add_argument
-    add("--tasks", nargs="+", default=SOURCES, help="source tasks (default: GLUE's)")
+    add(
+        "--tasks", nargs="+", default=cli.SOURCES, help="source tasks (default: GLUE's)"
+    )
     add(
         "--model", nargs="+", default=["minilm:2"], help="one or more, as finetune.py's"
     )

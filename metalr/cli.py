@@ -15,6 +15,8 @@ from typing import Any
 
 from metalr.errors import EXIT_FAULT, MetalrError
 
+# What predictors are made from: GLUE without STS-B, whose answers are numbers.
+SOURCES = ["sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte"]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 
 
@@ -140,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("run", help="folder of a run of finetune.py")
     export.add_argument("folder", help="new folder for the model")
     _add_compare(commands)
+    _add_pretrain(commands)
     args = parser.parse_args(argv)
     command = {
         "tasks": _tasks,
@@ -147,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "show": _show,
         "export": _export,
         "compare": _compare,
+        "pretrain": _pretrain,
     }
     return guarded(lambda: command[args.command](args))
 
@@ -302,6 +306,51 @@ def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -
             tell(f"{line['scheduler']}: a step takes {ratio:.3f} of AdamW's")
             if stop():
                 return
+
+
+def _add_pretrain(commands: Any) -> None:
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="make a small encoder from the texts of tasks",
+        description="Learns a tokenizer and pre-trains a BERT or RoBERTa of any size "
+        "by masked language modelling. FOLDER is then a --model of finetune.py and "
+        "train_meta.py. Ctrl-C saves; the same command goes on.",
+    )
+    add = pretrain.add_argument
+    add("folder", type=Path, help="new folder for the model")
+    add("--family", default="bert", help="bert (the default) or roberta")
+    add("--width", type=int, default=128, help="a multiple of 32 (default: 128)")
+    add("--layers", type=int, default=2, help="default: 2")
+    add("--vocabulary", type=int, default=8000, help="most tokens (default: 8000)")
+    add("--length", type=int, default=64, help="tokens of a block (default: 64)")
+    add("--batch", type=int, default=32, help="blocks a step (default: 32)")
+    add("--steps", type=int, default=2000, help="default: 2000")
+    add("--rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
+    add("--tasks", nargs="+", default=SOURCES, help="whose texts (default: GLUE's)")
+    add("--data", default="auto", help="hub, toy, a folder, or auto (the default)")
+    add("--seed", type=int, default=0, help="of weights, order and what is hidden")
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from metalr import display, pretrain, recipe, run_folder
+
+    given: dict[str, Any] = {**vars(args), "tasks": tuple(args.tasks)}
+    for name in ("command", "folder"):
+        del given[name]
+    settings = pretrain.Settings(**given)
+    pretrain.check(settings)
+    stop, screen = Stop(), display.make()
+    recipe.keep_compilations()
+    with run_folder.held(args.folder):
+        try:
+            last = pretrain.pretrain(settings, args.folder, screen, stop=stop)
+        finally:
+            screen.close()
+    if last is None:
+        print("stopped, saved; the same command goes on")
+        return stop.status
+    print(f"{args.folder}: guesses {last['accuracy']:.1%} of the hidden words")
+    return 0
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

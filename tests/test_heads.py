@@ -10,7 +10,7 @@ from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig
 from tests.small_models import BERT, CONFIGS
 
-LABELS = {"classification": ("a", "b", "c"), "regression": (), "qa": ()}
+LABELS = {"classification": ("a", "b", "c"), "regression": (), "qa": (), "mlm": ()}
 loss = jax.jit(heads.loss, static_argnums=0)
 
 
@@ -23,13 +23,16 @@ def make_batch(config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
         "classification": np.array([2, 0, 1], np.int32),
         "regression": np.array([0.5, -1.0, 3.0], np.float32),
         "qa": np.array([[1, 4], [0, 0], [2, 2]], np.int32),
+        "mlm": np.array([[7, 11], [49, 7], [2, 0]], np.int32),
     }
+    places = {"places": np.array([[0, 8], [2, 1], [1, 0]], np.int32)}
     return {
         "input_ids": np.where(mask, ids, config.pad_token_id).astype(np.int32),
         "token_type_ids": np.zeros((3, 9), np.int32),
         "attention_mask": mask,
         "labels": labels[kind],
         "weights": np.ones(3, np.float32),
+        **(places if kind == "mlm" else {}),
     }
 
 
@@ -73,6 +76,11 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
     if kind == "qa":
         out = model(**given, start_positions=answer[:, 0], end_positions=answer[:, 1])
         theirs = torch.stack([out.start_logits, out.end_logits], -1)
+    elif kind == "mlm":
+        places = torch.tensor(batch["places"]).long()
+        words = torch.full((3, 9), -100).scatter(1, places, answer)
+        out = model(**given, labels=words)
+        theirs = out.logits[torch.arange(3)[:, None], places]
     else:
         out = model(**given, labels=answer)
         theirs = out.logits
@@ -99,7 +107,8 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
 def test_rows_of_weight_zero_do_not_count(kind):
     rng = np.random.default_rng(0)
     batch = make_batch(BERT, kind)
-    shape = (3, 9, 2) if kind == "qa" else (3, heads.labels_of(kind, 3))
+    tokens = {"qa": (3, 9, 2), "mlm": (3, 2, BERT.vocab_size)}
+    shape = tokens.get(kind, (3, heads.labels_of(kind, 3)))
     logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
     two = {name: value[:2] for name, value in batch.items()}
     batch["weights"] = np.array([1, 1, 0], np.float32)

@@ -17,7 +17,12 @@ from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, weights
 from tests.small_models import CONFIGS
 
-LABELS = {"classification": ("no", "yes", "maybe"), "regression": (), "qa": ()}
+LABELS = {
+    "classification": ("no", "yes", "maybe"),
+    "regression": (),
+    "qa": (),
+    "mlm": (),
+}
 apply = jax.jit(heads.apply, static_argnums=0)
 
 
@@ -99,8 +104,9 @@ def test_transformers_loads_an_export_whole_and_gives_its_logits(
         batch["attention_mask"], batch["input_ids"], model.config.pad_token_id
     )
     huggingface.export(tmp_path, model, kind, LABELS[kind])
-    auto = transformers.AutoModelForSequenceClassification
-    auto = transformers.AutoModelForQuestionAnswering if kind == "qa" else auto
+    sort = {"qa": "QuestionAnswering", "mlm": "MaskedLM"}
+    auto = "AutoModelFor" + sort.get(kind, "SequenceClassification")
+    auto = getattr(transformers, auto)
     theirs, info = auto.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info
     out = theirs(**{name: torch.tensor(v).long() for name, v in batch.items()})

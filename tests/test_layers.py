@@ -38,7 +38,7 @@ ROWS = (
     {"evaluate"},
     {"preparation"},
     {"recipe", "banks", "plan", "overhead"},
-    {"record"},
+    {"record", "pretrain"},
     {"collect"},
     {"meta_train", "compare"},
     {"display"},

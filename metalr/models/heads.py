@@ -18,10 +18,12 @@ from metalr.models.encoder import (
     Params,
     dropout,
     fold,
+    gelu,
     initial,
+    layer_norm,
 )
 
-KINDS = ("classification", "regression", "qa")
+KINDS = ("classification", "regression", "qa", "mlm")
 DTYPES = ("float32", "bfloat16")
 _HEAD_SITE = 1_000_000  # dropout keys of the head, clear of those of the layers
 
@@ -72,8 +74,43 @@ class SpanModel(nnx.Module):
         return self.out(self.encoder(ids, types, mask, **how))
 
 
+class WordBias(nnx.Module):
+    """What is added to the score of each word."""
+
+    def __init__(self, rows: int):
+        """Builds the vector, [rows]."""
+        self.bias = nnx.Param(jnp.zeros(rows))
+
+
+class MaskedModel(nnx.Module):
+    """A score per word at some tokens: norm(gelu(dense(x))) W' + b.
+
+    W is the table that the encoder reads its words from.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        """Builds the encoder and the head; `num_labels` has no part in it."""
+        del num_labels
+        self.encoder = Encoder(config, dtype, rngs)
+        width = config.hidden_size
+        self.dense = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(config, rngs)
+        self.words = WordBias(config.vocab_size)
+
+    def __call__(self, ids, types, mask, *, places=None, **how):
+        """Maps [B, L] ids to logits [B, P, V] at places [B, P]; at all if None."""
+        x = self.encoder(ids, types, mask, **how)
+        if places is not None:
+            x = jnp.take_along_axis(x, places[:, :, None], axis=1)
+        x = self.norm(gelu(self.dense(x))).astype(x.dtype)
+        table = self.encoder.embeddings.words.embedding[...].astype(x.dtype)
+        return x @ table.T + self.words.bias[None, None]
+
+
 def labels_of(kind: str, num_labels: int) -> int:
-    """Returns how many outputs the head of a task has.
+    """Returns how many outputs the head of a task has; a word's score is none.
 
     Raises:
       MetalrError: If the kind is unknown, or a classifier has fewer than two labels.
@@ -85,7 +122,7 @@ def labels_of(kind: str, num_labels: int) -> int:
             f"classification needs at least 2 labels, got {num_labels}. For a number "
             "to predict, choose a regression task."
         )
-    return {"classification": num_labels, "regression": 1, "qa": 2}[kind]
+    return {"classification": num_labels, "regression": 1, "qa": 2, "mlm": 0}[kind]
 
 
 def outline(
@@ -105,7 +142,7 @@ def outline(
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     outputs = labels_of(kind, num_labels)
-    model = SpanModel if kind == "qa" else SequenceModel
+    model = {"qa": SpanModel, "mlm": MaskedModel}.get(kind, SequenceModel)
     make = functools.partial(model, config, outputs, jnp.dtype(dtype))
     graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     return graphdef, nnx.to_pure_dict(state)
@@ -155,7 +192,8 @@ def apply(
     Args:
       graphdef: From `build` or `huggingface.load`; static under `jax.jit`.
       params: The parameters.
-      batch: input_ids, token_type_ids [B, L] int32 and attention_mask [B, L] bool.
+      batch: input_ids, token_type_ids [B, L] int32 and attention_mask [B, L] bool; of
+        a masked model also places [B, P] int32, the tokens to score.
       dropout_key: A typed key; None switches dropout off.
       first_row: Where this batch starts in a larger one that is split by hand (pmap,
         accumulation); with it the pieces draw the masks of the whole.
@@ -163,7 +201,8 @@ def apply(
       remat: As of `Encoder`.
 
     Returns:
-      float32 logits, [B, num_labels], or [B, L, 2] for answer spans.
+      float32 logits, [B, num_labels], [B, L, 2] for answer spans, or [B, P, V] for
+      masked words.
     """
     # Arrays of numpy would be indexed by numpy's rules where the table is a tracer.
     ids, types, mask = (
@@ -171,6 +210,7 @@ def apply(
         for name in ("input_ids", "token_type_ids", "attention_mask")
     )
     model: Any = nnx.merge(graphdef, params)
+    some = {"places": jnp.asarray(batch["places"])} if "places" in batch else {}
     logits = model(
         ids,
         types,
@@ -179,6 +219,7 @@ def apply(
         first_row=first_row,
         scan=scan,
         remat=remat,
+        **some,
     )
     return logits.astype(jnp.float32)
 
@@ -188,12 +229,14 @@ def loss(kind: str, logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
 
     Cross-entropy for classification, squared error for regression, and for answers
     the mean of the cross-entropies of start and end over the tokens that are no
-    padding. With row weights w it is sum(w * loss) / sum(w), and 0 if all w are 0.
+    padding; of masked words, the mean over those of a row. With row weights w it is
+    sum(w * loss) / sum(w), and 0 if all w are 0.
 
     Args:
       kind: A row of KINDS.
       logits: float32, from `apply`.
-      batch: labels ([B] int32, [B] float32, or [B, 2] int32 start and end token),
+      batch: labels ([B] int32, [B] float32, [B, 2] int32 start and end token, or
+        [B, P] int32 words),
         weights [B] float32, and attention_mask [B, L] for answers.
     """
     labels, weights = jnp.asarray(batch["labels"]), jnp.asarray(batch["weights"])
@@ -208,6 +251,8 @@ def loss(kind: str, logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
         mask = jnp.asarray(batch["attention_mask"])[:, :, None]
         logits = jnp.where(mask, logits, -1e30)
         rows = entropy(jnp.swapaxes(logits, 1, 2), labels).mean(axis=1)
+    elif kind == "mlm":
+        rows = entropy(logits, labels).mean(axis=1)
     else:
         raise unknown_name("kind of task", kind, KINDS)
     total = weights.sum()

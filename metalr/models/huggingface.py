@@ -295,7 +295,8 @@ def export(
     """Writes config.json, model.safetensors and the tokenizer for transformers.
 
     `AutoModelForSequenceClassification` loads classification and regression,
-    `AutoModelForQuestionAnswering` answer spans, without a missing or unexpected key.
+    `AutoModelForQuestionAnswering` answer spans and `AutoModelForMaskedLM` masked
+    words, without a missing or unexpected key.
 
     Args:
       folder: Made if it is not there; files of the same names are replaced.
@@ -346,17 +347,20 @@ def config_json(
     family = values.pop("family")
     # The family's and the kind's share of transformers' class name.
     name = {"bert": "Bert", "roberta": "Roberta"}[family]
-    name += "ForQuestionAnswering" if kind == "qa" else "ForSequenceClassification"
+    name += {"qa": "ForQuestionAnswering", "mlm": "ForMaskedLM"}.get(
+        kind, "ForSequenceClassification"
+    )
     values |= ONLY | {
         "model_type": family,
         "architectures": [name],
-        "id2label": {str(i): label for i, label in enumerate(names)},
-        "label2id": {label: i for i, label in enumerate(names)},
         "dtype": "float32",
     }
+    if kind != "mlm":
+        values["id2label"] = {str(i): label for i, label in enumerate(names)}
+        values["label2id"] = {label: i for i, label in enumerate(names)}
     if family == "roberta":
         values |= {"bos_token_id": 0, "eos_token_id": 2}
-    if kind != "qa":
+    if kind in ("classification", "regression"):
         regression = kind == "regression"
         values["problem_type"] = (
             "regression" if regression else "single_label_classification"

@@ -39,12 +39,25 @@ SEQUENCE_HEAD = {
     ),
 }
 SPAN_HEAD = (("qa_outputs", "out", "linear"),)
+MASKED_HEAD = {
+    "bert": (
+        ("cls.predictions.transform.dense", "dense", "linear"),
+        ("cls.predictions.transform.LayerNorm", "norm", "norm"),
+        ("cls.predictions", "words", "bias"),
+    ),
+    "roberta": (
+        ("lm_head.dense", "dense", "linear"),
+        ("lm_head.layer_norm", "norm", "norm"),
+        ("lm_head", "words", "bias"),
+    ),
+}
 
 # Leaf there, leaf here, whether the two are each other's transpose.
 LEAVES = {
     "table": (("weight", "embedding", False),),
     "norm": (("weight", "scale", False), ("bias", "bias", False)),
     "linear": (("weight", "kernel", True), ("bias", "bias", False)),
+    "bias": (("bias", "bias", False),),
 }
 
 
@@ -64,7 +77,8 @@ def weight_map(
             (f"{family}.encoder.layer.{i}.{a}", f"encoder.layers.{i}.{b}", sort)
             for a, b, sort in LAYER
         ]
-    modules += SPAN_HEAD if kind == "qa" else SEQUENCE_HEAD[family]
+    head = {"qa": SPAN_HEAD, "mlm": MASKED_HEAD[family]}
+    modules += head.get(kind, SEQUENCE_HEAD[family])
     for there, here, sort in modules:
         for leaf_there, leaf_here, transposed in LEAVES[sort]:
             yield f"{there}.{leaf_there}", (*here.split("."), leaf_here), transposed
