@@ -112,7 +112,7 @@ def pretrain(
     """
     check(settings)
     _take(folder, settings)
-    texts, origins = _texts(settings)
+    texts, origins, notes = _texts(settings)
     tokenizer = _kept_tokenizer(settings, folder, texts)
     config = _encoder(settings, len(tokenizer))
     blocks = _blocks(tokenizer, texts, settings.length)
@@ -142,6 +142,7 @@ def pretrain(
             f"{blocks.size / 1e6:.1f} M tokens of {len(tokenizer)}",
             f"model  {config.family}, {config.num_hidden_layers} layers of "
             f"{config.hidden_size}, {size:.1f} M parameters",
+            *(f"note   {note}" for note in notes),
         ],
         settings.steps,
     )
@@ -209,18 +210,19 @@ def _take(folder: Path, settings: Settings) -> None:
 # ------------------------------------------------------------------ the texts
 
 
-def _texts(settings: Settings) -> tuple[list[str], str]:
-    """Returns all training texts, each once, and where they come from."""
+def _texts(settings: Settings) -> tuple[list[str], str, list[str]]:
+    """Returns all training texts, each once, where they come from, and notes on it."""
     found: dict[str, None] = {}
-    kinds: dict[str, None] = {}
+    origins = []
     for name in settings.tasks:
         data = tasks.load(name, settings.data)
-        kinds[data.origin["kind"]] = None
+        origins.append(data.origin)
         for row in data.train:
             for column in (data.task.text, data.task.pair):
                 if column is not None:
                     found[row[column]] = None
-    return list(found), ", ".join(kinds)
+    of = lambda name: list(dict.fromkeys(o[name] for o in origins if o.get(name)))  # noqa: E731
+    return list(found), ", ".join(of("kind")), of("note")[:1]
 
 
 def make_tokenizer(settings: Settings, texts: list[str]) -> Any:

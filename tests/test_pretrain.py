@@ -162,7 +162,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_too_little_text_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "_texts", lambda settings: (TEXTS[:2], "toy"))
+    monkeypatch.setattr(pretrain, "_texts", lambda settings: (TEXTS[:2], "toy", []))
     with pytest.raises(MetalrError, match="10 are the least"):
         pretrain.pretrain(SETTINGS, tmp_path, Screen())
 
