@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from metalr.errors import MetalrError
 from metalr.features import FEATURES
 from metalr.predictor import apply, load_predictor, read_metadata, unusual
 
+ROOT = Path(__file__).parents[1]
 NAMES = [row.name for row in FEATURES]
 QUICK = meta_train.Settings(steps=200, batch=256)
 STEPS = 30
@@ -300,3 +302,16 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_banks_that_tell(
         assert {job.predictor for job in first} == {62}
         assert {job.predictor for job in second} == {62 + 12}
         asked.clear()
+
+
+def test_shipped_traces_give_the_shipped_weights():
+    paths = traces.files(ROOT / "checkpoints/traces")
+    told = read_metadata(None)["provenance"]
+    assert traces.digest(paths) == told["traces"]["sha256"]
+    _, runs = traces.read_all(paths)
+    assert len(runs) == told["runs"]
+    found = meta_train.fit(meta_train.label(runs))
+    ours, theirs = (jax.tree.leaves(p) for p in (found, load_predictor()))
+    # Bit for bit on the machine that it was fitted on.
+    for mine, shipped in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, shipped, atol=1e-4)
