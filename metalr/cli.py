@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from metalr import pretrain_config
+from metalr.config import add_flags
 from metalr.errors import EXIT_FAULT, MetalrError
+from metalr.pretrain_config import PretrainConfig
 
-# What predictors are made from: GLUE without STS-B, whose answers are numbers.
-SOURCES = ["sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte"]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 
 
@@ -316,29 +317,18 @@ def _add_pretrain(commands: Any) -> None:
         "by masked language modelling. FOLDER is then a --model of finetune.py and "
         "train_meta.py. Ctrl-C saves; the same command goes on.",
     )
-    add = pretrain.add_argument
-    add("folder", type=Path, help="new folder for the model")
-    add("--family", default="bert", help="bert (the default) or roberta")
-    add("--width", type=int, default=128, help="a multiple of 32 (default: 128)")
-    add("--layers", type=int, default=2, help="default: 2")
-    add("--vocabulary", type=int, default=8000, help="most tokens (default: 8000)")
-    add("--length", type=int, default=64, help="tokens of a block (default: 64)")
-    add("--batch", type=int, default=32, help="blocks a step (default: 32)")
-    add("--steps", type=int, default=2000, help="default: 2000")
-    add("--rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
-    add("--tasks", nargs="+", default=SOURCES, help="whose texts (default: GLUE's)")
-    add("--data", default="auto", help="hub, toy, a folder, or auto (the default)")
-    add("--seed", type=int, default=0, help="of weights, order and what is hidden")
+    pretrain.add_argument("folder", type=Path, help="new folder for the model")
+    add_flags(pretrain, PretrainConfig)
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from metalr import display, pretrain, recipe, run_folder
-
     given: dict[str, Any] = {**vars(args), "tasks": tuple(args.tasks)}
     for name in ("command", "folder"):
         del given[name]
-    settings = pretrain.Settings(**given)
-    pretrain.check(settings)
+    settings = PretrainConfig(**given)
+    pretrain_config.check(settings)
+    from metalr import display, pretrain, recipe, run_folder  # seconds
+
     stop, screen = Stop(), display.make()
     recipe.keep_compilations()
     with run_folder.held(args.folder):

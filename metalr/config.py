@@ -17,7 +17,16 @@ from typing import Any
 from metalr.errors import MetalrError
 
 
-def _flag(default: Any, group: str, help: str, **extra: Any) -> Any:
+def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
+    """Returns a field that is a flag of the command line too.
+
+    Args:
+      default: Of both.
+      group: Heading in the help.
+      help: In the help, without the default.
+      **extra: choices; low and high, between which a number has to lie; free, which
+        says that the field makes no difference to a run's numbers.
+    """
     return field(default=default, metadata={"group": group, "help": help, **extra})
 
 
@@ -26,78 +35,78 @@ class RunConfig:
     """Settings of one fine-tune; each field is a flag of the same name."""
 
     # What is learned, and from what.
-    task: str | None = _flag(
+    task: str | None = flag(
         None, "what", "a row of `metalr tasks` (default: sst2, or your own files)"
     )
-    model: str = _flag(
+    model: str = flag(
         "minilm",
         "what",
         "hub id (bert-base-uncased), folder, .safetensors file, minilm, or minilm:N "
         "for its first N layers",
     )
-    data: str = _flag(
+    data: str = flag(
         "auto",
         "what",
         "hub, toy, a folder with TASK/{train,validation}.*, or auto: the hub where it "
         "answers, else toy",
     )
-    train_file: str | None = _flag(
+    train_file: str | None = flag(
         None, "what", "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json"
     )
-    validation_file: str | None = _flag(
+    validation_file: str | None = flag(
         None, "what", "rows to score on (default: a tenth of --train-file)"
     )
-    text_column: str | None = _flag(None, "what", "column of the (first) text")
-    pair_column: str | None = _flag(None, "what", "column of the second text")
-    label_column: str | None = _flag(None, "what", "column of the label or score")
-    train_rows: int | None = _flag(None, "what", "use at most N training rows", low=1)
-    validation_rows: int | None = _flag(
+    text_column: str | None = flag(None, "what", "column of the (first) text")
+    pair_column: str | None = flag(None, "what", "column of the second text")
+    label_column: str | None = flag(None, "what", "column of the label or score")
+    train_rows: int | None = flag(None, "what", "use at most N training rows", low=1)
+    validation_rows: int | None = flag(
         None, "what", "use at most N validation rows", low=1
     )
-    max_length: int | None = _flag(
+    max_length: int | None = flag(
         None, "what", "longest input in tokens (default: the task's)", low=8
     )
 
     # How the rate is set.
-    scheduler: str = _flag("metalr", "rate", "a row of `metalr schedulers`")
+    scheduler: str = flag("metalr", "rate", "a row of `metalr schedulers`")
     # 2e-5 is what BERT recipes use for base-size models; small encoders want more.
     # A method that estimates the rate takes a factor here, so it is the row's to say.
-    learning_rate: float | None = _flag(
+    learning_rate: float | None = flag(
         None,
         "rate",
         "base (peak) rate (default: 2e-5; methods that estimate it have their own)",
         low=0.0,
     )
     # Long enough for a 3-epoch GLUE run; a tenth of the run where that is shorter.
-    warmup_steps: int = _flag(
+    warmup_steps: int = flag(
         500, "rate", "linear warm-up, cut to a tenth of a shorter run", low=0
     )
-    predictor: str | None = _flag(
+    predictor: str | None = flag(
         None, "rate", "folder of a learned predictor (default: the shipped one)"
     )
 
     # The optimisation around it.
-    batch_size: int = _flag(32, "training", "rows per step", low=1)
-    accumulate: int = _flag(
+    batch_size: int = flag(32, "training", "rows per step", low=1)
+    accumulate: int = flag(
         1, "training", "split each batch into N parts to save memory", low=1
     )
-    epochs: float = _flag(3.0, "training", "passes over the training rows", low=0.0)
-    max_steps: int | None = _flag(
+    epochs: float = flag(3.0, "training", "passes over the training rows", low=0.0)
+    max_steps: int | None = flag(
         None, "training", "stop after N steps; the schedule is laid for them", low=1
     )
     # Not applied to biases and LayerNorm, as in BERT's own recipe.
-    weight_decay: float = _flag(0.01, "training", "decoupled weight decay", low=0.0)
-    clip_norm: float = _flag(
+    weight_decay: float = flag(0.01, "training", "decoupled weight decay", low=0.0)
+    clip_norm: float = flag(
         1.0, "training", "clip the gradient's global norm; 0 switches it off", low=0.0
     )
-    dropout: float | None = _flag(
+    dropout: float | None = flag(
         None, "training", "dropout rate (default: the model's own)", low=0.0, high=0.9
     )
-    early_stopping: int = _flag(
+    early_stopping: int = flag(
         0, "training", "stop after N evaluations without a new best; 0: never", low=0
     )
-    seed: int = _flag(0, "training", "of data order, dropout and fresh heads", low=0)
-    dtype: str = _flag(
+    seed: int = flag(0, "training", "of data order, dropout and fresh heads", low=0)
+    dtype: str = flag(
         "float32",
         "training",
         "of the computation; parameters stay float32",
@@ -105,7 +114,7 @@ class RunConfig:
     )
 
     # On which devices; none of it changes what is learned.
-    parallel: str = _flag(
+    parallel: str = flag(
         "auto",
         "devices",
         "jit: rows over all devices; pmap: the same, the older way; one: the first "
@@ -113,15 +122,15 @@ class RunConfig:
         choices=("auto", "one", "jit", "pmap"),
         free=True,
     )
-    shard_params: bool = _flag(
+    shard_params: bool = flag(
         False, "devices", "cut parameters and optimizer state as rows are", free=True
     )
-    model_shards: int = _flag(
+    model_shards: int = flag(
         1, "devices", "devices that share the kernels of one copy", low=1, free=True
     )
     # Nothing is kept for a gradient, so four times the rows need less memory than a
     # training step does. More of them pay on a large accelerator alone.
-    eval_batch_size: int | None = _flag(
+    eval_batch_size: int | None = flag(
         None,
         "devices",
         "rows per batch of an evaluation (default: 4 x --batch-size)",
@@ -129,43 +138,43 @@ class RunConfig:
         free=True,
     )
     # Unrolled layers run faster; see `Encoder` for what a scan saves.
-    scan_layers: bool = _flag(
+    scan_layers: bool = flag(
         False, "devices", "compile one layer and loop over it", free=True
     )
-    remat: bool = _flag(
+    remat: bool = flag(
         False, "devices", "compute layers twice instead of keeping them", free=True
     )
 
     # Question answering.
-    stride: int = _flag(
+    stride: int = flag(
         128, "question answering", "overlap of long contexts, in tokens", low=0
     )
-    n_best: int = _flag(
+    n_best: int = flag(
         20, "question answering", "start and end candidates kept a window", low=1
     )
-    max_answer_length: int = _flag(
+    max_answer_length: int = flag(
         30, "question answering", "longest answer, in tokens", low=1
     )
 
     # When to look, and where it goes.
-    eval_every: int | None = _flag(
+    eval_every: int | None = flag(
         None, "output", "steps between evaluations (default: see below)", low=1
     )
-    evals_per_epoch: int = _flag(
+    evals_per_epoch: int = flag(
         4, "output", "evaluations an epoch where --eval-every is not given", low=1
     )
-    log_every: int = _flag(10, "output", "steps between rows of the history", low=1)
-    save_every: int | None = _flag(
+    log_every: int = flag(10, "output", "steps between rows of the history", low=1)
+    save_every: int | None = flag(
         None, "output", "steps between checkpoints (default: once an epoch)", low=1
     )
-    output: str | None = _flag(
+    output: str | None = flag(
         None,
         "output",
         "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
         free=True,
     )
-    tensorboard: bool = _flag(False, "output", "write TensorBoard events too")
-    profile: bool = _flag(
+    tensorboard: bool = flag(False, "output", "write TensorBoard events too")
+    profile: bool = flag(
         False, "output", "trace some steps, for ui.perfetto.dev", free=True
     )
 
@@ -192,25 +201,28 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return sorted(n for n in names if old.get(n) != new.get(n))
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag per field of `RunConfig`, grouped, with defaults shown."""
-    hints = typing.get_type_hints(RunConfig)
+def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> None:
+    """Adds one flag per field of a dataclass of settings, grouped, defaults shown."""
+    hints = typing.get_type_hints(settings)
     groups: dict[str, Any] = {}
-    for f in dataclasses.fields(RunConfig):
-        meta = f.metadata
+    for f in dataclasses.fields(settings):
+        meta, hint = f.metadata, hints[f.name]
         group = meta["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        flag = "--" + f.name.replace("_", "-")
-        if hints[f.name] is bool:
-            groups[group].add_argument(flag, action="store_true", help=meta["help"])
+        name = "--" + f.name.replace("_", "-")
+        if hint is bool:
+            groups[group].add_argument(name, action="store_true", help=meta["help"])
             continue
-        shown = "" if f.default is None else " (default: %(default)s)"
-        kind = _plain_type(hints[f.name])
+        several, default = typing.get_origin(hint) is tuple, f.default
+        said: Any = " ".join(typing.cast(Any, default)) if several else default
+        shown = "" if default is None else f" (default: {said})"
+        kind = str if several else _plain_type(hint)
         groups[group].add_argument(
-            flag,
+            name,
             type=kind,
-            default=f.default,
+            nargs="+" if several else None,
+            default=default,
             choices=meta.get("choices"),
             metavar=None if "choices" in meta else _METAVARS[kind],
             help=meta["help"] + shown,
@@ -227,21 +239,30 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
     return check(RunConfig(**{n: getattr(args, n) for n in names}))
 
 
-def check(config: RunConfig) -> RunConfig:
-    """Returns `config` if each number lies in its range.
+def check_ranges(config: Any) -> None:
+    """Refuses settings whose numbers do not lie between their `low` and `high`.
 
     Raises:
-      MetalrError: It does not; the message has the flag, the rule and the value.
+      MetalrError: One does not; the message has the flag, the rule and the value.
     """
-    for f in dataclasses.fields(RunConfig):
+    for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if value is None or not {"low", "high"} & set(f.metadata):
             continue
         low, high = f.metadata["low"], f.metadata.get("high", float("inf"))
         if not low <= value <= high or value == float("inf"):
             rule = f"at least {low}" if high == float("inf") else f"{low} to {high}"
-            flag = "--" + f.name.replace("_", "-")
-            raise MetalrError(f"{flag} must be a finite number, {rule}; got {value}")
+            name = "--" + f.name.replace("_", "-")
+            raise MetalrError(f"{name} must be a finite number, {rule}; got {value}")
+
+
+def check(config: RunConfig) -> RunConfig:
+    """Returns `config` if each number lies in its range.
+
+    Raises:
+      MetalrError: It does not; the message has the flag, the rule and the value.
+    """
+    check_ranges(config)
     if config.learning_rate == 0 or config.epochs == 0:
         raise MetalrError("--learning-rate and --epochs must be above 0")
     if config.batch_size % config.accumulate:

@@ -23,10 +23,10 @@ Accuracy from base rates of 2e-5, 1.25e-6 and 3.2e-4:
   128 and 256 among them (all of these 25 but two tell). Before, the correction was too
   high by 1 to 4 octaves on them, most so where the rate stays constant. Then a round
   of the predictor's own runs on the banks that tell, without which it took 90 steps in
-  place of 30 to raise a rate by seven octaves on SST-2: 0.805, 0.787, 0.818. Shipped. MR, which is
-  in no traces either, has an outcome J of 0.891, 0.883 and 0.923 (0.921, 0.941 and
-  0.928 before; 0.903 is the best of linear decay at 3 rates), SST-2 0.861, 0.880 and
-  0.832 (0.836 and 0.835 before, from the lower two; linear 0.818).
+  place of 30 to raise a rate by seven octaves on SST-2: 0.805, 0.787, 0.818. Shipped.
+  MR, which is in no traces either, has an outcome J of 0.891, 0.883 and 0.923 (0.921,
+  0.941 and 0.928 before; 0.903 is the best of linear decay at 3 rates), SST-2 0.861,
+  0.880 and 0.832 (0.836 and 0.835 before, from the lower two; linear 0.818).
 
 Masked language modelling pays little on this scale: after 2,000 steps of 32 x 64 tokens
 an encoder of two layers of 128 guesses 11 % of the hidden words, which is what their

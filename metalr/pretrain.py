@@ -15,7 +15,6 @@ FOLDER is then a model like any other: `finetune.py --model FOLDER`, and transfo
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,68 +26,23 @@ import numpy as np
 from metalr import loop, recipe, results, schedulers
 from metalr.checkpoint import Checkpoints
 from metalr.data import tasks
-from metalr.errors import MetalrError, unknown_name
+from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
-from metalr.models.encoder import FAMILIES, EncoderConfig
+from metalr.models.encoder import EncoderConfig
+from metalr.pretrain_config import HEAD_WIDTH, PretrainConfig, check
 
 SETTINGS, WORDS = "pretrain.json", "words.json"
 MASKED = 0.15  # share of the words to guess
 _HELD_BACK = 8  # batches that are scored and not learned from
-_HEAD_WIDTH = 32  # of an attention head, as MiniLM's
-# In the order that makes [PAD] BERT's token 0, and <pad> RoBERTa's token 1.
+# In the order of their ids, as in the models that everybody has.
 _SPECIAL = {
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What an encoder is made of; the rate is the peak of a linear warm-up and decay.
-
-    The defaults take some ten minutes on one core of a CPU.
-    """
-
-    family: str = "bert"
-    width: int = 128
-    layers: int = 2
-    vocabulary: int = 8000
-    length: int = 64  # tokens of a block
-    batch: int = 32
-    steps: int = 2000
-    rate: float = 1e-3
-    tasks: tuple[str, ...] = ("sst2", "qqp", "qnli", "mnli")
-    data: str = "auto"
-    seed: int = 0
-
-
-def check(settings: Settings) -> None:
-    """Refuses what no encoder can be.
-
-    Raises:
-      MetalrError: Says the rule, what was given and the way out.
-    """
-    if settings.family not in FAMILIES:
-        raise unknown_name("family", settings.family, FAMILIES)
-    for name in settings.tasks:
-        if name not in tasks.TASKS:
-            raise unknown_name("task", name, tasks.TASKS)
-    if settings.width < 1 or settings.width % _HEAD_WIDTH:
-        raise MetalrError(
-            f"--width must be a multiple of {_HEAD_WIDTH}, got {settings.width}"
-        )
-    least = {"layers": 1, "vocabulary": 300, "length": 16, "batch": 1, "steps": 1}
-    most = {"layers": huggingface.MOST_LAYERS, "length": 512}
-    for name, low in least.items():
-        value, high = getattr(settings, name), most.get(name, huggingface.LARGEST)
-        if not low <= value <= high:
-            raise MetalrError(f"--{name} must lie in [{low}, {high}], got {value}")
-    if not 0 < settings.rate < math.inf:
-        raise MetalrError(f"--rate must be positive, got {settings.rate}")
-
-
 def pretrain(
-    settings: Settings,
+    settings: PretrainConfig,
     folder: Path,
     display: recipe.Display,
     *,
@@ -111,19 +65,19 @@ def pretrain(
         other settings.
     """
     check(settings)
-    _take(folder, settings)
     texts, origins, notes = _texts(settings)
+    _take(folder, settings)
     tokenizer = _kept_tokenizer(settings, folder, texts)
     config = _encoder(settings, len(tokenizer))
     blocks = _blocks(tokenizer, texts, settings.length)
-    held = min(_HELD_BACK * settings.batch, len(blocks) // 10)
+    held = min(_HELD_BACK * settings.batch_size, len(blocks) // 10)
     if held < 1:
         raise MetalrError(
             f"the tasks' texts make {len(blocks)} blocks of {settings.length} tokens; "
             "10 are the least: add --tasks, or take a shorter --length"
         )
     hide = functools.partial(
-        MaskedBatches, batch_size=settings.batch, tokenizer=tokenizer
+        MaskedBatches, batch_size=settings.batch_size, tokenizer=tokenizer
     )
     graphdef, params = heads.build(config, "mlm", 0, seed=settings.seed)
     problem = loop.Problem(
@@ -171,9 +125,9 @@ def pretrain(
     return outcome.last
 
 
-def _transformation(settings: Settings) -> Any:
+def _transformation(settings: PretrainConfig) -> Any:
     plan = schedulers.Plan(
-        learning_rate=settings.rate,
+        learning_rate=settings.learning_rate,
         total_steps=settings.steps,
         warmup_steps=settings.steps // 10,
         predictor=None,
@@ -184,7 +138,7 @@ def _transformation(settings: Settings) -> Any:
     return schedulers.get("linear").build(inner, plan)
 
 
-def _take(folder: Path, settings: Settings) -> None:
+def _take(folder: Path, settings: PretrainConfig) -> None:
     """Makes a folder this model's own.
 
     Raises:
@@ -210,7 +164,7 @@ def _take(folder: Path, settings: Settings) -> None:
 # ------------------------------------------------------------------ the texts
 
 
-def _texts(settings: Settings) -> tuple[list[str], str, list[str]]:
+def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
     """Returns all training texts, each once, where they come from, and notes on it."""
     found: dict[str, None] = {}
     origins = []
@@ -225,7 +179,7 @@ def _texts(settings: Settings) -> tuple[list[str], str, list[str]]:
     return list(found), ", ".join(of("kind")), of("note")[:1]
 
 
-def make_tokenizer(settings: Settings, texts: list[str]) -> Any:
+def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:
     """Learns a tokenizer from texts, and gives it the family's special tokens.
 
     Byte-level BPE comes out the same each time. WordPiece does not: the library breaks
@@ -254,15 +208,17 @@ def make_tokenizer(settings: Settings, texts: list[str]) -> Any:
     )
     ids = {token: i for i, token in enumerate(special)}
     if settings.family == "bert":
-        ends = [(token, ids[token]) for token in ("[SEP]", "[CLS]")]
-        made.post_processor = processors.BertProcessing(*ends)
+        made.post_processor = processors.BertProcessing(
+            sep=("[SEP]", ids["[SEP]"]), cls_token=("[CLS]", ids["[CLS]"])
+        )
     else:
-        ends = [(token, ids[token]) for token in ("</s>", "<s>")]
-        made.post_processor = processors.RobertaProcessing(*ends)
+        made.post_processor = processors.RobertaProcessing(
+            sep=("</s>", ids["</s>"]), cls_token=("<s>", ids["<s>"])
+        )
     return made._tokenizer  # the class has no public door to it
 
 
-def _kept_tokenizer(settings: Settings, folder: Path, texts: list[str]) -> Any:
+def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) -> Any:
     """Returns transformers' tokenizer of the folder, which is made first if need be.
 
     Kept before the first step, for a run that is cut off to go on with the same words.
@@ -284,14 +240,14 @@ def _kept_tokenizer(settings: Settings, folder: Path, texts: list[str]) -> Any:
     )
 
 
-def _encoder(settings: Settings, words: int) -> EncoderConfig:
+def _encoder(settings: PretrainConfig, words: int) -> EncoderConfig:
     roberta = settings.family == "roberta"
     return EncoderConfig(
         family=settings.family,
         vocab_size=words,
         hidden_size=settings.width,
         num_hidden_layers=settings.layers,
-        num_attention_heads=settings.width // _HEAD_WIDTH,
+        num_attention_heads=settings.width // HEAD_WIDTH,
         intermediate_size=4 * settings.width,
         max_position_embeddings=514 if roberta else 512,
         type_vocab_size=1 if roberta else 2,

@@ -18,7 +18,7 @@ PACKAGE = Path(list(metalr.__path__)[0])
 ROWS = (
     {"errors", "memory", "sampling"},
     {"features", "config", "executors", "hosts", "metrics", "profile"},
-    {"results", "sharding"},
+    {"results", "sharding", "pretrain_config"},
     {"measures", "document", "checkpoint", "store", "progress"},
     {"aggregates"},
     {"curves", "comparison"},
