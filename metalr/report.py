@@ -41,7 +41,7 @@ def write(
     except OSError as error:
         raise MetalrError(f"cannot write {folder}: {error.strerror}") from error
     blocks = page(found, folder)
-    _write(folder / "table.md", document.to_markdown([_readme_table(found)], folder))
+    _write(folder / "table.md", document.to_markdown([readme_table(found)], folder))
     _write(folder / "report.md", document.to_markdown(blocks, folder))
     _write(folder / "report.html", document.to_html(blocks))
     return folder / "report.html"
@@ -153,7 +153,8 @@ def _origins(found: Comparison) -> list[Block]:
     ]
 
 
-def _readme_table(found: Comparison) -> Table:
+def readme_table(found: Comparison) -> Table:
+    """Returns the summary with the columns that a page has room for."""
     pick = lambda line: [line[i] for i in README_COLUMNS]  # noqa: E731
     cells = [pick(line) for line in tables.summary_table(found)]
     return Table(pick(tables.SUMMARY_HEAD), cells, (found.subject,))

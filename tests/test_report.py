@@ -2,12 +2,22 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from metalr import answer, comparison, document, figures, measures, report, tables
+from metalr import (
+    answer,
+    comparison,
+    document,
+    figures,
+    measures,
+    report,
+    tables,
+)
+from metalr import store as stores
 from metalr.errors import MetalrError
 from tests.png import size
 from tests.synthetic_store import a_run, overhead, store
@@ -395,3 +405,13 @@ def test_html_and_markdown_of_each_block(tmp_path):
     assert "<h2>a &lt; b</h2>" in text
     assert '<tr class="strong"><td>q</td><td>2</td></tr>' in text
     assert "iVBORw==" in text or "iVBORw" in text
+
+
+def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
+    root = Path(__file__).parents[1]
+    found = comparison.gather(
+        stores.read(root / "checkpoints/comparison/runs.jsonl"), None
+    )
+    table = document.to_markdown([report.readme_table(found)], tmp_path)
+    assert table.strip() in (root / "README.md").read_text()
+    assert not any(found.toy(place) for place in found.bars)
