@@ -76,10 +76,10 @@ def pretrain(
             f"the tasks' texts make {len(blocks)} blocks of {settings.length} tokens; "
             "10 are the least: add --tasks, or take a shorter --length"
         )
+    graphdef, params = heads.build(config, "mlm", 0, seed=settings.seed)
     hide = functools.partial(
         MaskedBatches, batch_size=settings.batch_size, tokenizer=tokenizer
     )
-    graphdef, params = heads.build(config, "mlm", 0, seed=settings.seed)
     problem = loop.Problem(
         params=params,
         loss_fn=lambda params, batch, key: heads.loss(
@@ -105,13 +105,7 @@ def pretrain(
         outcome = loop.train(
             problem,
             _transformation(settings),
-            loop.Pace(
-                total_steps=settings.steps,
-                eval_every=max(1, settings.steps // 10),
-                log_every=max(1, settings.steps // 100),
-                save_every=max(1, settings.steps // 10),
-                seed=settings.seed,
-            ),
+            _pace(settings),
             display=display,
             checkpoints=checkpoints,
             stop=stop,
@@ -123,6 +117,17 @@ def pretrain(
     model = huggingface.Pretrained(config, graphdef, outcome.params, tokenizer, {})
     huggingface.export(folder, model, "mlm", ())
     return outcome.last
+
+
+def _pace(settings: PretrainConfig) -> loop.Pace:
+    tenth = max(1, settings.steps // 10)
+    return loop.Pace(
+        total_steps=settings.steps,
+        eval_every=tenth,
+        log_every=max(1, settings.steps // 100),
+        save_every=tenth,
+        seed=settings.seed,
+    )
 
 
 def _transformation(settings: PretrainConfig) -> Any:
