@@ -36,8 +36,20 @@ MASKED = 0.15  # share of the words to guess
 _HELD_BACK = 8  # batches that are scored and not learned from
 # In the order of their ids, as in the models that everybody has.
 _SPECIAL = {
-    "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    "bert": {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    "roberta": {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    },
 }
 
 
@@ -83,7 +95,7 @@ def pretrain(
     problem = loop.Problem(
         params=params,
         loss_fn=lambda params, batch, key: heads.loss(
-            "mlm", heads.apply(graphdef, params, batch, dropout_key=None), batch
+            "mlm", heads.apply(graphdef, params, batch), batch
         ),
         batches=hide(blocks[held:], seed=settings.seed),
         evaluate=_scorer(graphdef, hide(blocks[:held], seed=0)),
@@ -202,24 +214,21 @@ def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:
     special = _SPECIAL[settings.family]
     made: Any
     if settings.family == "bert":
-        made = BertWordPieceTokenizer(lowercase=True)
+        made, ends = BertWordPieceTokenizer(lowercase=True), processors.BertProcessing
     else:
         made = ByteLevelBPETokenizer(trim_offsets=True)
+        ends = processors.RobertaProcessing
+    tokens = list(special.values())
     made.train_from_iterator(
         texts,
         vocab_size=settings.vocabulary,
-        special_tokens=list(special),
+        special_tokens=tokens,
         show_progress=False,
     )
-    ids = {token: i for i, token in enumerate(special)}
-    if settings.family == "bert":
-        made.post_processor = processors.BertProcessing(
-            sep=("[SEP]", ids["[SEP]"]), cls_token=("[CLS]", ids["[CLS]"])
-        )
-    else:
-        made.post_processor = processors.RobertaProcessing(
-            sep=("</s>", ids["</s>"]), cls_token=("<s>", ids["<s>"])
-        )
+    last, first = special["sep_token"], special["cls_token"]
+    made.post_processor = ends(
+        sep=(last, tokens.index(last)), cls_token=(first, tokens.index(first))
+    )
     return made._tokenizer  # the class has no public door to it
 
 
@@ -235,14 +244,9 @@ def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) ->
     if not path.is_file():
         made = make_tokenizer(settings, texts)
         results.write_json(path, json.loads(made.to_str()))
-    names = ("pad", "unk", "cls", "sep", "mask")
+    core = Tokenizer.from_str(json.dumps(results.read_json(path)))
     special = _SPECIAL[settings.family]
-    if settings.family == "roberta":
-        names = ("cls", "pad", "sep", "unk", "mask")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(results.read_json(path))),
-        **{f"{name}_token": token for name, token in zip(names, special, strict=True)},
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
 
 
 def _encoder(settings: PretrainConfig, words: int) -> EncoderConfig:

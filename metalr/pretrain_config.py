@@ -15,7 +15,9 @@ class PretrainConfig:
     """What an encoder is made of; each field is a flag of `metalr pretrain`."""
 
     family: str = flag("bert", "encoder", "of encoders", choices=("bert", "roberta"))
-    width: int = flag(128, "encoder", "a multiple of 32", low=32, high=8192)
+    width: int = flag(
+        128, "encoder", f"a multiple of {HEAD_WIDTH}", low=HEAD_WIDTH, high=8192
+    )
     layers: int = flag(2, "encoder", "how many", low=1, high=256)
     vocabulary: int = flag(8000, "encoder", "most tokens", low=300, high=2**20)
     tasks: tuple[str, ...] = flag(SOURCES, "texts", "those of these tasks")
