@@ -72,10 +72,10 @@ def main() -> int:
             command.error(f"--{name.replace('_', '-')} must be at least {low}")
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import meta_train, recipe, run_folder, traces
+    from metalr import fit, meta_train, recipe, run_folder, traces
 
     recipe.keep_compilations()
-    settings = meta_train.Settings(seed=args.seed)
+    settings = fit.Settings(seed=args.seed)
     with run_folder.held(args.output):
         if args.traces is None and (status := collect(args, settings)):
             return status
@@ -94,7 +94,7 @@ def main() -> int:
 
 def collect(args: argparse.Namespace, settings: Any) -> int:
     """Collects what the flags ask for; returns the exit status of a signal, or 0."""
-    from metalr import banks, meta_train, record
+    from metalr import banks, record, rounds
 
     data, note = record.settle(args.tasks, args.data)
     print(note or f"data: {data}")
@@ -109,7 +109,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     runs = args.runs or (60 if data == "toy" else 630)
     count = math.ceil(runs / (sources.peaks + sources.walks))
     stop = cli.Stop()
-    whole = meta_train.gather(
+    whole = rounds.gather(
         [banks.draw(index, sources, args.seed) for index in range(count)],
         args.output,
         rounds=args.rounds,

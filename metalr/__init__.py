@@ -6,9 +6,9 @@
 A first-time reader may go through it in this order: README; `finetune.py` (what a run
 is); `metalr/optax_schedule.py` (what metalr is); `features.py`, `predictor.py` and
 `controller.py` (its parts); `loop.py` and `recipe.py` (the run around it);
-`train_meta.py`, `banks.py`, `record.py`, `labels.py`, `meta_train.py` (where the
-weights come from); `plan.py`, `compare.py`, `measures.py` (what it is held against);
-the rest on need.
+`train_meta.py`, `banks.py`, `record.py`, `labels.py`, `fit.py`, `rounds.py`,
+`meta_train.py` (where the weights come from); `plan.py`, `compare.py`, `measures.py`
+(what it is held against); the rest on need.
 """
 
 import importlib
