@@ -1,10 +1,13 @@
 """How the multiplier moves: the predictor's answer, its bounds and its brakes.
 
-    log m_t = log m_{t-1} + clip(gain * confidence_t * log2(best / current)_t)
+    log m_t = log m_{t-1} + r_t clip(gain * confidence_t * log2(best / current)_t)
+    r_t = clip(30 / (t + 1), 0.1, 1)
 
-within [-log max, log max]. A step whose loss or gradient is not finite halves m,
-features that training has not seen let m return to 1, and a loss well above its start
-keeps m from rising.
+within [-log max, log max]. Each step estimates the same number, the rate that is best
+for the run. So the first ones move the multiplier as fast as the features follow, and
+later ones less and less, as in a running mean, down to what can still follow a change.
+A step whose loss or gradient is not finite halves m, features that training has not
+seen let m return to 1, and a loss well above its start keeps m from rising.
 """
 
 import math
@@ -25,6 +28,8 @@ from metalr.predictor import Predictor, apply, load_predictor, unusual
 MAX_MULTIPLIER = 1024.0
 _LOSS_LEVEL = [row.name for row in features.FEATURES].index("loss_level")
 _DIVERGING = math.log(1.25)  # of the loss over its start: noise stays below
+# r_t: steps at full response, and the least of it.
+_FULL_RESPONSE, _LEAST_RESPONSE = 30.0, 0.1
 _CUT = math.log(2)  # taken from log m by a skipped step
 
 
@@ -56,7 +61,6 @@ class Controller(NamedTuple):
     peak: Any  # of the schedule
     total_steps: int | None
     log_bound: float
-    response: float  # scales the predictor's gain and limit to the horizon
     curvature_every: int  # 0: off
     stride: int
 
@@ -97,7 +101,6 @@ def new_controller(
         decide = log_multiplier
     else:
         decide = optax.constant_schedule(log_multiplier)
-    response = 0.25 if total_steps is None else min(1.0, max(0.1, 100 / total_steps))
     return Controller(
         decide=decide,
         explore=explore,
@@ -105,7 +108,6 @@ def new_controller(
         peak=_peak(schedule, total_steps),
         total_steps=total_steps,
         log_bound=math.log(max_multiplier),
-        response=response,
         curvature_every=curvature_every,
         stride=stride,
     )
@@ -131,9 +133,8 @@ def decide(
     if not isinstance(predictor, Predictor):
         log_m = jnp.asarray(predictor(step), jnp.float32)
     else:
-        gain, limit = (
-            controller.response * x for x in (predictor.gain, predictor.limit)
-        )
+        response = jnp.clip(_FULL_RESPONSE / (step + 1.0), _LEAST_RESPONSE, 1)
+        gain, limit = (response * x for x in (predictor.gain, predictor.limit))
         correction, confidence = apply(predictor, vector)
         relax = -gain * log_m
         outside = finite & unusual(predictor, vector)
