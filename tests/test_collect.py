@@ -1,6 +1,5 @@
-"""Banks are drawn, run and kept so that nothing is lost, done twice or made up."""
+"""A collection is kept so that nothing is lost or done twice, whatever is killed."""
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -10,259 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from metalr import (
     banks,
     collect,
     executors,
-    loop,
-    optax_schedule,
-    recipe,
     record,
-    schedulers,
     traces,
 )
-from metalr.config import RunConfig
-from metalr.controller import MAX_MULTIPLIER
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
-from metalr.models import heads, huggingface
 from metalr.predictor import init_predictor
-
-SOURCES = banks.Sources(
-    tasks=("sst2", "rte"), models=("minilm:1", "minilm:2"), data="toy"
-)
-PLAIN = {"dropout": 0.0, "rescaled": 0.0, "frozen": False, "shuffled": False}
-
-
-def draw(**changes):
-    return banks.draw(0, SOURCES, seed=0)._replace(**changes)
-
-
-# ------------------------------------------------------------------ banks
-
-
-def test_same_index_draws_the_same_bank_and_another_index_another():
-    drawn = [banks.draw(index, SOURCES, 3) for index in range(20)]
-    assert drawn == [banks.draw(index, SOURCES, 3) for index in range(20)]
-    assert len({bank.seed for bank in drawn}) == 20
-    assert drawn[0] != banks.draw(0, SOURCES, 4)
-
-
-def test_draws_reach_every_choice_and_tasks_take_turns():
-    drawn = [banks.draw(index, SOURCES, 0) for index in range(200)]
-    assert [bank.task for bank in drawn[:4]] == ["sst2", "rte", "sst2", "rte"]
-    for name, choices in {
-        "model": SOURCES.models,
-        "horizon": SOURCES.horizons,
-        "prior": banks.PRIORS,
-        "frozen": (False, True),
-        "shuffled": (False, True),
-    }.items():
-        assert {getattr(bank, name) for bank in drawn} == set(choices)
-    shares = np.mean([[b.frozen, b.shuffled, b.rescaled > 0] for b in drawn], axis=0)
-    np.testing.assert_allclose(shares, [0.15, 0.1, 0.3], atol=0.1)
-
-
-def test_peaks_span_seven_octaves_evenly():
-    octaves = np.diff(np.log2(draw().peaks))
-    np.testing.assert_allclose(octaves, 7 / 6, atol=0.01)
-
-
-@pytest.mark.parametrize("horizon", [1, 9, 100])
-def test_linear_prior_is_the_schedule_that_metalr_multiplies(horizon):
-    bank = draw(prior="linear", horizon=horizon, warmup=horizon // 10)
-    schedule = optax_schedule.default_schedule(1.0, total_steps=horizon)
-    np.testing.assert_allclose(
-        banks.prior(bank), jax.vmap(schedule)(jnp.arange(horizon)), rtol=1e-6
-    )
-
-
-def test_cosine_prior_is_that_of_the_scheduler_table():
-    plan = schedulers.Plan(1.0, total_steps=100, warmup_steps=30)
-    bank = draw(prior="cosine", horizon=100, warmup=30)
-    expected = jax.vmap(schedulers._cosine(plan))(jnp.arange(100))
-    np.testing.assert_allclose(banks.prior(bank), expected, atol=1e-6)
-
-
-def test_run_at_a_peak_has_that_peak_from_any_base_rate():
-    bank = draw()
-    plans = banks.plans(banks.Job(bank))
-    assert [plan.about["kind"] for plan in plans] == ["peak"] * 7 + ["walk"] * 2
-    for plan, peak in zip(plans, bank.peaks, strict=False):
-        np.testing.assert_allclose(
-            plan.rate * np.exp(plan.explore), peak * banks.prior(bank), rtol=1e-4
-        )
-        assert abs(np.log2(plan.about["base_rate"] / peak)) <= 7
-    assert len({plan.about["base_rate"] for plan in plans}) == 9
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_walk_stays_between_the_peaks_and_within_the_bounds_of_the_multiplier(seed):
-    bank = draw(seed=seed, prior="constant", warmup=0)
-    for plan in banks.plans(banks.Job(bank))[7:]:
-        rate = plan.rate * np.exp(plan.explore)
-        assert bank.peaks[0] * 0.99 < rate.min() < rate.max() < bank.peaks[-1] * 1.01
-        assert np.abs(plan.explore).max() < np.log(MAX_MULTIPLIER)
-
-
-def test_policy_starts_from_rates_over_three_decades_and_explores_every_other_time():
-    plans = banks.plans(banks.Job(draw(), 1, init_predictor(), 200))
-    bases = np.log10([plan.about["base_rate"] for plan in plans])
-    assert -6 <= bases.min() < -5.8 and -2.9 < bases.max() <= -2.7
-    explored = [bool(np.any(plan.explore)) for plan in plans]
-    assert explored == [False, True] * 100
-
-
-# ------------------------------------------------------------------ one run
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A BERT so small that it compiles in a second or two."""
-    found = huggingface.load("minilm:1", "classification", ("a", "b"), seed=0)
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-    config = dataclasses.replace(found.config, **sizes)
-    graphdef, params = heads.build(config, "classification", 2, seed=0)
-    folder = tmp_path_factory.mktemp("tiny")
-    found = found._replace(config=config, graphdef=graphdef, params=params)
-    huggingface.export(folder, found, "classification", ("a", "b"))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def bank(tiny):
-    return draw(
-        **PLAIN,
-        model=tiny,
-        batch=4,
-        length=16,
-        horizon=9,
-        prior="linear",
-        warmup=0,
-        evaluations=3,
-        validation_rows=20,
-        shapes=1,
-    )
-
-
-@pytest.fixture(scope="module")
-def opened(bank):
-    return record.open_bank(bank)
-
-
-@pytest.fixture(scope="module")
-def runs(bank, opened):
-    return [record.take(opened, plan) for plan in banks.plans(banks.Job(bank))]
-
-
-def test_all_runs_of_a_bank_share_one_compilation(bank, opened, runs):
-    moving = init_predictor()._replace(gain=np.float32(1))
-    policy = banks.plans(banks.Job(bank, 1, moving, 2))
-    assert all(record.take(opened, plan) is not None for plan in policy)
-    assert len(runs) == 9
-    assert opened.step._cache_size() == 1
-
-
-def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
-    prepared = recipe.prepare(
-        RunConfig(
-            task=bank.task,
-            model=bank.model,
-            data=bank.data,
-            batch_size=bank.batch,
-            max_steps=bank.horizon,
-            epochs=9.0,
-            max_length=bank.length,
-            dropout=0.0,
-            seed=bank.seed,
-        ),
-        data=record._rows(bank),
-        max_shapes=1,
-    )
-    tx = optax.inject_hyperparams(schedulers.adamw(0.01, 1.0))(
-        learning_rate=lambda count: jnp.asarray(runs[3].rate)[count]
-    )
-    step = loop.make_step(prepared.problem.loss_fn, tx, accumulate=1)
-    params = prepared.problem.params
-    state = loop.start(params, tx.init(params), bank.seed)
-    losses = []
-    for index in range(bank.horizon):
-        state, logged = step(state, prepared.problem.batches.batch(index))
-        losses.append(float(logged["loss"]))
-    np.testing.assert_allclose(runs[3].loss, losses, rtol=1e-5)
-
-
-def test_what_is_recorded_is_the_plan(bank, runs):
-    for run, plan in zip(runs, banks.plans(banks.Job(bank)), strict=True):
-        np.testing.assert_allclose(run.multiplier, np.exp(plan.explore), rtol=1e-5)
-        np.testing.assert_allclose(run.rate, plan.rate * run.multiplier, rtol=1e-5)
-        assert [row["step"] for row in run.evaluations] == [0, 3, 6, 9]
-        assert run.about["base_rate"] == plan.about["base_rate"]
-        assert (run.about["depth"], run.about["width"]) == (1, 16)
-
-
-def test_features_see_the_multiplier_of_the_step_before(runs):
-    column = [row.name for row in FEATURES].index("multiplier")
-    for run in runs:
-        before = np.concatenate([[1.0], run.multiplier[:-1]])
-        np.testing.assert_allclose(run.features[:, column], np.log(before), atol=1e-5)
-
-
-def test_runs_of_a_bank_start_alike(runs):
-    assert len({run.loss[0] for run in runs}) == 1
-    assert len({run.evaluations[0]["eval_loss"] for run in runs}) == 1
-
-
-def test_stop_leaves_a_run_at_the_next_step(bank, opened):
-    assert record.take(opened, banks.plans(banks.Job(bank))[0], lambda: True) is None
-
-
-PARAMS = {
-    "encoder": {"embeddings": {"words": jnp.arange(6.0).reshape(3, 2)}},
-    "out": {"kernel": jnp.arange(4.0).reshape(2, 2)},
-}
-
-
-def parabola(params, batch, key):
-    return sum(jnp.sum((x - 1) ** 2) for x in jax.tree.leaves(params))
-
-
-def test_rescaled_parameters_have_the_same_loss_and_gradients_by_their_scales():
-    bank = draw(**PLAIN | {"rescaled": 0.6})
-    params, loss_fn, plain = record._disguised(bank, PARAMS, parabola)
-    jax.tree.map(np.testing.assert_allclose, plain(params), PARAMS)
-    (loss, grads) = jax.value_and_grad(loss_fn)(params, {}, None)
-    assert float(loss) == pytest.approx(float(parabola(PARAMS, {}, None)))
-    scale = PARAMS["out"]["kernel"][0, 1] / params["out"]["kernel"][0, 1]
-    expected = scale * jax.grad(parabola)(PARAMS, {}, None)["out"]["kernel"]
-    np.testing.assert_allclose(grads["out"]["kernel"], expected, rtol=1e-5)
-
-
-def test_frozen_embeddings_get_no_gradient_and_the_rest_all():
-    bank = draw(**PLAIN | {"frozen": True})
-    params, loss_fn, _ = record._disguised(bank, PARAMS, parabola)
-    grads = jax.grad(loss_fn)(params, {}, None)
-    assert not np.any(grads["encoder"]["embeddings"]["words"])
-    expected = jax.grad(parabola)(PARAMS, {}, None)["out"]["kernel"]
-    np.testing.assert_allclose(grads["out"]["kernel"], expected)
-
-
-def test_shuffled_weights_keep_their_values_within_a_leaf():
-    params, _, _ = record._disguised(
-        draw(**PLAIN | {"shuffled": True}), PARAMS, parabola
-    )
-    words = params["encoder"]["embeddings"]["words"]
-    assert not np.array_equal(words, PARAMS["encoder"]["embeddings"]["words"])
-    np.testing.assert_array_equal(np.sort(np.ravel(words)), np.arange(6))
-
-
-# ------------------------------------------------------------------ files
+from tests.drawn_banks import SOURCES, draw, tiny
 
 
 @pytest.fixture
@@ -366,7 +126,7 @@ def test_progress_is_plain_lines_without_a_terminal(counted, tmp_path, capsys):
     assert lines[-1].startswith("9/9 runs") and "bank-00000 sst2" in lines[-1]
 
 
-# ------------------------------------------------------------------ processes
+# ---- Processes.
 
 
 def test_fault_in_a_process_reaches_the_user(tmp_path):
@@ -383,7 +143,7 @@ def test_stop_ends_the_processes_at_once(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# ------------------------------------------------------------------ Ray
+# ---- Ray.
 
 # Kills the worker of the run that is kept second, and has the other one go on.
 KILLS_A_WORKER = """
@@ -418,6 +178,11 @@ traces.write = counting
 assert collect.collect(jobs, output, executor="ray", workers=2)
 print(*written)
 """
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.skipif(
