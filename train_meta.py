@@ -23,6 +23,17 @@ from typing import Any
 from metalr import cli, executors
 from metalr.pretrain_config import SOURCES
 
+LEAST = {
+    "runs": 1,
+    "rounds": 0,
+    "per_bank": 1,
+    "workers": 1,
+    "batch": 1,
+    "length": 8,
+    "horizon": 5,
+    "seed": 0,
+}
+
 
 def parser() -> cli.Parser:
     """Returns the command line."""
@@ -67,9 +78,13 @@ def main() -> int:
     """Carries out the whole path and returns the exit status."""
     command = parser()
     args = command.parse_args()
-    for name, low in (("runs", 1), ("rounds", 0), ("per_bank", 1), ("workers", 1)):
-        if (value := getattr(args, name)) is not None and value < low:
-            command.error(f"--{name.replace('_', '-')} must be at least {low}")
+    for name, low in LEAST.items():
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < low:
+                command.error(f"--{name.replace('_', '-')} must be at least {low}")
+    if args.budget_minutes is not None and not args.budget_minutes > 0:
+        command.error("--budget-minutes must be above 0")
 
     # After the flags are known to be good: these take seconds to import.
     from metalr import fit, meta_train, recipe, run_folder, traces
@@ -125,6 +140,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
         print("stopped; the same command goes on")
         return stop.status
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     print("collected" if whole else "the time is up; the same command goes on")
     return 0
 

@@ -178,7 +178,10 @@ def plans(job: Job) -> list[Plan]:
 
 
 def recording() -> Predictor:
-    """Returns the predictor that never moves: what `explore` says is applied."""
+    """Returns the predictor that never moves: what `explore` says is applied.
+
+    But for the half that a step without a finite loss takes from the multiplier.
+    """
     return init_predictor()._replace(gain=np.float32(0), limit=np.float32(0))
 
 

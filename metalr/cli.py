@@ -234,6 +234,8 @@ def _compare(args: argparse.Namespace) -> int:
     from metalr import compare, store
     from metalr import plan as plans
 
+    if args.pairs < 0:
+        raise MetalrError(f"--pairs must be at least 0, got {args.pairs}")
     plan = plans.changed(
         plans.read_plan(args.plan),
         tasks=args.tasks,

@@ -20,7 +20,6 @@ from metalr.banks import Job
 from metalr.errors import MetalrError
 
 Stop = Callable[[], bool]
-Tell = Callable[[str], object]
 
 
 class Rest(NamedTuple):
@@ -76,6 +75,13 @@ def missing(jobs: Sequence[Job], output: Path) -> int:
         target, parts = _target(job, output), _parts(job, output)
         for path in [path for path in (target, *parts) if path.exists()][:1]:
             _check_same(job, path)
+        more = set((output / "parts").glob(f"{job.name}-*{traces.ENDING}")) - {*parts}
+        if more or (target.exists() and len(traces.read(target)) != len(parts)):
+            raise MetalrError(
+                f"{target.stem} was collected with another number of runs than "
+                f"{len(parts)}; go on with the same --per-bank, or choose another "
+                "--output"
+            )
         if not target.exists():
             count += sum(not part.exists() for part in parts)
     return count

@@ -163,6 +163,8 @@ def _encoder(model: str) -> EncoderConfig | None:
     name, _, layers = model.partition(":")
     if name == "minilm":
         found = costs.MODELS["MiniLM-6"]
+        if layers and not (layers.isdecimal() and int(layers)):
+            return None  # the run will say so
         return dataclasses.replace(found, num_hidden_layers=int(layers or 6))
     for size in ("base", "large"):
         if size in name.lower():

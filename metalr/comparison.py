@@ -1,5 +1,6 @@
 """Runs that may be compared: checked, put in rows, paired."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
         if wrong := store.fault(line):
             name = line["key"] if "key" in line else "without a key"
             raise MetalrError(f"the line {name}: {wrong}; leave it out or run it again")
-    latest = {line["key"]: line for line in lines}.values()  # a rerun comes later
+    latest = {_identity(line): line for line in lines}.values()  # a rerun comes later
     runs = [line for line in latest if line["kind"] == store.RUN]
     if not runs:
         raise MetalrError(
@@ -74,6 +75,14 @@ def gather(lines: Sequence[Mapping[str, Any]], baseline: str | None) -> Comparis
     overheads = [line for line in latest if line["kind"] == store.OVERHEAD]
     bars = measures.bars(runs)
     return Comparison(runs, overheads, rows, bars, baseline, subject)
+
+
+def _identity(line: Mapping[str, Any]) -> str:
+    """Returns what a line is about; its key also tells which predictor was asked."""
+    if line["kind"] != store.RUN:
+        return line["key"]
+    settings = {k: v for k, v in line["settings"].items() if k not in WITHOUT_EFFECT}
+    return json.dumps([line["task"], line["model"], settings], sort_keys=True)
 
 
 def _check_settings(runs: Sequence[Run]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, unknown_name
 
 
 def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
@@ -240,13 +240,16 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
 
 
 def check_ranges(config: Any) -> None:
-    """Refuses settings whose numbers do not lie between their `low` and `high`.
+    """Refuses settings that are none of their `choices`, or not in `low` to `high`.
 
     Raises:
       MetalrError: One does not; the message has the flag, the rule and the value.
     """
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        choices = f.metadata.get("choices")
+        if choices and value not in choices:
+            raise unknown_name("--" + f.name.replace("_", "-"), value, choices)
         if value is None or not {"low", "high"} & set(f.metadata):
             continue
         low, high = f.metadata["low"], f.metadata.get("high", float("inf"))

@@ -7,7 +7,8 @@ within [-log max, log max]. Each step estimates the same number, the rate that i
 for the run. So the first ones move the multiplier as fast as the features follow, and
 later ones less and less, as in a running mean, down to what can still follow a change.
 A step whose loss or gradient is not finite halves m, features that training has not
-seen let m return to 1, and a loss well above its start keeps m from rising.
+seen let m return to 1, and with a loss well above its start m does not rise, and falls
+to 1 from above.
 """
 
 import math
@@ -23,10 +24,14 @@ from metalr import features
 from metalr.errors import MetalrError
 from metalr.predictor import Predictor, apply, load_predictor, unusual
 
+# What a run under metalr did is known by the predictor and by this: raise it with every
+# change of how the multiplier moves.
+CONTROLLER_VERSION = 2
+
 # The widest bound, and the default: a small encoder wants 500 times a base rate that is
 # 16x below the recipe for a large one.
 MAX_MULTIPLIER = 1024.0
-_LOSS_LEVEL = [row.name for row in features.FEATURES].index("loss_level")
+_LOSS_LEVEL = features.NAMES.index("loss_level")
 _DIVERGING = math.log(1.25)  # of the loss over its start: noise stays below
 # r_t: steps at full response, and the least of it.
 _FULL_RESPONSE, _LEAST_RESPONSE = 30.0, 0.1

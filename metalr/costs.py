@@ -49,7 +49,7 @@ class Collection(NamedTuple):
     models: int
     seeds: int
     schedules: int  # runs of a bank: peaks and walks
-    steps: int = 120  # of a run, the middle of `banks.Sources.horizons`
+    steps: int = 120  # of a run, about the median of `banks.Sources.horizons`
     evaluations: int = 10
     validation_rows: int = 200
 

@@ -67,6 +67,8 @@ FEATURES = (
     Feature("prior", "log(schedule_t / its peak)", -7, 0),
 )
 
+NAMES = tuple(row.name for row in FEATURES)
+
 # Where in the budget a step is: a run longer than those of training is no strange run.
 CLOCK = ("progress", "horizon_known", "horizon", "steps")
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean

@@ -19,10 +19,9 @@ import optax
 
 from metalr import executors, labels, traces
 from metalr.errors import MetalrError
-from metalr.features import FEATURES
+from metalr.features import NAMES
 from metalr.predictor import Predictor, apply, init_predictor
 
-NAMES = [row.name for row in FEATURES]
 # A feature that hardly moved in the traces says little about what is far or strange:
 # its scale and its range are at least these shares of what it can be at all.
 _LEAST_STD, _LEAST_RANGE = 0.01, 0.05
@@ -39,7 +38,7 @@ class Settings(NamedTuple):
     noise: float = 0.1  # sigma added to standardised inputs
     huber: float = 2.0  # octaves: beyond, errors count linearly
     confidence: float = 0.3  # weight of the second output's loss
-    unknown_horizon: float = 0.15  # share of the steps whose clock is hidden
+    unknown_horizon: float = labels.UNKNOWN_HORIZON
     hidden: tuple[str, ...] = ()  # features that are not shown to the predictor
     quantile: float = 0.002  # left out on either side of the range seen in training
     seed: int = 0
@@ -157,8 +156,8 @@ def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
     """Returns how well a predictor corrects, each step by its weight.
 
     Returns:
-      sign: share of the right direction, where the target is over an octave;
-      rmse: of the correction in octaves; still: the same for no correction at all.
+      steps: their number; sign: share of the right direction, where the target is over
+      an octave; rmse: of the correction in octaves; still: the same for none at all.
     """
     found = np.asarray(apply(predictor, jnp.asarray(data.features))[0], np.float64)
     far = np.abs(data.target) > 1

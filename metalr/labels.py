@@ -22,10 +22,10 @@ import numpy as np
 
 from metalr import results, traces
 from metalr.errors import MetalrError
-from metalr.features import FEATURES
+from metalr.features import NAMES
 
+UNKNOWN_HORIZON = 0.15  # share of the steps whose clock is hidden
 CLIP = 6.0  # octaves; further off the answer is the same: as fast as allowed
-_NAMES = [row.name for row in FEATURES]
 _CLOCK = ("progress", "horizon_known", "horizon")
 _WORST = 1.1  # J of a run that is worse or not finite: all of these are as bad
 _NOISE = 0.03  # spread of J that the draw of batches alone can make
@@ -51,11 +51,13 @@ class Verdict(NamedTuple):
 def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
     """Returns J of a run from its evaluations; lower is better, 1 is no progress.
 
+    Infinite where a loss was not finite, or the first one leaves nothing to learn.
+
     >>> outcome([{"eval_loss": 2.0}, {"eval_loss": 1.0}, {"eval_loss": 0.5}])
     0.3125
     """
     first, *rest = (row["eval_loss"] for row in evaluations)
-    if first is None or not rest or None in rest:
+    if not first or not rest or None in rest:
         return float("inf")
     return (sum(rest) / len(rest) + rest[-1]) / 2 / first
 
@@ -109,8 +111,9 @@ def _check(run: traces.Run) -> None:
         faults.append("multiplier")
     if faults:
         raise MetalrError(
-            f"a run in the traces lacks a usable {', '.join(faults)}; take its file "
-            "out of the folder"
+            f"run {about.get('run')} of bank {about.get('bank_id')} "
+            f"({about.get('kind')}) in the traces lacks a usable {', '.join(faults)}; "
+            "take its file out of the folder"
         )
 
 
@@ -119,7 +122,10 @@ def _is_positive(value: Any) -> bool:
 
 
 def examples(
-    runs: Sequence[traces.Run], *, unknown_horizon: float = 0.15, seed: int = 0
+    runs: Sequence[traces.Run],
+    *,
+    unknown_horizon: float = UNKNOWN_HORIZON,
+    seed: int = 0,
 ) -> Examples:
     """Labels every step of the runs.
 
@@ -149,5 +155,5 @@ def examples(
     # A run may not know its length: then these three are 0.
     rng = np.random.default_rng(seed)
     hidden = rng.random(len(columns["target"])) < unknown_horizon
-    columns["features"][hidden[:, None] & np.isin(_NAMES, _CLOCK)] = 0
+    columns["features"][hidden[:, None] & np.isin(NAMES, _CLOCK)] = 0
     return Examples(**columns)

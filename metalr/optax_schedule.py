@@ -65,7 +65,7 @@ def wrap(
       inner: Any optimizer, with its own learning rate or schedule.
       predictor: The predictor; None loads the one that comes with metalr.
       total_steps: Updates in the run, if known. It tells the predictor where in the
-        budget a step is, and lets a short run respond faster than a long one.
+        budget a step is.
       prior: The schedule that `inner` follows, in any unit, for the predictor to know
         how far below its peak the rate is. It is not applied again.
       max_multiplier: The factor stays within [1 / max_multiplier, max_multiplier].

@@ -15,6 +15,7 @@ import jax
 
 from metalr import loop, store
 from metalr.config import RunConfig
+from metalr.data.tasks import TASKS
 from metalr.preparation import Prepared, prepare
 
 BASELINE = "constant"
@@ -24,8 +25,14 @@ _REPETITIONS = 5  # whose medians are told
 
 def key(config: RunConfig) -> str:
     """Returns the name of a measurement in the store: scheduler, model and shape."""
-    names = ("scheduler", "model", "batch_size", "max_length")
-    return store.key({name: getattr(config, name) for name in names}, overhead=True)
+    names = ("scheduler", "model", "batch_size")
+    shape = {name: getattr(config, name) for name in names}
+    return store.key({**shape, "max_length": length(config)}, overhead=True)
+
+
+def length(config: RunConfig) -> int:
+    """Returns the tokens of an entry, the task's own where no other is set."""
+    return config.max_length or TASKS[str(config.task)].max_length
 
 
 def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str, Any]]:
@@ -44,7 +51,7 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
     """
     plain: dict[tuple, _Side] = {}  # AdamW's side of each task and shape, prepared once
     for config in {key(config): config for config in reversed(runs)}.values():
-        place = (config.task, config.model, config.batch_size, config.max_length)
+        place = (config.task, config.model, config.batch_size, length(config))
         if place not in plain:
             config_of_plain = dataclasses.replace(
                 config, scheduler=BASELINE, learning_rate=None
@@ -59,7 +66,7 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
             "scheduler": config.scheduler,
             "model": config.model,
             "batch_size": config.batch_size,
-            "max_length": config.max_length,
+            "max_length": length(config),
             "device": jax.devices()[0].platform,
             "step_ratio": [
                 round(statistics.median(ratios[i : i + size]), 4)

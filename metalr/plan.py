@@ -18,6 +18,7 @@ from typing import Any
 
 from metalr import measures, predictor, schedulers, store
 from metalr.config import RunConfig, check
+from metalr.controller import CONTROLLER_VERSION
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
 from metalr.results import is_number
@@ -133,7 +134,7 @@ def changed(
     own = {name: dict(plan.tasks.get(name, {})) for name in tasks or plan.tasks}
     if data:
         settings["data"] = data
-    if steps:
+    if steps is not None:
         settings["max_steps"] = steps
         own = {k: {**v, "max_steps": steps} for k, v in own.items()}
     if schedulers:
@@ -227,6 +228,8 @@ def _rows(plan: Plan) -> list[tuple[str, float]]:
 
 
 _HINTS = typing.get_type_hints(RunConfig)
+# At a multiplier of 1 it makes no difference who would have been asked.
+_LEARNED = ("metalr", "metalr_shuffled")
 _VARIED = ("task", "model", "scheduler", "learning_rate", "seed", "output")
 
 
@@ -258,13 +261,14 @@ def key(config: RunConfig) -> str:
 
     Settings at their defaults are not in it, so that a setting which a later metalr
     adds leaves stores as they are; a default that changes has to change
-    `store.VERSION`. A run under metalr is another one when the predictor is.
+    `store.VERSION`. A run under metalr is another one when predictor or controller are.
     """
-    learned = config.scheduler.startswith("metalr")
+    learned = config.scheduler in _LEARNED
     digest = _digest(config.predictor) if learned else None
+    more = {"controller": CONTROLLER_VERSION} if learned else {}
     defaults = RunConfig().to_json()
     told = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    return store.key(told, predictor_sha256=digest)
+    return store.key(told, predictor_sha256=digest, **more)
 
 
 @functools.cache

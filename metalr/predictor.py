@@ -25,7 +25,7 @@ from flax import nnx
 
 from metalr import results
 from metalr.errors import MetalrError
-from metalr.features import CLOCK, FEATURE_VERSION, FEATURES
+from metalr.features import CLOCK, FEATURE_VERSION, FEATURES, NAMES
 
 WIDTH = 32
 # On either side of a feature's trained range, in widths of it. The MLP is asked no
@@ -119,7 +119,7 @@ def unusual(predictor: Predictor, features: jax.Array) -> jax.Array:
       features: Features in the order of FEATURES: [F].
     """
     low, high = _range(predictor, _STRANGE)
-    counts = np.array([row.name not in CLOCK for row in FEATURES])
+    counts = ~np.isin(NAMES, CLOCK)
     return jnp.any(counts & ((features < low) | (features > high)))
 
 
@@ -140,11 +140,10 @@ def save_predictor(
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path / "arrays", arrays, force=True)
     low, high = arrays["low"].tolist(), arrays["high"].tolist()
-    names = [row.name for row in FEATURES]
     metadata = {
         "feature_version": FEATURE_VERSION,
-        "features": names,
-        "ranges": dict(zip(names, zip(low, high, strict=True), strict=True)),
+        "features": list(NAMES),
+        "ranges": dict(zip(NAMES, zip(low, high, strict=True), strict=True)),
         "gain": float(predictor.gain),
         "limit": float(predictor.limit),
         "sha256": _digest(arrays),
@@ -210,7 +209,7 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
             f"a predictor is a folder with metadata.json and arrays/; {folder} is not "
             f"one ({error!r}). {_WAY_OUT}"
         ) from error
-    ours = [row.name for row in FEATURES]
+    ours = list(NAMES)
     if version != FEATURE_VERSION or names != ours:
         named = map(str, names) if isinstance(names, list) else [repr(names)[:60]]
         other = sorted(set(named) ^ set(ours)) or ["the order or a formula"]

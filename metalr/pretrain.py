@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalr import loop, recipe, results, schedulers
+from metalr import loop, recipe, results, run_folder, schedulers
 from metalr.checkpoint import Checkpoints
 from metalr.data import tasks
 from metalr.errors import MetalrError
@@ -172,7 +172,7 @@ def _take(folder: Path, settings: PretrainConfig) -> None:
                 "choose another folder"
             )
         return
-    if any(child.name != ".lock" for child in folder.glob("*")):
+    if folder.exists() and run_folder.contents(folder):
         raise MetalrError(f"{folder} holds something else; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     results.write_json(path, ours)

@@ -38,7 +38,8 @@ def gather(
       output: Folder for the traces.
       rounds: Rounds after the banks' own.
       per_bank: Runs of a round on each bank; every other one explores.
-      seconds: For all of it; seven tenths of them for the banks' own rates.
+      seconds: For all of it; seven tenths of them for the banks' own rates. A round
+        begins when all before it is done, now or when the same is asked again.
       executor: As in `collect.collect`.
       workers: As in `collect.collect`.
       stop: As in `collect.collect`.
@@ -54,7 +55,7 @@ def gather(
     whole = collect.collect(list(map(Job, chosen)), output, seconds=share, **options)
     share = (seconds - share) / rounds if rounds and share < math.inf else math.inf
     for number in range(1, rounds + 1):
-        if stop():
+        if not whole or stop():  # a predictor of a part would not be the same again
             return False
         paths = [p for p in traces.files(output / "traces") if round_of(p) < number]
         _, runs = traces.read_all(paths)

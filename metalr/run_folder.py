@@ -49,7 +49,7 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
                 "choose another --output, or --overwrite it"
             )
         return
-    if folder.exists() and (not folder.is_dir() or _contents(folder)):
+    if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise MetalrError(
             f"{folder} exists and is no run of metalr; choose another --output"
         )
@@ -64,14 +64,14 @@ def take(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     results.remove_drafts(folder)
     if overwrite and settings.is_file():
         # The settings last: a folder without them is taken for somebody else's.
-        old = sorted(_contents(folder), key=lambda path: path.name == SETTINGS)
+        old = sorted(contents(folder), key=lambda path: path.name == SETTINGS)
         for path in old:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not settings.is_file():
         results.write_json(settings, config.to_json())
 
 
-def _contents(folder: Path) -> list[Path]:
+def contents(folder: Path) -> list[Path]:
     """Returns what lies in a folder, without what a killed start may have left."""
     return [
         path
@@ -101,7 +101,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if missing and not _contents(folder):
+        if missing and not contents(folder):
             (folder / LOCK).unlink()
             with contextlib.suppress(OSError):  # another program was faster
                 folder.rmdir()

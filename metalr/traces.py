@@ -9,7 +9,7 @@ names and the version of the features; a reader refuses other ones.
 >>> run = Run(
 ...     about={"task": "sst2"},
 ...     evaluations=[{"step": 0, "eval_loss": 0.7}],
-...     features=np.zeros((2, len(FEATURES)), np.float32),
+...     features=np.zeros((2, len(NAMES)), np.float32),
 ...     rate=np.full(2, 2e-5, np.float32),
 ...     multiplier=np.ones(2, np.float32),
 ...     loss=np.array([0.7, 0.6], np.float32),
@@ -31,7 +31,7 @@ import numpy as np
 
 from metalr import memory, results
 from metalr.errors import MetalrError
-from metalr.features import FEATURE_VERSION, FEATURES
+from metalr.features import FEATURE_VERSION, NAMES
 
 ENDING = ".parquet"
 _KEY = b"metalr.traces"
@@ -80,7 +80,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
 
     for run in runs:
         shapes = {np.shape(getattr(run, name)) for name in _SCALARS}
-        if shapes != {(run.steps,)} or run.features.shape != (run.steps, len(FEATURES)):
+        if shapes != {(run.steps,)} or run.features.shape != (run.steps, len(NAMES)):
             raise ValueError(f"a run's arrays must have one row a step, got {shapes}")
     table = pa.table(
         {
@@ -92,7 +92,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
             ),
             "features": pa.FixedSizeListArray.from_arrays(
                 _rounded(np.concatenate([run.features for run in runs])).ravel(),
-                len(FEATURES),
+                len(NAMES),
             ),
             **{
                 name: np.concatenate([_float32(getattr(run, name)) for run in runs])
@@ -102,7 +102,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
     )
     header = {
         "feature_version": FEATURE_VERSION,
-        "features": [row.name for row in FEATURES],
+        "features": list(NAMES),
         "runs": [{"about": r.about, "evaluations": r.evaluations} for r in runs],
     }
     table = table.replace_schema_metadata({_KEY: json.dumps(header)})
@@ -161,7 +161,7 @@ def _runs(table: Any, abouts: list[dict[str, Any]]) -> list[Run]:
         raise ValueError(f"{len(abouts)} runs in the head, others below")
     columns = [table["features"].combine_chunks().flatten().to_numpy()]
     columns += [table[name].to_numpy() for name in _SCALARS]
-    columns[0] = columns[0].reshape(len(number), len(FEATURES))
+    columns[0] = columns[0].reshape(len(number), len(NAMES))
     if any(column.dtype != np.float32 for column in columns):
         raise ValueError("a column is not float32")
     if not np.isfinite(columns[0]).all():
@@ -219,7 +219,7 @@ def digest(paths: Iterable[Path]) -> str:
 
 def _check_header(path: Path, header: dict[str, Any]) -> None:
     version, names = header["feature_version"], header["features"]
-    ours = [row.name for row in FEATURES]
+    ours = list(NAMES)
     if version != FEATURE_VERSION or names != ours:
         other = sorted(set(map(str, names)) ^ set(ours)) or ["the order or a formula"]
         raise MetalrError(

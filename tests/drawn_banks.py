@@ -2,9 +2,7 @@
 
 import dataclasses
 
-from metalr import (
-    banks,
-)
+from metalr import banks
 from metalr.models import heads, huggingface
 
 SOURCES = banks.Sources(

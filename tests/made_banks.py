@@ -3,9 +3,8 @@
 import numpy as np
 
 from metalr import traces
-from metalr.features import FEATURES
+from metalr.features import NAMES
 
-NAMES = [row.name for row in FEATURES]
 STEPS = 30
 
 

@@ -5,10 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr.features import FEATURES
 from metalr.predictor import init_predictor
-
-NAMES = [row.name for row in FEATURES]
 
 
 def opinionated(seed=0, push=0.0):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -135,12 +136,31 @@ def test_fault_in_a_process_reaches_the_user(tmp_path):
         collect.collect(todo, tmp_path, workers=2)
 
 
-def test_stop_ends_the_processes_at_once(tmp_path, monkeypatch):
+def test_stop_ends_the_processes_and_leaves_signals_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "_PATIENCE", 1.0)
     # Not Python's own: in the background a shell may have had SIGINT ignored.
     before = signal.getsignal(signal.SIGINT)
-    assert not collect.collect(jobs(2), tmp_path, workers=2, stop=lambda: True)
+    begun = lambda: len(multiprocessing.active_children()) == 2  # noqa: E731
+    assert not collect.collect(jobs(2), tmp_path, workers=2, stop=begun)
+    assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("other", [1, 4])
+def test_whole_round_of_another_number_of_runs_is_refused(counted, tmp_path, other):
+    bank = jobs(1)[0].bank
+    collected([banks.Job(bank, 1, init_predictor(), 2)], tmp_path)
+    with pytest.raises(MetalrError, match="the same --per-bank"):
+        collected([banks.Job(bank, 1, init_predictor(), other)], tmp_path)
+
+
+def test_round_that_was_cut_does_not_go_on_with_fewer_runs(counted, tmp_path):
+    job = banks.Job(jobs(1)[0].bank, 1, init_predictor(), 4)
+    collected([job], tmp_path, stop=lambda: len(counted) == 3)
+    assert len(list((tmp_path / "parts").iterdir())) == 3
+    with pytest.raises(MetalrError, match="the same --per-bank"):
+        collected([job._replace(runs=2)], tmp_path)
+    assert collected([job], tmp_path) and len(counted) == 4
 
 
 # ---- Ray.

@@ -95,6 +95,8 @@ def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
         ({"settings": {"bach_size": 3}}, "unknown setting 'bach_size'; did you mean"),
         ({"settings": {"batch_size": "4"}}, "batch_size can't be '4'"),
         ({"settings": {"batch_size": -4}}, "--batch-size must be"),
+        ({"settings": {"parallel": "pmpa"}}, "unknown --parallel 'pmpa'; did you mean"),
+        ({"settings": {"max_steps": 0}}, "--max-steps must be"),
         ({"settings": {"seed": 4}}, "seed is the plan's to vary"),
         ({"seeds": 0}, "seeds must be 1 to 100000, got 0"),
         ({"seeds": 10**99}, "seeds must be 1 to 100000, got 1000"),
@@ -154,6 +156,23 @@ def test_key_of_a_metalr_run_changes_with_the_predictor(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "_digest", lambda path: "another")
     moved = [a != plan.key(config) for a, config in zip(before, runs, strict=True)]
     assert moved == [config.scheduler == "metalr" for config in runs]
+
+
+@pytest.mark.fast
+def test_key_of_the_control_at_one_depends_on_no_predictor_and_the_shuffled_ones_does(
+    monkeypatch,
+):
+    found = plan.changed(
+        plan.read_plan("small"), schedulers=["metalr_fixed", "metalr_shuffled"], seeds=1
+    )
+    runs = plan.expand(found)
+    before = [plan.key(config) for config in runs]
+    for change in ("_digest", "CONTROLLER_VERSION"):
+        with monkeypatch.context() as other:
+            other.setattr(plan, change, (lambda path: "x") if change[0] == "_" else -1)
+            after = [plan.key(config) for config in runs]
+        moved = [a != b for a, b in zip(after, before, strict=True)]
+        assert moved == [config.scheduler == "metalr_shuffled" for config in runs]
 
 
 @pytest.mark.fast

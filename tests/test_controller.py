@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from metalr import inject, wrap
+from metalr.features import NAMES
 from metalr.predictor import init_predictor
-from tests.steering import NAMES, constant, drive
+from tests.steering import constant, drive
 
 DOORS = ("inject", "wrap")
 

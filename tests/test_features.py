@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metalr import features
-from metalr.features import FEATURES
+from metalr.features import FEATURES, NAMES
 
-NAMES = [row.name for row in FEATURES]
 BOUNDS = np.array([(row.low, row.high) for row in FEATURES], np.float32)
 update = jax.jit(features.update, static_argnames=("total_steps", "stride"))
 

@@ -16,6 +16,7 @@ from tests.made_banks import STEPS, bank, run
         ([1.0, 2.0, None], np.inf),
         ([None, 1.0], np.inf),
         ([1.0], np.inf),
+        ([0.0, 0.1], np.inf),
     ],
 )
 def test_outcome_is_half_the_mean_half_the_last_over_the_first(losses, expected):
@@ -73,7 +74,7 @@ def test_walk_and_policy_are_judged_by_the_peaks_of_their_bank():
 
 def test_banks_count_by_signal_and_not_by_their_steps():
     weak = [run(2.0**x, 1.0, bank_id=1) for x in (-12, -10)]
-    found = labels.examples([*bank(), *weak, *bank(2), *bank(2)])
+    found = labels.examples([*bank(), *weak, *bank(2), *bank(2)], unknown_horizon=0)
     weight = [found.weight[: 5 * STEPS], found.weight[5 * STEPS : 7 * STEPS]]
     twice = found.weight[7 * STEPS :]
     assert weight[1].sum() < 0.01 * weight[0].sum()

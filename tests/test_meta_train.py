@@ -54,6 +54,36 @@ def test_script_fits_to_traces_alone(folder, tmp_path, monkeypatch, capsys):
     load_predictor(output / "predictor")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--horizon", "100", "0"], "--horizon must be at least 5"),
+        (["--batch", "0"], "--batch must be at least 1"),
+        (["--length", "2"], "--length must be at least 8"),
+        (["--budget-minutes", "0"], "--budget-minutes must be above 0"),
+        (["--budget-minutes", "nan"], "--budget-minutes must be above 0"),
+    ],
+)
+def test_flag_out_of_its_range_is_one_line_before_anything_is_collected(
+    tmp_path, monkeypatch, capsys, flags, said
+):
+    output = tmp_path / "output"
+    argv = ["train_meta.py", "--output", str(output), *flags]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        train_meta.main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_no_round_begins_before_the_banks_are_whole(folder, monkeypatch):
+    monkeypatch.setattr(collect, "collect", lambda jobs, output, **options: False)
+    monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("fitted to a part"))
+    chosen = [banks.draw(0, banks.Sources(("sst2",), ("minilm:1",), "toy"), 0)]
+    assert not rounds.gather(chosen, folder.parent, rounds=2, seconds=1)
+
+
 def test_round_runs_the_predictor_of_the_rounds_before_on_banks_that_tell(
     folder, monkeypatch
 ):

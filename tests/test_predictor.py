@@ -9,7 +9,7 @@ import pytest
 
 from metalr import predictor as predictors
 from metalr.errors import MetalrError
-from metalr.features import FEATURES
+from metalr.features import FEATURES, NAMES
 from metalr.predictor import (
     apply,
     init_predictor,
@@ -20,7 +20,6 @@ from metalr.predictor import (
 )
 
 SIZE = len(FEATURES)
-NAMES = [row.name for row in FEATURES]
 
 
 def trained(seed=0):

@@ -14,7 +14,7 @@ from metalr import (
     schedulers,
 )
 from metalr.config import RunConfig
-from metalr.features import FEATURES
+from metalr.features import NAMES
 from metalr.predictor import init_predictor
 from tests.drawn_banks import PLAIN, draw, tiny
 
@@ -81,7 +81,7 @@ def test_what_is_recorded_is_the_plan(bank, runs):
 
 
 def test_features_see_the_multiplier_of_the_step_before(runs):
-    column = [row.name for row in FEATURES].index("multiplier")
+    column = NAMES.index("multiplier")
     for run in runs:
         before = np.concatenate([[1.0], run.multiplier[:-1]])
         np.testing.assert_allclose(run.features[:, column], np.log(before), atol=1e-5)

@@ -243,6 +243,15 @@ def test_a_rerun_takes_the_place_of_the_first():
     assert run["last_metrics"] == {"accuracy": 0.8}
 
 
+def test_a_rerun_under_another_predictor_takes_the_place_of_the_first():
+    lines = [
+        a_run(scores=[x], key=k, scheduler="metalr")
+        for x, k in ((0.6, "a"), (0.8, "b"))
+    ]
+    (run,) = comparison.gather([*lines, a_run()], "linear 2e-5").rows["metalr"].runs
+    assert run["last_metrics"] == {"accuracy": 0.8}
+
+
 @pytest.mark.parametrize(
     "runs",
     [
