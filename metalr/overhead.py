@@ -24,9 +24,10 @@ _REPETITIONS = 5  # whose medians are told
 
 
 def key(config: RunConfig) -> str:
-    """Returns the name of a measurement in the store: scheduler, model and shape."""
+    """Returns the name of a measurement: scheduler, model, shape, kind of device."""
     names = ("scheduler", "model", "batch_size")
     shape = {name: getattr(config, name) for name in names}
+    shape["device"] = jax.default_backend()
     return store.key({**shape, "max_length": length(config)}, overhead=True)
 
 

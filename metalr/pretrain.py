@@ -6,7 +6,8 @@ A predictor has to hold for encoders of every size, and the hub has few small on
 a tokenizer is learned from the texts (WordPiece for BERT, byte-level BPE for RoBERTa),
 the texts are laid end to end and cut into blocks, and the encoder guesses the words
 that are hidden from it, 15 in 100 (Devlin et al. 2019, arXiv 1810.04805): of those, 8
-of 10 are masked, one is another word, and one stays as it is.
+of 10 are masked, one is another word, and one stays as it is. There is no dropout
+here; the 0.1 in the model's config.json is what a fine-tune of it uses.
 
 FOLDER is then a model like any other: `finetune.py --model FOLDER`, and transformers'
 `AutoModelForMaskedLM` loads it too.

@@ -282,6 +282,24 @@ def test_a_run_that_diverges_is_a_result(tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("model", ["minilm:two", "minilm:0", "somebody/else"])
+def test_time_of_a_model_of_unknown_size_is_unknown(tmp_path, model):
+    found = plan.changed(plan.read_plan(write(tmp_path)), models=[model])
+    assert math.isnan(compare.seconds_of(plan.expand(found)[0], []))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("flag", "value"), [("--pairs", "-1"), ("--steps", "0")])
+def test_number_out_of_its_range_is_refused_before_anything_is_run(
+    tmp_path, flag, value
+):
+    argv = command(write(tmp_path), tmp_path / "out", flag, value)
+    said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 2 and len(said.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fast
 def test_dry_run_counts_and_runs_nothing(tmp_path):
     output = tmp_path / "out"
     said = subprocess.run(
