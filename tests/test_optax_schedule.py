@@ -10,10 +10,10 @@ import pytest
 
 from metalr import inject, wrap
 from metalr.errors import MetalrError
+from metalr.features import NAMES
 from metalr.optax_schedule import default_schedule
 from metalr.predictor import init_predictor
 from tests.steering import (
-    NAMES,
     drive,
     loss_fn,
     opinionated,
