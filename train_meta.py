@@ -54,7 +54,7 @@ def parser() -> cli.Parser:
     add("--batch", type=int, nargs="+", help="batch sizes to draw from")
     add("--length", type=int, nargs="+", help="lengths in tokens to draw from")
     add("--horizon", type=int, nargs="+", help="numbers of steps to draw from")
-    add("--budget-minutes", type=float, help="for collecting (default: 3 on toy)")
+    add("--budget-minutes", type=float, help="for collecting (default: 5 on toy)")
     add(
         "--executor",
         choices=executors.KINDS,
@@ -129,7 +129,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
         args.output,
         rounds=args.rounds,
         per_bank=args.per_bank,
-        seconds=60 * (args.budget_minutes or (3 if data == "toy" else math.inf)),
+        seconds=60 * (args.budget_minutes or (5 if data == "toy" else math.inf)),
         executor=args.executor,
         workers=args.workers,
         stop=stop,

@@ -73,15 +73,7 @@ def missing(jobs: Sequence[Job], output: Path) -> int:
     count = 0
     for job in jobs:
         target, parts = _target(job, output), _parts(job, output)
-        for path in [path for path in (target, *parts) if path.exists()][:1]:
-            _check_same(job, path)
-        more = set((output / "parts").glob(f"{job.name}-*{traces.ENDING}")) - {*parts}
-        if more or (target.exists() and len(traces.read(target)) != len(parts)):
-            raise MetalrError(
-                f"{target.stem} was collected with another number of runs than "
-                f"{len(parts)}; go on with the same --per-bank, or choose another "
-                "--output"
-            )
+        _check_same(job, output)
         if not target.exists():
             count += sum(not part.exists() for part in parts)
     return count
@@ -97,8 +89,13 @@ def _parts(job: Job, output: Path) -> list[Path]:
     return [folder / f"{job.name}-{i:02d}{traces.ENDING}" for i in range(count)]
 
 
-def _check_same(job: Job, path: Path) -> None:
-    about = traces.read(path)[0].about
+def _check_same(job: Job, output: Path) -> None:
+    target, parts = _target(job, output), _parts(job, output)
+    path = next((path for path in (target, *parts) if path.exists()), None)
+    if path is None:
+        return
+    runs = traces.read(path)
+    about = runs[0].about
     # Through JSON, as the file has it: tuples become lists.
     ours = {
         k: list(v) if isinstance(v, tuple) else v for k, v in job.bank._asdict().items()
@@ -108,6 +105,12 @@ def _check_same(job: Job, path: Path) -> None:
         raise MetalrError(
             f"{path} was collected with other settings ({', '.join(other)}); go on "
             "with the same flags, or choose another --output"
+        )
+    more = {*(output / "parts").glob(f"{job.name}-*{traces.ENDING}")} - {*parts}
+    if more or (path == target and len(runs) != len(parts)):
+        raise MetalrError(
+            f"{target.stem} was collected with another number of runs than "
+            f"{len(parts)}; go on with the same --per-bank, or choose another --output"
         )
 
 

@@ -8,6 +8,7 @@ cut goes on with the same one.
 
 import math
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def gather(
       output: Folder for the traces.
       rounds: Rounds after the banks' own.
       per_bank: Runs of a round on each bank; every other one explores.
-      seconds: For all of it; seven tenths of them for the banks' own rates. A round
-        begins when all before it is done, now or when the same is asked again.
+      seconds: For all of it. A round begins when all before it is done, now or when
+        the same is asked again.
       executor: As in `collect.collect`.
       workers: As in `collect.collect`.
       stop: As in `collect.collect`.
@@ -49,11 +50,11 @@ def gather(
     Returns:
       Whether all is done.
     """
-    share = seconds * 0.7 if rounds else seconds
+    deadline = time.monotonic() + seconds
+    left = lambda: deadline - time.monotonic()  # noqa: E731
     tell(f"{len(chosen)} banks of {len(chosen[0].peaks) + chosen[0].walks} runs")
     options: dict[str, Any] = {"executor": executor, "workers": workers, "stop": stop}
-    whole = collect.collect(list(map(Job, chosen)), output, seconds=share, **options)
-    share = (seconds - share) / rounds if rounds and share < math.inf else math.inf
+    whole = collect.collect(list(map(Job, chosen)), output, seconds=left(), **options)
     for number in range(1, rounds + 1):
         if not whole or stop():  # a predictor of a part would not be the same again
             return False
@@ -67,7 +68,7 @@ def gather(
             if bank.bank_id in telling
         ]
         tell(f"round {number}: the predictor so far on {len(jobs)} banks")
-        whole &= collect.collect(jobs, output, seconds=share, **options)
+        whole &= collect.collect(jobs, output, seconds=left(), **options)
     return whole
 
 

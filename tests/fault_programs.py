@@ -4,6 +4,7 @@ Each is forked from a process that has imported what it imports, which is two th
 a start's time; from then on it is a process of its own.
 """
 
+import abc
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-class Program:
+class Program(abc.ABC):
     """A program with the faults that it may meet, and what its result is."""
 
     name: str
@@ -29,25 +30,25 @@ class Program:
         self.work = work
         self.seconds = float("inf")  # of the fastest whole run, from its first file on
 
+    @abc.abstractmethod
     def command(self, folder: Path) -> list[str]:
         """Returns the command line of a run in that folder."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def begun(self, folder: Path) -> bool:
         """Returns whether the run has written its first file."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def saving(self, folder: Path) -> bool:
         """Returns whether a file is being written."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def newest(self, folder: Path) -> list[Path]:
         """Returns the files that a power cut may leave cut off."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def result(self, folder: Path) -> object:
         """Returns what has to be the same."""
-        raise NotImplementedError
 
     def start(self, folder: Path, limit: int | None = None) -> "Forked | Pair":
         """Starts the program, perhaps with a limit on the size of its files."""

@@ -38,13 +38,13 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
     )
 
 
-def bank(bank_id=0, best=-11.0, depth=0.05, **about):
-    """Five peaks, J rising by `depth` per octave off the best."""
+def bank(bank_id=0, **about):
+    """Five peaks, J rising by 0.05 per octave off the best."""
     rng = np.random.default_rng(bank_id)
     return [
         run(
             2.0**log2,
-            0.5 + depth * abs(log2 - best),
+            0.5 + 0.05 * abs(log2 + 11),
             offset=rng.uniform(-5, 5),
             seed=bank_id,
             bank_id=bank_id,
@@ -57,7 +57,5 @@ def bank(bank_id=0, best=-11.0, depth=0.05, **about):
 def banks():
     """Returns twelve banks, four of each of three tasks."""
     return [
-        run
-        for i in range(12)
-        for run in bank(i, task=("sst2", "qqp", "rte")[i % 3], depth=0.05)
+        run for i in range(12) for run in bank(i, task=("sst2", "qqp", "rte")[i % 3])
     ]

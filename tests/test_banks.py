@@ -5,11 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalr import (
-    banks,
-    optax_schedule,
-    schedulers,
-)
+from metalr import banks, optax_schedule, schedulers
 from metalr.controller import MAX_MULTIPLIER
 from metalr.predictor import init_predictor
 from tests.drawn_banks import SOURCES, draw

@@ -6,13 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from metalr import (
-    banks,
-    loop,
-    recipe,
-    record,
-    schedulers,
-)
+from metalr import banks, loop, recipe, record, schedulers
 from metalr.config import RunConfig
 from metalr.features import NAMES
 from metalr.predictor import init_predictor
