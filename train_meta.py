@@ -28,6 +28,7 @@ LEAST = {
     "rounds": 0,
     "per_bank": 1,
     "workers": 1,
+    "side_by_side": 1,
     "batch": 1,
     "length": 8,
     "horizon": 5,
@@ -66,6 +67,12 @@ def parser() -> cli.Parser:
         "--workers",
         type=int,
         help="banks at a time (default: one a core, one on a GPU, all that Ray has)",
+    )
+    add(
+        "--side-by-side",
+        type=int,
+        help="runs of a bank at a time, which need as many times the memory (default: "
+        "1 on a CPU, on a GPU all)",
     )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
     add("--skip-broken", action="store_true", help="leave out files that are refused")
@@ -132,6 +139,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
         seconds=60 * (args.budget_minutes or (5 if data == "toy" else math.inf)),
         executor=args.executor,
         workers=args.workers,
+        together=args.side_by_side,
         stop=stop,
         tell=print,
         settings=settings,

@@ -4,9 +4,11 @@ Each run is a file as soon as it ends, in `OUTPUT/parts/`; a bank that is comple
 one file in `OUTPUT/traces/`. Killed at any moment, a collection loses the runs that
 were in progress, and the next start does nothing twice.
 
-One process a core beats one process with many threads. `vmap` over the rates of a bank
-would gain nothing on a CPU: matrices of different weights share no work. Only this
-process writes files; where the others are is the business of `metalr.executors`.
+On a CPU one process a core beats one process with many threads, and a run at a time
+runs of one bank side by side: matrices of different weights share no work. A GPU, whose
+step of a small model is mostly waiting for kernels to start, takes them all at once.
+Only this process writes files; where the others are is the business of
+`metalr.executors`.
 """
 
 import math
@@ -14,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from metalr import banks, executors, progress, recipe, record, results, traces
 from metalr.banks import Job
@@ -27,6 +31,7 @@ class Rest(NamedTuple):
 
     job: Job
     runs: tuple[int, ...]  # their numbers
+    together: int | None = None  # runs at a time; None: 1 on a CPU, elsewhere all
 
 
 def carry_out(rest: Rest) -> Iterator[tuple[int, traces.Run]]:
@@ -39,14 +44,16 @@ def carry_out(rest: Rest) -> Iterator[tuple[int, traces.Run]]:
         return
     plans = banks.plans(rest.job)
     opened = record.open_bank(rest.job.bank)
-    for number in rest.runs:
+    all_at_once = jax.default_backend() != "cpu"
+    size = rest.together or (len(rest.runs) if all_at_once else 1)
+    for first in range(0, len(rest.runs), size):
+        numbers = rest.runs[first : first + size]
         if executors.stopping():
             return
-        run = record.take(opened, plans[number], executors.stopping)
-        if run is None:
-            return
-        run.about.update(round=rest.job.round, run=number)
-        yield number, run
+        taken = record.take(opened, [plans[k] for k in numbers], executors.stopping)
+        for number, run in zip(numbers, taken or (), strict=bool(taken)):
+            run.about.update(round=rest.job.round, run=number)
+            yield number, run
 
 
 def _tidy(jobs: Sequence[Job], output: Path) -> None:
@@ -132,6 +139,7 @@ def collect(
     *,
     executor: str = "processes",
     workers: int | None = None,
+    together: int | None = None,
     stop: Stop = lambda: False,
     seconds: float = math.inf,
 ) -> bool:
@@ -144,6 +152,8 @@ def collect(
       executor: A row of `executors.KINDS`.
       workers: Banks at a time. None: one a core on a CPU and one elsewhere, or what
         the Ray cluster has room for.
+      together: Runs of a bank at a time, which need as many times the memory; None: 1
+        on a CPU, elsewhere all.
       stop: Asked all the time; True ends at the next step.
       seconds: No bank is begun that would probably not end by then.
 
@@ -160,7 +170,8 @@ def collect(
     total = missing(jobs, output)
     for job in jobs:
         _gather(job, output)  # a kill may have come just before
-    todo = [rest for job in jobs if (rest := _rest(job, output)).runs]
+    rests = [_rest(job, output)._replace(together=together) for job in jobs]
+    todo = [rest for rest in rests if rest.runs]
     if executor == "processes":
         workers = min(workers or executors.fitting(), max(len(todo), 1))
     clock = _Clock(seconds)

@@ -28,6 +28,7 @@ def gather(
     seconds: float = math.inf,
     executor: str = "processes",
     workers: int | None = None,
+    together: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], object] = lambda line: None,
     settings: fit.Settings | None = None,
@@ -43,6 +44,7 @@ def gather(
         the same is asked again.
       executor: As in `collect.collect`.
       workers: As in `collect.collect`.
+      together: As in `collect.collect`.
       stop: As in `collect.collect`.
       tell: Told what goes on.
       settings: Of the fits.
@@ -53,7 +55,12 @@ def gather(
     deadline = time.monotonic() + seconds
     left = lambda: deadline - time.monotonic()  # noqa: E731
     tell(f"{len(chosen)} banks of {len(chosen[0].peaks) + chosen[0].walks} runs")
-    options: dict[str, Any] = {"executor": executor, "workers": workers, "stop": stop}
+    options: dict[str, Any] = {
+        "executor": executor,
+        "workers": workers,
+        "together": together,
+        "stop": stop,
+    }
     whole = collect.collect(list(map(Job, chosen)), output, seconds=left(), **options)
     for number in range(1, rounds + 1):
         if not whole or stop():  # a predictor of a part would not be the same again

@@ -31,10 +31,13 @@ def counted(monkeypatch):
     """Runs that take no time, counted."""
     taken = []
 
-    def take(opened, plan, stop=lambda: False):
+    def take(opened, plans, stop=lambda: False):
         if stop():
             return None
-        taken.append(plan.about)
+        taken.extend(plan.about for plan in plans)
+        return [one(opened, plan) for plan in plans]
+
+    def one(opened, plan):
         n = opened.horizon
         return traces.Run(
             {**json.loads(json.dumps(opened._asdict())), **plan.about, "seconds": 0.0},
@@ -79,6 +82,17 @@ def test_killed_collection_goes_on_and_does_nothing_twice(counted, tmp_path):
             tmp_path / "cut" / "traces" / path.name
         ).read_bytes() == path.read_bytes()
     assert not list((tmp_path / "cut" / "parts").iterdir())
+
+
+@pytest.mark.parametrize("together", [1, 4, 9, 20])
+def test_runs_side_by_side_are_all_there_and_nothing_twice(counted, tmp_path, together):
+    assert collected(jobs(), tmp_path / "in turn")
+    in_turn = list(counted)
+    counted.clear()
+    collected(jobs(), tmp_path / "cut", together=together, stop=after(5))
+    assert len(counted) < 27
+    assert collected(jobs(), tmp_path / "cut", together=together)
+    assert counted == in_turn
 
 
 def test_runs_of_a_bank_in_progress_are_not_counted_as_missing(counted, tmp_path):

@@ -13,6 +13,10 @@ from metalr.predictor import init_predictor
 from tests.drawn_banks import PLAIN, draw, tiny
 
 
+def plans(bank):
+    return banks.plans(banks.Job(bank))
+
+
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
@@ -25,13 +29,13 @@ def opened(bank):
 
 @pytest.fixture(scope="module")
 def runs(bank, opened):
-    return [record.take(opened, plan) for plan in banks.plans(banks.Job(bank))]
+    return [run for plan in plans(bank) for run in record.take(opened, [plan])]
 
 
 def test_all_runs_of_a_bank_share_one_compilation(bank, opened, runs):
     moving = init_predictor()._replace(gain=np.float32(1))
     policy = banks.plans(banks.Job(bank, 1, moving, 2))
-    assert all(record.take(opened, plan) is not None for plan in policy)
+    assert all(record.take(opened, [plan]) for plan in policy)
     assert len(runs) == 9
     assert opened.step._cache_size() == 1
 
@@ -66,7 +70,7 @@ def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
 
 
 def test_what_is_recorded_is_the_plan(bank, runs):
-    for run, plan in zip(runs, banks.plans(banks.Job(bank)), strict=True):
+    for run, plan in zip(runs, plans(bank), strict=True):
         np.testing.assert_allclose(run.multiplier, np.exp(plan.explore), rtol=1e-5)
         np.testing.assert_allclose(run.rate, plan.rate * run.multiplier, rtol=1e-5)
         assert [row["step"] for row in run.evaluations] == [0, 3, 6, 9]
@@ -87,7 +91,21 @@ def test_runs_of_a_bank_start_alike(runs):
 
 
 def test_stop_leaves_a_run_at_the_next_step(bank, opened):
-    assert record.take(opened, banks.plans(banks.Job(bank))[0], lambda: True) is None
+    assert record.take(opened, plans(bank)[:1], lambda: True) is None
+
+
+def test_runs_side_by_side_are_those_in_turn(bank, opened, runs):
+    moving = init_predictor()._replace(gain=np.float32(1))
+    policy = banks.plans(banks.Job(bank, 1, moving, 2))
+    in_turn = [*runs[:2], *(r for p in policy for r in record.take(opened, [p]))]
+    together = record.take(opened, [*plans(bank)[:2], *policy])
+    for one, other in zip(together, in_turn, strict=True):
+        for name in ("loss", "rate", "multiplier", "features"):
+            a, b = getattr(one, name), getattr(other, name)
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+        assert one.about["kind"] == other.about["kind"]
+        losses = [[row["eval_loss"] for row in run.evaluations] for run in (one, other)]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 PARAMS = {
