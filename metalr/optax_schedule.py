@@ -165,11 +165,12 @@ def inject(
     >>> print(f"{state.hyperparams['learning_rate']:.1e}")  # one of eleven warming up
     2.7e-06
     """
-    schedule = _rate_schedule(learning_rate, prior, total_steps)
+    peak, shape = _rate(learning_rate, prior, total_steps)
+    schedule = lambda step: peak * shape(step)  # noqa: E731
     fixed = new_controller(
         predictor,
         total_steps,
-        schedule,
+        shape,
         max_multiplier,
         log_multiplier,
         explore,
@@ -320,26 +321,25 @@ def _exact_curvature(
     )
 
 
-def _rate_schedule(
+def _rate(
     learning_rate: float | optax.Schedule,
     prior: optax.Schedule | None,
     total_steps: int | None,
-) -> optax.Schedule:
+) -> tuple[Any, optax.Schedule]:
+    """Returns a rate and the schedule that it is multiplied by."""
     if callable(learning_rate):
         if prior is not None:
             raise MetalrError(
                 "`learning_rate` must be a number where `prior` is given, got two "
                 "schedules. Multiply them into one."
             )
-        return learning_rate
+        return 1.0, learning_rate
     if isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
         raise MetalrError(
             f"`learning_rate` must be positive, got {learning_rate}. Give the peak "
             "rate, 2e-5 for instance, or a schedule."
         )
-    if prior is None:
-        return default_schedule(learning_rate, total_steps)
-    return lambda step: learning_rate * prior(step)
+    return learning_rate, prior or default_schedule(1.0, total_steps)
 
 
 def _static_args(

@@ -172,7 +172,8 @@ def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
         clip_norm=config.clip_norm,
     )
     inner = schedulers.adamw(config.weight_decay, config.clip_norm)
-    return schedulers.get(config.scheduler).build(inner, plan)
+    row = schedulers.get(config.scheduler)
+    return schedulers.at_a_rate(row.build, inner, plan)
 
 
 def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.Array]:

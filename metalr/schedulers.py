@@ -272,6 +272,38 @@ SCHEDULERS: dict[str, Scheduler] = {
 }
 
 
+class RatedState(NamedTuple):
+    """State of `at_a_rate`."""
+
+    base_rate: jax.Array  # [] float32
+    rated: Any  # the transformation's own state
+
+
+def at_a_rate(
+    build: Callable[[Inner, Plan], optax.GradientTransformationExtraArgs],
+    inner: Inner,
+    plan: Plan,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds a transformation whose base rate is a number of its state.
+
+    Runs that differ in their base rate alone are then one program, which compiles once.
+    """
+
+    def at(rate: Any) -> optax.GradientTransformationExtraArgs:
+        return build(inner, plan._replace(learning_rate=rate))
+
+    def init(params: Any) -> Any:
+        rated = at(plan.learning_rate).init(params)
+        return RatedState(jnp.asarray(plan.learning_rate, jnp.float32), rated)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
+        tx = at(state.base_rate)
+        updates, rated = tx.update(updates, state.rated, params, **extra_args)
+        return updates, state._replace(rated=rated)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def get(name: str) -> Scheduler:
     """Returns the row called `name`.
 

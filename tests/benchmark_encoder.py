@@ -139,9 +139,9 @@ def torch_side(pipe: Connection, model: str, data: str) -> None:
         AutoTokenizer,
     )
 
-    from metalr.models import huggingface
+    from metalr.models import locate
 
-    source = huggingface.find(model)
+    source = locate.find(model)
     folder, layers = source.folder, source.layers
     config = AutoConfig.from_pretrained(folder, num_labels=CLASSES)
     config.num_hidden_layers = layers or config.num_hidden_layers

@@ -74,6 +74,16 @@ def a_run(
     } | fields
 
 
+def pair_of_rows(own, other, tasks=("sst2", "cola"), **fields):
+    """Returns runs of metalr and linear at 2e-5, three seeds, with those scores."""
+    return [
+        a_run(task, scheduler=scheduler, seed=seed, scores=scores, **fields)
+        for scheduler, scores in (("metalr", own), ("linear", other))
+        for task in tasks
+        for seed in range(3)
+    ]
+
+
 def overhead(scheduler, ratios=(1.01, 0.99, 1.02), state=1.5):
     return {
         "version": 1,

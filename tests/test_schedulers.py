@@ -223,3 +223,21 @@ def test_decay_leaves_biases_and_layernorm_alone():
     np.testing.assert_allclose(updates["kernel"], -0.5 * np.ones((2, 2)))
     np.testing.assert_array_equal(updates["bias"], np.zeros(2))
     np.testing.assert_array_equal(updates["scale"], np.zeros(2))
+
+
+@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+def test_runs_that_differ_in_their_base_rate_are_one_program_and_the_same_run(name):
+    row, params = schedulers.SCHEDULERS[name], start_params()
+    programs = []
+    for rate in (row.learning_rate, 3 * row.learning_rate):
+        plan = PLAN._replace(learning_rate=rate)
+        tx = schedulers.at_a_rate(row.build, INNERS["adamw"], plan)
+        update = jax.jit(lambda g, s, p, v, tx=tx: tx.update(g, s, p, value=v))
+        lowered = update.lower(params, tx.init(params), params, 1.0)
+        programs.append(lowered.as_text())
+    assert programs[0] == programs[1]
+    found, _, rates = run(tx, params, 15)
+    expected, _, baked = run(row.build(INNERS["adamw"], plan), params, 15)
+    np.testing.assert_allclose(rates, baked, rtol=1e-5)
+    for name in params:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7)

