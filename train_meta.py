@@ -75,6 +75,13 @@ def parser() -> cli.Parser:
         "1 on a CPU, on a GPU all)",
     )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
+    add(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks, and sizes as 6x384 (layers by width), that are not fitted to",
+    )
     add("--skip-broken", action="store_true", help="leave out files that are refused")
     add("--output", type=Path, default=Path("runs/meta"), help="default: runs/meta")
     add("--seed", type=int, default=0, help="of the banks and of the fit")
@@ -105,6 +112,7 @@ def main() -> int:
         made = meta_train.make(
             traces.files(folder),
             settings,
+            without=args.without,
             skip=print if args.skip_broken else None,
             tell=print,
         )

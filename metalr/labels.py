@@ -81,6 +81,11 @@ def judge(runs: Sequence[traces.Run]) -> Verdict:
     )
 
 
+def size(run: traces.Run) -> str:
+    """Returns the size of a run's model: layers by width, as 6x384."""
+    return f"{run.about['depth']}x{run.about['width']}"
+
+
 def by_bank(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
     """Returns the runs of each bank that has peaks to be judged by."""
     banks = defaultdict(list)
@@ -149,7 +154,7 @@ def examples(
             found["target"].append(np.clip(verdict.log2_best - current, -CLIP, CLIP))
             found["weight"].append(np.full(n, verdict.signal / steps))
             found["task"].append(np.full(n, about["task"]))
-            found["size"].append(np.full(n, f"{about['depth']}x{about['width']}"))
+            found["size"].append(np.full(n, size(run)))
     columns = {name: np.concatenate(parts) for name, parts in found.items()}
     columns["weight"] /= columns["weight"].mean()
     # A run may not know its length: then these three are 0.

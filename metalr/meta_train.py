@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr import fit, labels, recipe, traces
+from metalr.errors import unknown_name
 from metalr.predictor import Predictor, save_predictor
 from metalr.rounds import TELLING
 
@@ -52,6 +53,7 @@ def make(
     settings: fit.Settings | None = None,
     *,
     check: bool = True,
+    without: Sequence[str] = (),
     skip: Callable[[str], object] | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Made:
@@ -61,14 +63,19 @@ def make(
       paths: The files.
       settings: Of the fit.
       check: Also leave out one task and one size at a time.
+      without: Tasks, and sizes as 6x384 (layers by width), whose runs are left out, so
+        that the predictor may be judged on them.
       skip: Told of each file that is refused, which is then left out; None raises.
       tell: Told what goes on.
 
     Raises:
-      MetalrError: A file is refused and `skip` is None, or there is no bank.
+      MetalrError: A file is refused and `skip` is None, there is no bank, or no run to
+        leave out.
     """
     settings = settings or fit.Settings()
     used, runs = traces.read_all(paths, skip=skip)
+    if without:
+        runs = _left(runs, without)
     data = fit.label(runs, settings)
     tell(f"fitting to {len(data.target)} steps of {len(runs)} runs")
     predictor = fit.fit(data, settings)
@@ -83,13 +90,25 @@ def make(
             f"{about['signal']:.2f} of 1), so this predictor has learned little; take "
             "longer runs, more layers or other tasks"
         )
-    return Made(predictor, tables, about | {"check": tables})
+    about |= {"without": list(without), "check": tables}
+    return Made(predictor, tables, about)
 
 
 def save(folder: Path, made: Made) -> None:
     """Writes the predictor with its provenance; see `save_predictor`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     save_predictor(folder, made.predictor, made.provenance)
+
+
+def _left(runs: Sequence[traces.Run], without: Sequence[str]) -> list[traces.Run]:
+    """Returns the runs that are of none of these tasks and sizes."""
+    of = lambda run: {run.about["task"], labels.size(run)}  # noqa: E731
+    runs = [run for of_bank in labels.by_bank(runs).values() for run in of_bank]
+    there = set().union(*map(of, runs))
+    for name in without:
+        if name not in there:
+            raise unknown_name("task or size to leave out", name, sorted(there))
+    return [run for run in runs if not of(run) & set(without)]
 
 
 def _provenance(

@@ -1,6 +1,7 @@
 """What a run needs before its first step: data, model, batches, optimizer."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from metalr.config import RunConfig
 from metalr.data import batches, encode, tasks
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
+from metalr.predictor import load_predictor
 
 
 class Prepared(NamedTuple):
@@ -167,7 +169,7 @@ def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
         learning_rate=rate,
         total_steps=pace.total_steps,
         warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
-        predictor=config.predictor,
+        predictor=functools.partial(load_predictor, config.predictor),
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
     )

@@ -148,7 +148,6 @@ def _transformation(settings: PretrainConfig) -> Any:
         learning_rate=settings.learning_rate,
         total_steps=settings.steps,
         warmup_steps=settings.steps // 10,
-        predictor=None,
         weight_decay=0.01,
         clip_norm=1.0,
     )

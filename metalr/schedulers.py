@@ -9,6 +9,7 @@ aside and take weight decay and clipping from the plan. Each has one setting for
 tasks: its authors' or optax's default, as the table says.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Plan(NamedTuple):
     learning_rate: float  # base (peak) rate
     total_steps: int
     warmup_steps: int
-    predictor: str | None = None  # folder of a learned predictor; None: shipped
+    predictor: Callable[[], Predictor] = load_predictor  # asked by who needs one
     weight_decay: float = 0.01  # of methods that bring their own optimizer
     clip_norm: float = 1.0  # the same; 0: none
 
@@ -119,7 +120,7 @@ def _metalr(change: Callable[[Predictor], Predictor], **options: Any):
         return optax_schedule.inject(
             inner,
             plan.learning_rate,
-            change(load_predictor(plan.predictor)),
+            change(plan.predictor()),
             total_steps=plan.total_steps,
             prior=_linear(plan),
             **options,
@@ -289,11 +290,15 @@ def at_a_rate(
     Runs that differ in their base rate alone are then one program, which compiles once.
     """
 
+    plan = plan._replace(predictor=functools.cache(plan.predictor))
+
     def at(rate: Any) -> optax.GradientTransformationExtraArgs:
         return build(inner, plan._replace(learning_rate=rate))
 
+    first = at(plan.learning_rate)  # reads and checks what no trace could
+
     def init(params: Any) -> Any:
-        rated = at(plan.learning_rate).init(params)
+        rated = first.init(params)
         return RatedState(jnp.asarray(plan.learning_rate, jnp.float32), rated)
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):

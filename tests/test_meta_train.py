@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import train_meta
-from metalr import banks, collect, fit, meta_train, rounds, traces
+from metalr import banks, collect, fit, labels, meta_train, rounds, traces
+from metalr.errors import MetalrError
 from metalr.predictor import load_predictor, read_metadata
 from tests.made_banks import STEPS, run
 from tests.made_banks import banks as made_banks
@@ -38,6 +39,21 @@ def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
     assert about["traces"]["sha256"] == traces.digest(traces.files(folder))
     assert about["runs by task"] == {"qqp": 20, "rte": 20, "sst2": 20}
     assert about["check"]["trained"][0]["steps"] == 12 * 5 * STEPS
+
+
+def test_left_out_tasks_and_sizes_have_no_part_in_the_fit(folder):
+    paths = traces.files(folder)
+    _, runs = traces.read_all(paths)
+    (size,) = {labels.size(run) for run in runs}
+    made = meta_train.make(paths, QUICK, check=False, without=["qqp"])
+    others = [run for run in runs if run.about["task"] != "qqp"]
+    expected = fit.fit(fit.label(others, QUICK), QUICK)
+    jax.tree.map(np.testing.assert_array_equal, made.predictor, expected)
+    assert made.provenance["runs by task"] == {"rte": 20, "sst2": 20}
+    assert made.provenance["without"] == ["qqp"]
+    for name, said in ((size, "no whole bank"), ("qqq", "did you mean 'qqp'")):
+        with pytest.raises(MetalrError, match=said):
+            meta_train.make(paths, QUICK, check=False, without=[name])
 
 
 def test_script_fits_to_traces_alone(folder, tmp_path, monkeypatch, capsys):

@@ -295,7 +295,7 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     cut = tmp_path / "cut"
 
     with TwoProcesses(*argv, "--output", str(cut), "--shard-params") as both:
-        wait_for(cut / "checkpoints/last/4")
+        wait_for(cut / "checkpoints/last/4", both)
         both.started[1].send_signal(signal.SIGTERM)  # the other one has to hear of it
         both.ended()
     assert both.statuses == [128 + signal.SIGTERM] * 2
@@ -337,7 +337,7 @@ def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
     monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
     argv = [*short_run(tiny), "--epochs", "100", "--output", str(tmp_path / "cut")]
     with TwoProcesses(*argv) as both:
-        wait_for(tmp_path / "cut/checkpoints/last/4/seal.json")
+        wait_for(tmp_path / "cut/checkpoints/last/4/seal.json", both)
         both.started[1].kill()
         _, said = both.started[0].communicate(timeout=60)
     assert both.started[0].returncode == 2
@@ -357,8 +357,9 @@ def parsed(argv):
     return parser.parse_args(argv)
 
 
-def wait_for(path, seconds=500):
+def wait_for(path, both, seconds=500):
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"no {path}"
+        assert all(process.poll() is None for process in both.started), both.ended()
         time.sleep(0.02)
