@@ -221,6 +221,7 @@ def _add_compare(commands: Any) -> None:
     add("--seeds", type=int, help="number of seeds (default: the plan's)")
     add("--steps", type=int, help="steps of every run (default: the plan's)")
     add("--data", help="hub, toy, a folder, or auto (the default)")
+    add("--predictor", help="folder of a learned predictor (default: metalr's own)")
     add("--output", type=Path, default=Path("runs/compare"), help="a folder")
     add("--baseline", help="row that others are held against (default: linear tuned)")
     add("--workers", type=int, help="processes (default: one a core, one on a GPU)")
@@ -245,6 +246,7 @@ def _compare(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         steps=args.steps,
         data=args.data,
+        predictor=args.predictor,
     )
     path = args.output / compare.STORE
     runs = plans.expand(plan)

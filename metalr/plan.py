@@ -116,6 +116,7 @@ def changed(
     tuned: Sequence[str] | None = None,
     steps: int | None = None,
     data: str | None = None,
+    predictor: str | None = None,
     **fields: Any,
 ) -> Plan:
     """Returns a plan with what is not None in place of its own.
@@ -127,6 +128,7 @@ def changed(
       tuned: These at each of the plan's rates.
       steps: Of every run.
       data: Where rows come from.
+      predictor: Folder of a learned one.
       **fields: Of `Plan`.
     """
     given = {name: value for name, value in fields.items() if value is not None}
@@ -134,6 +136,8 @@ def changed(
     own = {name: dict(plan.tasks.get(name, {})) for name in tasks or plan.tasks}
     if data:
         settings["data"] = data
+    if predictor:
+        settings["predictor"] = predictor
     if steps is not None:
         settings["max_steps"] = steps
         own = {k: {**v, "max_steps": steps} for k, v in own.items()}

@@ -83,6 +83,9 @@ def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
     assert [(c.task, c.max_steps) for c in runs] == [("rte", 6), ("cola", 4)]
     shorter = plan.expand(plan.changed(found, steps=3, data="auto"))
     assert {(c.max_steps, c.data) for c in shorter} == {(3, "auto")}
+    shipped = str(ROOT / "checkpoints/predictor")
+    named = plan.expand(plan.changed(found, predictor=shipped))
+    assert {c.predictor for c in named} == {shipped}
     assert plan.changed(found) == found
 
 
