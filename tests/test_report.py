@@ -262,11 +262,48 @@ def test_html_and_markdown_of_each_block(tmp_path):
     assert "iVBORw==" in text or "iVBORw" in text
 
 
+ROOT = Path(__file__).parents[1]
+TASKS = {"sst2": "SST-2", "imdb": "IMDB", "ag_news": "AG News", "squad": "SQuAD, F1"}
+
+
+def shipped(name):
+    return comparison.gather(stores.read(ROOT / f"checkpoints/{name}/runs.jsonl"), None)
+
+
 def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
-    root = Path(__file__).parents[1]
-    found = comparison.gather(
-        stores.read(root / "checkpoints/comparison/runs.jsonl"), None
-    )
+    found = shipped("comparison")
     table = document.to_markdown([report.readme_table(found)], tmp_path)
-    assert table.strip() in (root / "README.md").read_text()
+    assert table.strip() in (ROOT / "README.md").read_text()
     assert not any(found.toy(place) for place in found.bars)
+
+
+@pytest.mark.parametrize("name", ["comparison", "targets"])
+def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
+    found, text = shipped(name), (ROOT / "README.md").read_text()
+    models = {model for _, model in found.bars}
+
+    def cell(runs):
+        scores = [run["last_metrics"][run["metric"]] for run in runs]
+        assert len(scores) == 3
+        return f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
+
+    def at(rate, place):
+        return [
+            run
+            for run in found.runs
+            if measures.problem(run) == place
+            and (run["scheduler"], measures.rate(run)) == ("metalr", rate)
+        ]
+
+    for place in found.bars:
+        task, model = place
+        layers = f", {model[-1]} layers" if len(models) > 1 else ""
+        plain = [found.of(f"{name} 2e-5", place) for name in ("linear", "static")]
+        tuned = found.of("linear tuned", place)
+        cells = [
+            TASKS[task] + layers,
+            *map(cell, plain),
+            f"{cell(tuned)} at {measures.rate_name(measures.rate(tuned[0]))}",
+            *(cell(at(rate, place)) for rate in (1.25e-6, 2e-5, 3.2e-4)),
+        ]
+        assert f"| {' | '.join(cells)} |" in text
