@@ -185,7 +185,6 @@ def _score_over_rate(ax: "Axes", found: Comparison, look: Look, place: Problem) 
         names = [name for name, row in found.rows.items() if row.scheduler == scheduler]
         strong = [name for name in look.names if name in names]
         style = look.style(strong[0] if strong else names[0])
-        style.pop("label", None)
         middle = np.array([np.median(values) for values in at.values()])
         if tuned and len(at) == 1 and not min(tuned) <= [*at][0] <= max(tuned):
             ax.axhline(middle[0], **style)
@@ -196,6 +195,32 @@ def _score_over_rate(ax: "Axes", found: Comparison, look: Look, place: Problem) 
         ax.errorbar([*at], middle, yerr=[low, high], **style, **mark)
     if any(value > 0 for at in scores.values() for value in at):
         ax.set_xscale("log")
+
+
+def sensitivity(found: Comparison, look: Look, path: Path) -> None:
+    """Draws the final score over the base rate: a panel for each task and model."""
+    places = list(found.bars)
+    columns = min(3, len(places))
+    lines = -(-len(places) // columns)
+
+    def fill(figure: "Figure") -> None:
+        from matplotlib.lines import Line2D
+
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for ax, place in zip(axes.flat, places, strict=False):
+            _score_over_rate(ax, found, look, place)
+            (metric,) = {
+                r["metric"] for r in found.runs if measures.problem(r) == place
+            }
+            ax.set(title=", ".join(place), xlabel="base rate", ylabel=f"final {metric}")
+        for ax in axes.flat[len(places) :]:
+            ax.set_axis_off()
+        drawn = {n for ax in axes.flat for n in ax.get_legend_handles_labels()[1]}
+        names = [name for name in look.names if name in drawn]
+        handles = [Line2D([], [], **look.style(name)) for name in names]
+        figure.legend(loc="outside upper left", ncols=6, handles=handles)
+
+    draw(path, (9.0, 0.5 + 2.3 * lines), fill)
 
 
 def profiles(found: Comparison, look: Look, path: Path) -> None:
@@ -241,7 +266,7 @@ def summary(found: Comparison, look: Look, path: Path) -> None:
         left.grid(axis="y", visible=False)
         _profile(right, found, look, 0.95)
         right.set_ylabel("share of tasks and models")
-        right.legend(loc="best", handles=_handles(right, look))
+        right.legend(loc="best", handles=_handles(right, look), frameon=True)
 
     draw(path, (9.0, max(3.4, 1.0 + 0.22 * len(found.rows))), fill)
 

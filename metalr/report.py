@@ -19,7 +19,7 @@ def write(
     """Write the report of a comparison.
 
     The folder gets `report.html` (one file that holds its pictures), `report.md` with
-    `figures/`, `summary.png`, and `table.md`, the table for the README.
+    `figures/`, `summary.png`, `sensitivity.png`, and `table.md`, the README's table.
 
     Args:
       runs: The lines of a store.
@@ -67,12 +67,14 @@ def _title(found: Comparison) -> str:
 
 
 def _overall(found: Comparison, look: figures.Look, folder: Path) -> list[Block]:
-    bars, profiles, gaps = (
+    bars, rates, profiles, gaps = (
         folder / "summary.png",
+        folder / "sensitivity.png",
         folder / "figures" / "profiles.png",
         folder / "figures" / "differences.png",
     )
     figures.summary(found, look, bars)
+    figures.sensitivity(found, look, rates)
     figures.profiles(found, look, profiles)
     figures.differences(found, gaps)
     return [
@@ -85,6 +87,11 @@ def _overall(found: Comparison, look: figures.Look, folder: Path) -> list[Block]
             "model, mean and 95 % bootstrap interval. Right: share of tasks and models "
             "whose steps to 95 % lie within a factor of the fastest; a tuned row is "
             "not charged for the rates that it tried.",
+        ),
+        Picture(
+            rates,
+            "Final score over the base rate: median and range over seeds. A level "
+            "line: a rate of another scale. Grey: the other rows.",
         ),
         Picture(
             gaps,

@@ -65,15 +65,16 @@ def written(tmp_path_factory):
 def test_folder_holds_the_report_in_each_form(written):
     names = {str(p.relative_to(written)) for p in written.rglob("*") if p.is_file()}
     plots = {f"figures/{n}.png" for n in ("00", "01", "profiles", "differences")}
-    assert names == {"report.html", "report.md", "table.md", "summary.png"} | plots
-    for plot in (*plots, "summary.png"):
+    plots |= {"summary.png", "sensitivity.png"}
+    assert names == {"report.html", "report.md", "table.md"} | plots
+    for plot in plots:
         assert size(written / plot)[0] > 1000
 
 
 def test_html_holds_its_pictures_and_fetches_nothing(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert len(page.sources) == 5
+    assert len(page.sources) == 6
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "url(" not in text
     assert "@import" not in text
@@ -83,7 +84,7 @@ def test_html_holds_its_pictures_and_fetches_nothing(written):
 def test_markdown_links_files_that_are_there_and_its_tables_are_even(written):
     text = (written / "report.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]*)\)", text)
-    assert len(links) == 5
+    assert len(links) == 6
     assert all((written / link).is_file() for link in links)
     for block in text.split("\n\n"):
         if block.startswith("|"):
@@ -156,7 +157,7 @@ def test_toy_data_are_marked_in_the_headings(tmp_path, undrawn, kinds, title):
 def test_a_store_without_anything_to_draw_is_drawn(tmp_path, runs):
     path = report.write(runs, tmp_path, baseline=[*measures.rows(runs)][0])
     assert size(tmp_path / "figures" / "00.png")[0] > 1000
-    assert Page(path.read_text(encoding="utf-8")).tags.count("img") == 4
+    assert Page(path.read_text(encoding="utf-8")).tags.count("img") == 5
 
 
 @pytest.mark.parametrize(
@@ -226,8 +227,15 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
         *(0.9, 0.7),
     }
 
+    figures.sensitivity(found, look, tmp_path / "rates.png")
+    (panel,) = drawn[1].axes
+    marks = [line for line in panel.lines if line.get_marker() == "o"]
+    assert {(*m.get_xdata(), *m.get_ydata()) for m in marks} == {
+        (2e-5, 0.9),
+        (2e-5, 0.7),
+    }
     figures.profiles(found, look, tmp_path / "two.png")
-    lines = {line.get_label(): line for line in drawn[1].axes[0].lines}
+    lines = {line.get_label(): line for line in drawn[2].axes[0].lines}
     assert set(lines["metalr"].get_ydata()) == {1.0}
     assert set(lines["linear 2e-5"].get_ydata()) == {0.0}
 
