@@ -21,8 +21,8 @@ Accuracy from base rates of 2e-5, 1.25e-6 and 3.2e-4:
   right sooner than the first's, as the traces of both show.
 - Those and 22 banks more, of all seven tasks, up to 96 tokens and six layers, and a
   third round on the 13 of them that tell most: 0.800, 0.785, 0.808. Shipped: it is no
-  better here, in 150 steps of two layers, but on IMDB, AG News and SQuAD with two and six
-  layers (`metalr compare --plan targets`) it comes to 0.860 of the best score above
+  better here, in 150 steps of two layers, but on IMDB, AG News and SQuAD with two and
+  six layers (`metalr compare --plan targets`) it comes to 0.860 of the best score above
   chance, where linear decay at the best of six rates comes to 0.900.
 - Settings of the fit hardly matter on banks left out: width, steps, rate, noise and
   dropout of inputs. What limits it is the number of banks and how they differ.
