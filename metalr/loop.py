@@ -209,6 +209,10 @@ class _Journal:
         self.best, self.stale = row, 0
         return True
 
+    def waited(self, patience: int) -> bool:
+        """Returns whether so many evaluations were no new best; never for 0."""
+        return bool(patience) and self.stale >= patience
+
     def content(self, done: int) -> dict[str, Any]:
         """Returns it as JSON has it, after so many steps.
 
@@ -274,18 +278,11 @@ def train(
         layout=layout,
         state=state,
     )
-    journal, before = _Journal([], {}, {}, 0, 0.0, []), 0
+    before, state, journal = _resumed(checkpoints, state, display)
 
-    # ---- Go on from a checkpoint.
-    if checkpoints is not None and (saved := checkpoints.latest(abstract(state))):
-        before, state, journal = saved.step, saved.state, _Journal(**saved.journal)
-        for fault in saved.passed_over:
-            display.note(f"passed over the checkpoint of {fault}")
-        display.note(f"going on from step {before}")
-
-    stopped, done, asked = None, before, False
-    if pace.early_stopping and journal.stale >= pace.early_stopping:
-        stopped = "early"  # and killed before its result was written
+    done, asked = before, False
+    # It may have stopped early and been killed before its result was written.
+    stopped = "early" if journal.waited(pace.early_stopping) else None
     batch = layout.put(problem.batches.batch(before))
     clock = time.perf_counter()
     for done in range(before + 1, 1 + (before if stopped else pace.total_steps)):
@@ -316,8 +313,8 @@ def train(
             display.evaluated(row)
             if journal.score(row, problem.metric) and checkpoints is not None:
                 checkpoints.save_best(done, served)
-            if pace.early_stopping and journal.stale >= pace.early_stopping:
-                stopped = None if at_end else "early"
+            if journal.waited(pace.early_stopping) and not at_end:
+                stopped = "early"
 
         # ---- Save. Processes agree on a stop where they wait for one another anyway.
         if (log or hosts.alone()) and hosts.any_of(asked) and not at_end:
@@ -332,6 +329,22 @@ def train(
             clock = time.perf_counter()  # evaluation and saving are not timed
 
     return journal.outcome(state.params, done, stopped)
+
+
+def _resumed(
+    checkpoints: Checkpoints | None, state: TrainState, display: Display
+) -> tuple[int, TrainState, _Journal]:
+    """Returns the steps done, the state and the journal of the newest checkpoint.
+
+    Where there is none they are 0, the given state and an empty journal.
+    """
+    saved = checkpoints.latest(abstract(state)) if checkpoints is not None else None
+    if saved is None:
+        return 0, state, _Journal([], {}, {}, 0, 0.0, [])
+    for fault in saved.passed_over:
+        display.note(f"passed over the checkpoint of {fault}")
+    display.note(f"going on from step {saved.step}")
+    return saved.step, saved.state, _Journal(**saved.journal)
 
 
 def abstract(tree: Any) -> Any:
