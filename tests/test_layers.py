@@ -28,7 +28,7 @@ ROWS = (
     {"data.rows", "data.toy.draw", "models.encoder"},
     {"data.toy.facts", "data.toy.pairs", "data.toy.reviews", "data.toy.singles"},
     {"data.sources", "data.toy"},
-    {"predictor", "traces", "data.tasks", "models.heads", "costs"},
+    {"predictor", "traces", "data.tasks", "models.heads", "models.locate", "costs"},
     {"controller"},
     {"optax_schedule", "loss_schedules", "labels", "data.encode", "models.weights"},
     {"models.huggingface"},
