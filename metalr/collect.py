@@ -4,11 +4,10 @@ Each run is a file as soon as it ends, in `OUTPUT/parts/`; a bank that is comple
 one file in `OUTPUT/traces/`. Killed at any moment, a collection loses the runs that
 were in progress, and the next start does nothing twice.
 
-On a CPU one process a core beats one process with many threads, and a run at a time
-runs of one bank side by side: matrices of different weights share no work. A GPU, whose
-step of a small model is mostly waiting for kernels to start, takes them all at once.
-Only this process writes files; where the others are is the business of
-`metalr.executors`.
+On a CPU one process a core beats one process with many threads, and takes a run at a
+time: matrices of different weights share no work there. Elsewhere the runs of a bank go
+side by side under `vmap`, in fewer and larger kernels. Only this process writes files;
+where the others are is the business of `metalr.executors`.
 """
 
 import math

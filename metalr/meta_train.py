@@ -74,8 +74,8 @@ def make(
       tell: Told what goes on.
 
     Raises:
-      MetalrError: A file is refused and `skip` is None, there is no bank, or no run to
-        leave out.
+      MetalrError: A file is refused and `skip` is None, there is no bank, or a name to
+        leave out is in no trace.
     """
     settings = settings or fit.Settings()
     used, runs = traces.read_all(paths, skip=skip)

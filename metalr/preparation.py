@@ -149,8 +149,8 @@ def _trimmed(
 ) -> tuple[huggingface.Pretrained, _Tokens, Callable[[Any], Any]]:
     """Leaves out rows of the embedding that no text uses, where that pays.
 
-    They get no gradient; to leave them out is exact, and saves a third of a small
-    model's step where memory is slow, and of its memory everywhere.
+    They get no gradient; to leave them out is exact, and saves memory, and time where
+    memory is slow.
     """
     everything = [tokens.train, *tokens.validation.values()]
     used = encode.used_ids(everything, always=[tokens.pad])
@@ -197,7 +197,7 @@ def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.A
 def _shapes(steps: float) -> int:
     """Returns how many lengths a run is worth.
 
-    A compilation costs some 20 steps on a CPU, and hundreds on anything faster.
+    A compilation costs some 20 steps on a CPU, and more of the short steps elsewhere.
     """
     worth = 100 if jax.default_backend() == "cpu" else 1000
     return min(4, 1 + int(steps) // worth)

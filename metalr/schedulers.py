@@ -289,7 +289,6 @@ def at_a_rate(
 
     Runs that differ in their base rate alone are then one program, which compiles once.
     """
-
     plan = plan._replace(predictor=functools.cache(plan.predictor))
 
     def at(rate: Any) -> optax.GradientTransformationExtraArgs:
