@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr import cli, executors
-from metalr.pretrain_config import SOURCES
+from metalr.data.derived import SETS
 
 LEAST = {
     "runs": 1,
@@ -40,7 +40,7 @@ def parser() -> cli.Parser:
     """Returns the command line."""
     found = cli.Parser(prog="train_meta.py", description=__doc__)
     add = found.add_argument
-    add("--tasks", nargs="+", default=SOURCES, help="source tasks (default: GLUE's)")
+    add("--tasks", nargs="+", default=[*SETS], help="of the runs (default: GLUE's)")
     add(
         "--model", nargs="+", default=["minilm:2"], help="one or more, as finetune.py's"
     )

@@ -161,7 +161,13 @@ def _tasks(args: argparse.Namespace) -> int:
     from metalr.data.tasks import TASKS
 
     rows = [
-        (t.name, t.kind, ", ".join(t.metrics), str(t.max_length), t.hub[0])
+        (
+            t.name,
+            t.kind,
+            ", ".join(t.metrics),
+            str(t.max_length),
+            t.hub[0] or "(texts of " + ", ".join(t.made_of) + ")",
+        )
         for t in TASKS.values()
     ]
     _table(("task", "kind", "scores", "length", "on the hub"), rows)

@@ -3,10 +3,9 @@
 import dataclasses
 
 from metalr.config import check_ranges, flag
+from metalr.data.derived import SETS
 from metalr.errors import MetalrError
 
-# What predictors are learned from: GLUE without STS-B, whose answers are numbers.
-SOURCES = ("sst2", "qqp", "qnli", "mnli", "cola", "mrpc", "rte")
 HEAD_WIDTH = 32  # of an attention head, as MiniLM's
 
 
@@ -20,7 +19,7 @@ class PretrainConfig:
     )
     layers: int = flag(2, "encoder", "how many", low=1, high=256)
     vocabulary: int = flag(8000, "encoder", "most tokens", low=300, high=2**20)
-    tasks: tuple[str, ...] = flag(SOURCES, "texts", "those of these tasks")
+    tasks: tuple[str, ...] = flag(tuple(SETS), "texts", "those of these tasks")
     data: str = flag(
         "auto", "texts", "hub, toy, a folder, or auto: the hub if it answers, else toy"
     )

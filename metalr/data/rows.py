@@ -36,6 +36,7 @@ class Task:
     # the real rows are cut; not so for IMDB (median 228; 256 costs twice the time)
     # and SQuAD, whose contexts are split into overlapping windows anyway.
     max_length: int = 128
+    made_of: tuple[str, ...] = ()  # tasks whose texts its rows are put together from
 
 
 def check_rows(rows: list[Row], task: Task, where: str) -> list[Row]:

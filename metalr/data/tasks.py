@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from metalr.data import sources, toy
+from metalr.data import derived, sources, toy
 from metalr.data.rows import Row, Task, check_columns, check_rows, label_set
 from metalr.errors import MetalrError, unknown_name
 
@@ -114,6 +114,7 @@ TASKS: dict[str, Task] = {
             hub=("rajpurkar/squad", None),
             max_length=256,
         ),
+        *derived.TASKS,
     )
 }
 
@@ -213,6 +214,8 @@ def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
 def _from_source(
     task: Task, source: str, sizes: dict[str, int | None], seed: int
 ) -> TaskData:
+    if task.made_of:
+        return _from_others(task, source, seed)
     if source == "hub":
         return _from_hub(task)
     if source == "toy":
@@ -256,6 +259,27 @@ def _from_hub(task: Task) -> TaskData:
     note = f"rows with an empty text left out: {dropped}" if dropped else ""
     origin = {"kind": "hub", "where": where, "note": note}
     return TaskData(task, train, validation, origin)
+
+
+def _from_others(task: Task, source: str, seed: int) -> TaskData:
+    """Returns rows of a task that are put together from those of others."""
+    first = load(task.made_of[0], source, seed=seed)
+    rest = task.made_of[1:]
+    if source == "auto":  # or some might be of the hub and others generated
+        source = first.origin["kind"]
+    parts = [first, *(load(name, source, seed=seed) for name in rest)]
+
+    trained = {data.task.name: data.train for data in parts}
+    scored = {data.task.name: next(iter(data.validation.values())) for data in parts}
+    train = derived.make(task.name, trained, seed)
+    validation = derived.make(task.name, scored, seed, without=trained)
+    origin = first.origin | {"where": f"{first.origin['where']} and {len(rest)} more"}
+    return TaskData(
+        task,
+        check_rows(train, task, task.name),
+        {task.validation[0]: check_rows(validation, task, task.name)},
+        origin,
+    )
 
 
 def _from_toy(
