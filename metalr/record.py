@@ -100,6 +100,7 @@ def open_bank(bank: Bank) -> Opened:
         max_length=bank.length,
         dropout=bank.dropout,
         seed=bank.seed,
+        scheduler="constant",  # the bank's own rates take its place
         parallel="one",  # other devices have banks of their own
     )
     prepared = recipe.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
