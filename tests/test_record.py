@@ -40,6 +40,16 @@ def test_all_runs_of_a_bank_share_one_compilation(bank, opened, runs):
     assert opened.step._cache_size() == 1
 
 
+def test_a_bank_is_opened_where_no_predictor_has_been_made_yet(bank, monkeypatch):
+    """Or the features could not be changed: the first traces come before the fit."""
+
+    def none(path=None):
+        raise AssertionError("nothing asks for a predictor")
+
+    monkeypatch.setattr("metalr.preparation.load_predictor", none)
+    assert record.open_bank(bank).first["step"] == 0
+
+
 def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
     prepared = recipe.prepare(
         RunConfig(
