@@ -275,8 +275,7 @@ def _transformation(
             log_prior=log_prior(fixed, step),
             stride=fixed.stride,
         )
-        rise = features.log_rise(feature_state)
-        decided = decide(fixed, state, vector, rise, finite)
+        decided = decide(fixed, state, vector, finite)
 
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
