@@ -90,8 +90,14 @@ def test_only_texts_between_the_lengths_are_taken():
 def test_they_load_from_toy_rows_with_the_checks_of_every_task(name):
     data = load(name, "toy", train_rows=30, validation_rows=20)
     assert len(data.train) == 30 and len(data.validation["validation"]) == 20
-    assert data.origin["kind"] == "toy" and "and 6 more" in data.origin["where"]
+    assert data.origin["kind"] == "toy" and "(and qqp, qnli," in data.origin["where"]
     assert data.task is TASKS[name]
+
+
+def test_the_note_on_toy_rows_names_the_task_itself(monkeypatch):
+    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    note = load("cloze", "auto").origin["note"]
+    assert note.startswith("TOY DATA") and note.endswith("the real cloze")
 
 
 def test_no_text_of_training_is_scored_on():

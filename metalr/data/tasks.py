@@ -273,7 +273,10 @@ def _from_others(task: Task, source: str, seed: int) -> TaskData:
     scored = {data.task.name: next(iter(data.validation.values())) for data in parts}
     train = derived.make(task.name, trained, seed)
     validation = derived.make(task.name, scored, seed, without=trained)
-    origin = first.origin | {"where": f"{first.origin['where']} and {len(rest)} more"}
+    origin = first.origin | {
+        "where": f"{first.origin['where']} (and {', '.join(rest)})",
+        "note": first.origin["note"].replace(task.made_of[0], task.name),
+    }
     return TaskData(
         task,
         check_rows(train, task, task.name),
