@@ -119,7 +119,9 @@ def test_processes_end_with_the_program_that_began_them(tmp_path):
     wait_for(lambda: all(p.exists() and p.read_text() for p in paths))
     started.kill()
     started.wait()
-    wait_for(lambda: not any(alive(int(p.read_text())) for p in paths))
+    pids = [int(path.read_text()) for path in paths]
+    wait_for(lambda: not any(map(alive, pids)))
+    assert [alive(pid) for pid in pids] == [False, False]
 
 
 def test_unknown_executor_is_refused_with_the_known_ones():

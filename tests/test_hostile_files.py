@@ -42,11 +42,14 @@ NAMES = [name for name in fuzzing.READERS if name != "predictor arrays"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_file_is_read_without_a_word(name, tmp_path):
+def test_whole_file_is_read_without_a_word(name, tmp_path, capfd):
     reader = fuzzing.READERS[name]
-    for content in reader.seeds():
+    seeds = reader.seeds()
+    capfd.readouterr()  # what making them said
+    for content in seeds:
         (tmp_path / reader.name).write_bytes(content)
         reader.read(tmp_path / reader.name)
+    assert seeds and capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
