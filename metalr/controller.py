@@ -31,7 +31,6 @@ CONTROLLER_VERSION = 2
 # The widest bound, and the default: a small encoder wants 500 times a base rate that is
 # 16x below the recipe for a large one.
 MAX_MULTIPLIER = 1024.0
-_LOSS_LEVEL = features.NAMES.index("loss_level")
 _DIVERGING = math.log(1.25)  # of the loss over its start: noise stays below
 # r_t: steps at full response, and the least of it.
 _FULL_RESPONSE, _LEAST_RESPONSE = 30.0, 0.1
@@ -119,7 +118,11 @@ def new_controller(
 
 
 def decide(
-    controller: Controller, state: MetalrState, vector: jax.Array, finite: jax.Array
+    controller: Controller,
+    state: MetalrState,
+    vector: jax.Array,
+    rise: jax.Array,
+    finite: jax.Array,
 ) -> MetalrState:
     """Moves the multiplier: the only place where the predictor is asked.
 
@@ -127,6 +130,7 @@ def decide(
       controller: What is fixed for the run.
       state: After the last step.
       vector: The features of this step: [F].
+      rise: log of the loss over its start, `features.log_rise`: [].
       finite: Whether loss and gradient are: [] bool.
 
     Returns:
@@ -143,7 +147,7 @@ def decide(
         correction, confidence = apply(predictor, vector)
         relax = -gain * log_m
         outside = finite & unusual(predictor, vector)
-        braked = finite & (vector[_LOSS_LEVEL] > _DIVERGING)
+        braked = finite & (rise > _DIVERGING)
         move = jnp.clip(gain * confidence * correction, -limit, limit)
         move = jnp.where(outside, relax, move)
         move = jnp.where(braked, jnp.minimum(move, jnp.minimum(relax, 0)), move)

@@ -2,9 +2,12 @@
 
 Let L_t be the loss, g_t the gradient and theta_t the parameters at step t, and let
 u_{t-1} = theta_t - theta_{t-1} be the update that was applied before it. Every feature
-is a ratio, so the loss and the parameters may be rescaled at will, and nothing names
-the task, the model or the absolute learning rate. Batches make single-step ratios wild;
-a feature is therefore a ratio of running means, never a running mean of ratios.
+is a ratio, and of the loss only differences enter, measured by what the gradient
+promised of a step. So the loss may be scaled and shifted and the parameters scaled at
+will, which changes no run, and nothing names the task, the model or the absolute
+learning rate: log 2 at the start of two classes is as good as 5 at that of a span.
+Batches make single-step ratios wild; a feature is therefore a ratio of running means,
+never a running mean of ratios.
 
 Inner products come from a fixed sample of coordinates, see `metalr.sampling`. The
 update is read off the parameters, one step late: it is what really was applied, and the
@@ -24,7 +27,7 @@ import jax.numpy as jnp
 
 from metalr.sampling import STRIDE, sample, squared_norm
 
-FEATURE_VERSION = 1  # raise it with every change of FEATURES or of what a row means
+FEATURE_VERSION = 2  # raise it with every change of FEATURES or of what a row means
 
 
 class Feature(NamedTuple):
@@ -44,10 +47,10 @@ FEATURES = (
     Feature("horizon_known", "1 if T is known, else 0", 0, 1),
     Feature("horizon", "log10 T, 0 if T is unknown", 0, 7),
     Feature("steps", "log10(1 + t)", 0, 7),
-    Feature("loss_recent", "log(E L / E' L)", -3, 3),
-    Feature("loss_budget", 'log(E L / E" L)', -5, 5),
-    Feature("loss_level", "log(E L / L_0)", -9, 5),
-    Feature("loss_noise", "std' L / E' L", 0, 3),
+    Feature("loss_recent", "asinh((E L - E' L) / E' abs(h.u))", -12, 12),
+    Feature("loss_budget", "asinh((E L - E\" L) / E' abs(h.u))", -12, 12),
+    Feature("loss_level", "asinh((E L - L_0) / E' abs(h.u))", -12, 12),
+    Feature("loss_noise", "log(std' L / E' abs(h.u))", -12, 12),
     Feature("gradient_recent", "log(E |g| / E' |g|)", -3, 3),
     Feature("gradient_level", "log(E |g| / |g_0|)", -9, 9),
     Feature("gradient_noise", "std' |g| / E' |g|", 0, 5),
@@ -58,7 +61,6 @@ FEATURES = (
     Feature("curvature", "E (g - h).u / E abs(h.u)", -5, 10),
     Feature("curvature_slow", "E' (g - h).u / E' abs(h.u)", -5, 10),
     Feature("gain_ratio", "asinh(E' (L_{t-1} - L_t) / E' abs(h.u))", -6, 6),
-    Feature("promise", "log(E' abs(h.u) / E' L)", -20, 5),
     Feature("relative_update", "log(|u| / |theta|)", -20, 3),
     Feature("distance", "log(|theta_t - theta_0| / |theta|)", -20, 3),
     Feature("straightness", "log(|theta_t - theta_0|^2 / sum |u|^2)", -7, 12),
@@ -205,6 +207,11 @@ def update(
     return _vector(state, moved, clock, own), state
 
 
+def log_rise(state: FeatureState) -> jax.Array:
+    """Takes log(E L / L_0) of the state after a step; 0 if neither is positive."""
+    return _log_ratio(state.means[_FAST][0], state.opening[0])
+
+
 def line_curvature(
     grad_fn: Callable[[Any], Any], params: Any, grads: Any, updates: Any
 ) -> jax.Array:
@@ -285,23 +292,26 @@ def _vector(
     curvature = _ratio(mean.bend, mean.promise)
     theta, path = state.sampled_params, state.sampled_params - state.sampled_start
     log_multiplier, log_prior = own
+    # How many steps a change of the loss is worth, by what the gradient promised one.
+    promised = lambda x: jnp.arcsinh(_ratio(x, mean.promise[_SLOW]))  # noqa: E731
+    noise = _log_ratio(_std(mean.value, mean.value_sq), mean.promise[_SLOW])
+    noise = jnp.where(mean.promise[_SLOW] > 0, noise, 0)  # else it is of rounding
     vector = (
         *clock,
-        _log_ratio(mean.value[_FAST], mean.value[_SLOW]),
-        _log_ratio(mean.value[_FAST], mean.value[_BUDGET]),
-        _log_ratio(mean.value[_FAST], state.opening[0]),
-        _noise(mean.value[_SLOW], mean.value_sq[_SLOW]),
+        promised(mean.value[_FAST] - mean.value[_SLOW]),
+        promised(mean.value[_FAST] - mean.value[_BUDGET]),
+        promised(mean.value[_FAST] - state.opening[0]),
+        noise,
         _log_ratio(mean.norm[_FAST], mean.norm[_SLOW]),
         _log_ratio(mean.norm[_FAST], state.opening[1]),
-        _noise(mean.norm[_SLOW], mean.norm_sq[_SLOW]),
+        _ratio(_std(mean.norm, mean.norm_sq), mean.norm[_SLOW]),
         _log_ratio(_norm(state.sampled_mean) ** 2, mean.sample_sq[_FAST]),
         _ratio(mean.alignment, mean.alignment_bound)[_SLOW],
         slope[_FAST],
         slope[_SLOW],
         curvature[_FAST],
         curvature[_SLOW],
-        jnp.arcsinh(_ratio(mean.gain, mean.promise)[_SLOW]),
-        _log_ratio(mean.promise[_SLOW], mean.value[_SLOW]),
+        promised(mean.gain[_SLOW]),
         _log_ratio(_norm(moved), _norm(theta)),
         _log_ratio(_norm(path), _norm(theta)),
         _log_ratio(_dot(path, path), state.energy),
@@ -339,6 +349,6 @@ def _log_ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(top, _TINY)) - jnp.log(jnp.maximum(bottom, _TINY))
 
 
-def _noise(mean: jax.Array, mean_sq: jax.Array) -> jax.Array:
-    """Takes the standard deviation over the mean."""
-    return _ratio(jnp.sqrt(jnp.maximum(mean_sq - mean**2, 0)), jnp.abs(mean))
+def _std(mean: jax.Array, mean_sq: jax.Array) -> jax.Array:
+    """Takes the standard deviation over the slow window."""
+    return jnp.sqrt(jnp.maximum(mean_sq[_SLOW] - mean[_SLOW] ** 2, 0))

@@ -275,7 +275,8 @@ def _transformation(
             log_prior=log_prior(fixed, step),
             stride=fixed.stride,
         )
-        decided = decide(fixed, state, vector, finite)
+        rise = features.log_rise(feature_state)
+        decided = decide(fixed, state, vector, rise, finite)
 
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)

@@ -73,6 +73,7 @@ def reference(path, grads, losses, t, total_steps):
     gain = np.array([0, *-np.diff(losses)])
     ratio = lambda mean, x, y: mean(x) / mean(y) if mean(y) else 0.0  # noqa: E731
     deviation = lambda x: np.sqrt(max(slow(np.square(x)) - slow(x) ** 2, 0))  # noqa: E731
+    promised = lambda x: np.arcsinh(x / slow(promise)) if t else 0.0  # noqa: E731
     moved, theta = size(path[t] - path[0]), size(path[t])
     energy = sum(size(x) ** 2 for x in u)
     first = min(t + 1, 8)
@@ -82,10 +83,10 @@ def reference(path, grads, losses, t, total_steps):
             1,
             np.log10(total_steps),
             np.log10(1 + t),
-            np.log(fast(losses) / slow(losses)),
-            np.log(fast(losses) / window_mean(losses, max(total_steps / 10, 8))),
-            np.log(fast(losses) / losses[:first].mean()),
-            deviation(losses) / slow(losses),
+            promised(fast(losses) - slow(losses)),
+            promised(fast(losses) - window_mean(losses, max(total_steps / 10, 8))),
+            promised(fast(losses) - losses[:first].mean()),
+            np.log(deviation(losses) / slow(promise)) if t else 0,
             np.log(fast(norm) / slow(norm)),
             np.log(fast(norm) / np.mean(norm[:first])),
             deviation(norm) / slow(norm),
@@ -95,8 +96,7 @@ def reference(path, grads, losses, t, total_steps):
             ratio(slow, slope, bound),
             ratio(fast, bend, promise),
             ratio(slow, bend, promise),
-            np.arcsinh(ratio(slow, gain, promise)),
-            np.log(slow(promise) / slow(losses)),
+            promised(slow(gain)),
             np.log(size(u[-1]) / theta),
             np.log(moved / theta),
             np.log(moved**2 / energy) if energy else 0,
@@ -150,6 +150,17 @@ def test_scaling_the_loss_changes_no_feature(scale):
     for name in NAMES:
         np.testing.assert_allclose(
             scaled[name], plain[name], rtol=2e-3, atol=2e-3, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("offset", [-0.9, 3.0, 10.0])
+def test_a_constant_added_to_the_loss_changes_no_feature(offset):
+    path, grads, losses = descent(*quadratic())
+    plain = observe(path, grads, losses, total_steps=60)
+    other = observe(path, grads, [x + offset for x in losses], total_steps=60)
+    for name in NAMES:
+        np.testing.assert_allclose(
+            other[name], plain[name], rtol=2e-3, atol=2e-3, err_msg=name
         )
 
 
