@@ -27,12 +27,12 @@ texts (`metalr.data.derived`), the last of them lowered the rate too much, and m
 spans. What misled it were the features that divided by the loss, which is another
 number at the same place of a run where there are more classes, or a span. They are
 measured by what the gradient promised of a step now, so that a constant added to the
-loss changes none (`metalr.features`). What that gave, of what a fit left out (`check` in
-`checkpoints/predictor/metadata.json` at the commits named; GLUE's tasks are seven, one
-left out at a time, and six layers are left out together):
+loss changes none (`metalr.features`). What that gave, of what a fit left out (`check`
+in `checkpoints/predictor/metadata.json` at the commits named; GLUE's tasks are seven,
+one left out at a time, and six layers are left out together):
 
-- Before, 63 banks of GLUE ("Words: what was measured, and nothing more"): right direction
-  86 % on GLUE's tasks; six layers 88 %, off by 1.66 octaves.
+- Before, 63 banks of GLUE ("Words: what was measured, and nothing more"): right
+  direction 86 % on GLUE's tasks; six layers 88 %, off by 1.66 octaves.
 - After, with ten banks of these three tasks ("Spans and classes at six layers among the
   traces"): 90 %; 95 %, 1.36 octaves.
 - 22 banks more, of all ten tasks, eleven of them of six layers, for up to 600 steps of

@@ -10,7 +10,7 @@ import numpy as np
 
 from metalr import evaluate, loop, schedulers, sharding
 from metalr.config import RunConfig
-from metalr.data import batches, encode, tasks
+from metalr.data import batches, encode, loading, tasks
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
 from metalr.predictor import load_predictor
@@ -120,7 +120,7 @@ def prepare(
 
 
 def _load_data(config: RunConfig) -> tasks.TaskData:
-    return tasks.load(
+    return loading.load(
         config.task or ("file" if config.train_file else "sst2"),
         config.data,
         train_file=config.train_file,

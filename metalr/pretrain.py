@@ -26,7 +26,7 @@ import numpy as np
 
 from metalr import loop, recipe, results, run_folder, schedulers
 from metalr.checkpoint import Checkpoints
-from metalr.data import tasks
+from metalr.data import loading
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
@@ -186,7 +186,7 @@ def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
     found: dict[str, None] = {}
     origins = []
     for name in settings.tasks:
-        data = tasks.load(name, settings.data)
+        data = loading.load(name, settings.data)
         origins.append(data.origin)
         for row in data.train:
             for column in (data.task.text, data.task.pair):

@@ -20,7 +20,7 @@ import optax
 from metalr import banks, loop, optax_schedule, recipe, schedulers, traces
 from metalr.banks import Bank, Plan
 from metalr.config import RunConfig
-from metalr.data import tasks
+from metalr.data import loading, tasks
 from metalr.errors import unknown_name
 from metalr.predictor import Predictor
 
@@ -195,7 +195,7 @@ def settle(names: Sequence[str], source: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=16)
 def _loaded(task: str, source: str) -> tasks.TaskData:
-    return tasks.load(task, source)
+    return loading.load(task, source)
 
 
 def _rows(bank: Bank) -> tasks.TaskData:

@@ -49,10 +49,10 @@ def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
 
 
 def rows_of(what: str, data: str) -> list[dict]:
-    from metalr.data import tasks
+    from metalr.data import loading
 
     task, _, _, steps = ROWS[what]
-    return tasks.load(task, data, train_rows=steps * BATCH, validation_rows=8).train
+    return loading.load(task, data, train_rows=steps * BATCH, validation_rows=8).train
 
 
 def metalr_side(pipe: Connection, model: str, data: str) -> None:

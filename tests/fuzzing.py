@@ -27,7 +27,7 @@ from metalr import (
     traces,
 )
 from metalr.config import RunConfig, changed
-from metalr.data import tasks
+from metalr.data import loading
 from metalr.features import FEATURES
 from metalr.models import heads, huggingface, weights
 from tests import small_models, synthetic_store, test_results
@@ -201,7 +201,7 @@ def _index() -> list[bytes]:
 
 
 def _read_rows(path: Path) -> None:
-    tasks.load("file", train_file=str(path), validation_file=str(path))
+    loading.load("file", train_file=str(path), validation_file=str(path))
 
 
 def _read_config(path: Path) -> None:

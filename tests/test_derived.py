@@ -7,7 +7,8 @@ import pytest
 
 from metalr.data import derived, sources
 from metalr.data.derived import SETS
-from metalr.data.tasks import TASKS, load
+from metalr.data.loading import load
+from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 
 pytestmark = pytest.mark.fast
@@ -92,6 +93,12 @@ def test_they_load_from_toy_rows_with_the_checks_of_every_task(name):
     assert len(data.train) == 30 and len(data.validation["validation"]) == 20
     assert data.origin["kind"] == "toy" and "(and qqp, qnli," in data.origin["where"]
     assert data.task is TASKS[name]
+
+
+@pytest.mark.parametrize("name", ["origin", *SPANS])
+@pytest.mark.parametrize("count", [5, 3200])
+def test_there_are_as_many_toy_rows_as_are_asked_for(name, count):
+    assert len(load(name, "toy", train_rows=count).train) == count
 
 
 def test_the_note_on_toy_rows_names_the_task_itself(monkeypatch):

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from metalr import metrics
 from metalr.data.encode import Encoded, decode_answers, encode, remap_ids, used_ids
-from metalr.data.tasks import Task
+from metalr.data.rows import Task
 from metalr.errors import MetalrError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metalr.data.sources import Row
-from metalr.data.tasks import Task
+from metalr.data.rows import Row, Task
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from metalr.data import sources, tasks
+from metalr.data.loading import load
 from metalr.data.rows import Task
-from metalr.data.tasks import TASKS, load
+from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 from tests.test_rows import QA
 

@@ -1,0 +1,222 @@
+"""`load`: checked rows of a task from any source."""
+
+import difflib
+import os
+import random
+from pathlib import Path
+
+from metalr.data import derived, files, sources, toy
+from metalr.data.rows import Row, Task, check_rows
+from metalr.data.tasks import TASKS, TaskData
+from metalr.errors import MetalrError, unknown_name
+
+# These two have no validation split on the hub; their papers score on test.
+_HUB_SPLITS = {("imdb", "validation"): "test", ("ag_news", "validation"): "test"}
+_FILE_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
+_TOY_ROWS = {"train": 960, "validation": 240}  # where nobody says how many
+
+
+def load(
+    task_name: str,
+    source: str = "auto",
+    *,
+    train_file: str | Path | None = None,
+    validation_file: str | Path | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    seed: int = 0,
+) -> TaskData:
+    """Loads and checks the rows of a task.
+
+    Args:
+      task_name: A row of `TASKS`; with files also "file", a task that the training
+        file itself defines (its label set, or a score where labels are fractions, or
+        questions where it has SQuAD's columns).
+      source: "auto" (the hub where it answers, else toy), "hub", "toy", a folder that
+        holds `<task>/{train,validation}` in a format of `read_rows`, or one file,
+        which is the same as `train_file`.
+      train_file: The user's own rows. A tenth of them is held out where there is no
+        `validation_file`.
+      validation_file: The rows to score on.
+      text_column: Column of the text in the user's files; `pair_column` that of the
+        second text, `label_column` that of the label. Guessed where not given.
+      pair_column: See `text_column`.
+      label_column: See `text_column`.
+      train_rows: Take this many of them, drawn by `seed`. (Toy: make this many.)
+      validation_rows: The same for each validation split.
+      seed: Of the draw and of the toy generator. Not the training seed: runs that
+        differ in that one have to see the same rows, or their spread would mix the
+        data's luck with the optimizer's.
+
+    Raises:
+      MetalrError: Anything that is wrong with names, files or rows.
+    """
+    for name, rows in (("train", train_rows), ("validation", validation_rows)):
+        if rows is not None and rows < 1:
+            raise MetalrError(f"{name} rows must be at least 1, got {rows}")
+    if train_file is None and source not in _NAMED and os.path.isfile(source):
+        train_file, source = source, "auto"
+    columns = (text_column, pair_column, label_column)
+    if train_file is not None:
+        if source != "auto":
+            raise MetalrError(f"give a training file or --data {source}, not both")
+        data = files.read(task_name, train_file, validation_file, columns, seed)
+    elif validation_file is not None or any(columns):
+        raise MetalrError(
+            "--validation-file and the column names go with --train-file, "
+            "which is not given"
+        )
+    elif task_name not in TASKS:
+        raise unknown_name("task", task_name, TASKS)
+    else:
+        sizes = {"train": train_rows, "validation": validation_rows}
+        data = _from_source(TASKS[task_name], source, sizes, seed)
+    return data._replace(
+        train=_draw(data.train, train_rows, seed),
+        validation={
+            split: _draw(rows, validation_rows, seed)
+            for split, rows in data.validation.items()
+        },
+    )
+
+
+def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
+    if count is None or count >= len(rows):
+        return rows
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [rows[index] for index in order[:count]]
+
+
+# ------------------------------------------------------------ hub, folder, toy
+
+
+def _from_source(
+    task: Task, source: str, sizes: dict[str, int | None], seed: int
+) -> TaskData:
+    if task.made_of:
+        return _from_others(task, source, sizes, seed)
+    if source == "hub":
+        return _from_hub(task)
+    if source == "toy":
+        return _from_toy(task, sizes, seed, "generated rows, not the real set")
+    if source != "auto":
+        return _from_folder(task, source)
+    reason = "the hub does not answer"
+    if sources.hub_answers():
+        try:
+            return _from_hub(task)
+        except MetalrError as fault:
+            reason = str(fault)
+    note = (
+        f"TOY DATA: {reason}, so this runs on rows that metalr generates in the form "
+        f"of {task.name}. Scores say nothing about the real {task.name}"
+    )
+    return _from_toy(task, sizes, seed, note)
+
+
+_NAMED = ("auto", "hub", "toy")
+
+
+def _from_hub(task: Task) -> TaskData:
+    dataset_id, name = task.hub
+    where = f"{dataset_id} {name or ''}".strip()
+    dropped = 0
+
+    def read(split: str) -> list[Row]:
+        nonlocal dropped
+        split = _HUB_SPLITS.get((task.name, split), split)
+        rows = sources.read_hub(dataset_id, name, split)
+        # Some sets have a handful of rows with an empty text among hundreds of
+        # thousands. In a user's own file that is a fault; here nobody can mend it.
+        texts = [column for column in (task.text, task.pair) if column]
+        kept = [row for row in rows if all(row.get(c, "?") != "" for c in texts)]
+        dropped += len(rows) - len(kept)
+        return check_rows(kept, task, f"{where} ({split})")
+
+    train = read("train")
+    validation = {split: read(split) for split in task.validation}
+    note = f"rows with an empty text left out: {dropped}" if dropped else ""
+    origin = {"kind": "hub", "where": where, "note": note}
+    return TaskData(task, train, validation, origin)
+
+
+def _from_others(
+    task: Task, source: str, sizes: dict[str, int | None], seed: int
+) -> TaskData:
+    """Returns rows of a task that are put together from those of others."""
+    # Of a set's rows some are too long or too short: no fewer than it makes unasked.
+    sizes = {split: max(sizes[split] or 0, _TOY_ROWS[split]) for split in sizes}
+    first, *rest = (TASKS[name] for name in task.made_of)
+    parts = [_from_source(first, source, sizes, seed)]
+    origin = parts[0].origin
+    if source == "auto":  # or some might be of the hub and others generated
+        source = origin["kind"]
+    parts += [_from_source(other, source, sizes, seed) for other in rest]
+
+    trained = {data.task.name: data.train for data in parts}
+    scored = {data.task.name: next(iter(data.validation.values())) for data in parts}
+    train = derived.make(task.name, trained, seed)
+    validation = derived.make(task.name, scored, seed, without=trained)
+    origin |= {
+        "where": f"{origin['where']} (and {', '.join(other.name for other in rest)})",
+        "note": origin["note"].replace(first.name, task.name),
+    }
+    return TaskData(
+        task,
+        check_rows(train, task, task.name),
+        {task.validation[0]: check_rows(validation, task, task.name)},
+        origin,
+    )
+
+
+def _from_toy(
+    task: Task, sizes: dict[str, int | None], seed: int, note: str
+) -> TaskData:
+    def make(split: str) -> list[Row]:
+        kind = "train" if split == "train" else "validation"
+        rows = toy.make(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)
+        return check_rows(rows, task, f"toy {task.name} ({split})")
+
+    validation = {split: make(split) for split in task.validation}
+    origin = {"kind": "toy", "where": "metalr's own generator", "note": note}
+    return TaskData(task, make("train"), validation, origin)
+
+
+def _from_folder(task: Task, source: str) -> TaskData:
+    folder = Path(source).expanduser()
+    if not os.path.isdir(folder):
+        near = difflib.get_close_matches(source, _NAMED, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise MetalrError(
+            f"the data must be auto, hub, toy or a folder or file that exists, "
+            f"got {source!r}{hint}"
+        )
+    if not (folder / task.name).is_dir():
+        held = sources.listing(folder)
+        raise MetalrError(f"{folder} has no folder {task.name!r}; it holds {held}")
+    train = _read_split(task, folder / task.name, "train")
+    validation = {}
+    for number, split in enumerate(task.validation):
+        # MNLI's first split may be called just "validation", as everybody's is.
+        names = (split,) if number else tuple(dict.fromkeys((split, "validation")))
+        validation[split] = _read_split(task, folder / task.name, *names)
+    origin = {"kind": "folder", "where": str(folder / task.name), "note": ""}
+    return TaskData(task, train, validation, origin)
+
+
+def _read_split(task: Task, folder: Path, *names: str) -> list[Row]:
+    wanted = [folder / f"{name}{end}" for name in names for end in _FILE_ENDINGS]
+    found = [path for path in wanted if path.is_file()]
+    if not found:
+        raise MetalrError(
+            f"{folder} has no file {names[-1]}{{{','.join(_FILE_ENDINGS)}}}; "
+            f"it holds {sources.listing(folder)}"
+        )
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise MetalrError(f"{folder} holds {both}: leave one of them there")
+    return check_rows(sources.read_rows(found[0]), task, str(found[0]))
