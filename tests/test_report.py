@@ -316,3 +316,46 @@ def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
             *(cell(at(rate, place)) for rate in (1.25e-6, 2e-5, 3.2e-4)),
         ]
         assert f"| {' | '.join(cells)} |" in text
+
+
+SIZES = {
+    "2 layers": ("minilm:2", "runs", "without-2"),
+    "6 layers": ("minilm:6", "runs", "without-6"),
+    "4 layers, 256 wide": ("runs/bert-256", "width-shipped", "width"),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scores_of_the_readme_on_sizes_left_out_are_those_of_their_stores(size):
+    model, known, unknown = SIZES[size]
+    runs = {
+        name: [
+            run
+            for run in stores.read(ROOT / f"checkpoints/targets/{name}.jsonl")
+            if run["model"] == model and run["seed"] < 3
+        ]
+        for name in (known, unknown)
+    }
+
+    def scores(name, task, scheduler, rate):
+        return [
+            run["last_metrics"][run["metric"]]
+            for run in runs[name]
+            if (run["task"], run["scheduler"]) == (task, scheduler)
+            and measures.rate(run) == rate
+        ]
+
+    def cell(found):
+        assert len(found) == 3
+        return f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
+
+    grid = known if model.startswith("minilm") else unknown
+    for task in sorted({run["task"] for run in runs[unknown]}):
+        linear = [scores(grid, task, "linear", rate) for rate in (1e-4, 3.2e-4, 1e-3)]
+        cells = [
+            f"{TASKS[task]}, {size}",
+            cell(max((found for found in linear if len(found) == 3), key=np.mean)),
+            cell(scores(known, task, "metalr", 2e-5)),
+            cell(scores(unknown, task, "metalr", 2e-5)),
+        ]
+        assert f"| {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
