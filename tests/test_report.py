@@ -2,7 +2,6 @@
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from metalr import (
     measures,
     report,
 )
-from metalr import store as stores
 from metalr.errors import MetalrError
 from tests.png import size
 from tests.synthetic_store import a_run, pair_of_rows, store
@@ -268,94 +266,3 @@ def test_html_and_markdown_of_each_block(tmp_path):
     assert "<h2>a &lt; b</h2>" in text
     assert '<tr class="strong"><td>q</td><td>2</td></tr>' in text
     assert "iVBORw==" in text or "iVBORw" in text
-
-
-ROOT = Path(__file__).parents[1]
-TASKS = {"sst2": "SST-2", "imdb": "IMDB", "ag_news": "AG News", "squad": "SQuAD, F1"}
-
-
-def shipped(name):
-    return comparison.gather(stores.read(ROOT / f"checkpoints/{name}/runs.jsonl"), None)
-
-
-def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
-    found = shipped("comparison")
-    table = document.to_markdown([report.readme_table(found)], tmp_path)
-    assert table.strip() in (ROOT / "README.md").read_text()
-    assert not any(found.toy(place) for place in found.bars)
-
-
-@pytest.mark.parametrize("name", ["comparison", "targets"])
-def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
-    found, text = shipped(name), (ROOT / "README.md").read_text()
-    models = {model for _, model in found.bars}
-
-    def cell(runs):
-        scores = [run["last_metrics"][run["metric"]] for run in runs]
-        assert len(scores) == seeds
-        return f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
-
-    def at(rate, place):
-        return [
-            run
-            for run in found.runs
-            if measures.problem(run) == place
-            and (run["scheduler"], measures.rate(run)) == ("metalr", rate)
-        ]
-
-    for place in found.bars:
-        task, model = place
-        layers = f", {model[-1]} layers" if len(models) > 1 else ""
-        seeds = 5 if (name, model) == ("targets", "minilm:2") else 3
-        plain = [found.of(f"{name} 2e-5", place) for name in ("linear", "static")]
-        tuned = found.of("linear tuned", place)
-        cells = [
-            TASKS[task] + layers,
-            *map(cell, plain),
-            f"{cell(tuned)} at {measures.rate_name(measures.rate(tuned[0]))}",
-            *(cell(at(rate, place)) for rate in (1.25e-6, 2e-5, 3.2e-4)),
-        ]
-        assert f"| {' | '.join(cells)} |" in text
-
-
-SIZES = {
-    "2 layers": ("minilm:2", "runs", "without-2"),
-    "6 layers": ("minilm:6", "runs", "without-6"),
-    "4 layers, 256 wide": ("runs/bert-256", "width-shipped", "width"),
-}
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_scores_of_the_readme_on_sizes_left_out_are_those_of_their_stores(size):
-    model, known, unknown = SIZES[size]
-    runs = {
-        name: [
-            run
-            for run in stores.read(ROOT / f"checkpoints/targets/{name}.jsonl")
-            if run["model"] == model and run["seed"] < 3
-        ]
-        for name in (known, unknown)
-    }
-
-    def scores(name, task, scheduler, rate):
-        return [
-            run["last_metrics"][run["metric"]]
-            for run in runs[name]
-            if (run["task"], run["scheduler"]) == (task, scheduler)
-            and measures.rate(run) == rate
-        ]
-
-    def cell(found):
-        assert len(found) == 3
-        return f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}"
-
-    grid = known if model.startswith("minilm") else unknown
-    for task in sorted({run["task"] for run in runs[unknown]}):
-        linear = [scores(grid, task, "linear", rate) for rate in (1e-4, 3.2e-4, 1e-3)]
-        cells = [
-            f"{TASKS[task]}, {size}",
-            cell(max((found for found in linear if len(found) == 3), key=np.mean)),
-            cell(scores(known, task, "metalr", 2e-5)),
-            cell(scores(unknown, task, "metalr", 2e-5)),
-        ]
-        assert f"| {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
