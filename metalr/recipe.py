@@ -179,10 +179,16 @@ def _gold(data: tasks.TaskData) -> list[Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what a number may depend on."""
-    names = ("metalr", "jax", "flax", "optax", "transformers", "orbax-checkpoint")
-    found = {name: metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **found}
+    """Returns the versions of what a number may depend on.
+
+    A copy of metalr that is only on the path has none: it is then "not installed".
+    """
+    found = {"python": platform.python_version()}
+    for name in ("metalr", "jax", "flax", "optax", "transformers", "orbax-checkpoint"):
+        found[name] = "not installed"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def keep_compilations() -> None:

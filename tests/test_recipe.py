@@ -1,7 +1,9 @@
-"""What is compiled is kept within bounds, and is used again where it can be."""
+"""What is compiled is kept within bounds and used again, and versions are told."""
 
 import os
+from importlib import metadata
 
+import jax
 import pytest
 
 from metalr import loop, recipe
@@ -39,3 +41,16 @@ def test_runs_of_other_seeds_need_no_compilation_of_their_own(scheduler, tmp_pat
         return step.lower(state, problem.batches.batch(0)).as_text()
 
     assert program(0) == program(1)
+
+
+def test_copy_that_was_never_installed_does_not_fail_when_its_run_ends(monkeypatch):
+    of_others = metadata.version
+
+    def version(name):
+        if name == "metalr":
+            raise metadata.PackageNotFoundError(name)
+        return of_others(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = recipe.versions()
+    assert (found["metalr"], found["jax"]) == ("not installed", jax.__version__)
