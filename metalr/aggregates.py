@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from metalr.measures import (
+    Bar,
     Problem,
     Row,
     Run,
-    bars,
     failed,
     final_score,
     problem,
@@ -46,15 +46,16 @@ class Spread(NamedTuple):
 def spread(values: Iterable[float]) -> Spread:
     """Returns middle and spread; a miss (infinite) makes the mean infinite.
 
-    Percentiles are values that occurred, or infinite: nothing is interpolated between
-    a number and a miss.
+    Between a number and a miss nothing is interpolated: a median is infinite where half
+    of the values are, and the outer quartiles are then values that occurred.
     """
     given = np.array([*values], float)
     if not len(given):
         return Spread(math.nan, math.nan, math.nan, math.nan, 0)
     if np.isinf(given).any():
-        low, mid, high = (_quantile(given, q) for q in (0.25, 0.5, 0.75))
+        low, high = (_quantile(given, q) for q in (0.25, 0.75))
         iqr = high - low if math.isfinite(high) else math.nan
+        mid = float(np.median(given))
         return Spread(math.inf, mid, iqr, math.nan, len(given))
     low, mid, high = np.percentile(given, [25, 50, 75])
     std = float(np.std(given, ddof=1)) if len(given) > 1 else 0.0
@@ -86,19 +87,20 @@ def mean_ranks(table: Mapping[str, Row]) -> dict[str, float]:
     return dict(zip(table, ranks.mean(axis=0).tolist(), strict=True))
 
 
-def factors(table: Mapping[str, Row], share: float) -> dict[str, np.ndarray]:
+def factors(
+    table: Mapping[str, Row], share: float, limits: Mapping[Problem, Bar]
+) -> dict[str, np.ndarray]:
     """Returns each row's steps to the target over the fastest row's, by problem.
 
     t_ps is the median over seeds of the steps to `share` of the best; the factor is
     t_ps / min_s t_ps, infinite where the row misses or has no run. Problems stand in
-    the same order for all rows. Rates tried are not multiplied in.
+    the order of `limits`, which says what is best. Rates tried are not multiplied in.
     """
-    every = [run for entry in table.values() for run in entry.runs]
-    limits = {place: bar.target(share) for place, bar in bars(every).items()}
     times = np.full((len(table), len(limits)), math.inf)
     for i, entry in enumerate(table.values()):
-        for j, (place, target) in enumerate(limits.items()):
+        for j, (place, bar) in enumerate(limits.items()):
             own = [run for run in entry.runs if problem(run) == place]
+            target = bar.target(share)
             if own:
                 times[i, j] = spread(to_target(run, target)[0] for run in own).median
     fastest = times.min(axis=0, initial=math.inf)

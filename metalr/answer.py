@@ -69,7 +69,7 @@ def _pace(gap: aggregates.Interval, baseline: str) -> str:
     if gap.middle == 0:
         return f"In most pairs it reaches {goal} and {baseline} never does"
     if math.isinf(gap.middle):
-        return f"In most pairs it never reaches {goal} and {baseline} does"
+        return f"In half of the pairs or more it never reaches {goal}, {baseline} does"
     middle, low, high = map(measures.time_name, (gap.middle, gap.low, gap.high))
     return (
         f"To {goal} it needs {middle} times the steps of {baseline} (median of pairs, "
@@ -82,7 +82,7 @@ def _losses(found: Comparison) -> str:
     beaten = []
     score = {
         name: aggregates.profile_score(factors)
-        for name, factors in aggregates.factors(found.rows, 0.95).items()
+        for name, factors in aggregates.factors(found.rows, 0.95, found.bars).items()
     }
     faster = [
         f"{name} ({score[name]:.2f} against {score[found.subject]:.2f})"

@@ -83,9 +83,9 @@ class Tracked(NamedTuple):
     """The quantities of a step whose running means make the features."""
 
     value: Any  # L_t
-    value_sq: Any
+    value_spread: Any  # what makes the mean of it the variance of L, see `_spread`
     norm: Any  # |g_t|, of all coordinates
-    norm_sq: Any
+    norm_spread: Any
     gain: Any  # L_{t-1} - L_t
     slope: Any  # g_t.u_{t-1}
     slope_bound: Any  # |g_t||u_{t-1}|
@@ -177,7 +177,6 @@ def update(
     norm = jnp.sqrt(squared_norm(grads) if norm_sq is None else norm_sq)
     gradient, theta = (_bounded(sample(tree, stride)) for tree in (grads, params))
     moved = theta - state.sampled_params
-    tracked = _track(state, gradient, moved, value, norm, log_multiplier)
 
     budget = (step if total_steps is None else total_steps) / 10
     windows = jnp.stack(
@@ -186,6 +185,9 @@ def update(
     )
     # A plain mean until the window is full, exponential after: no bias to correct.
     weights = 1 / jnp.minimum(state.seen + 1, windows)
+    tracked = _track(
+        state, gradient, moved, value, norm, log_multiplier, weights[_SLOW]
+    )
     means = state.means + weights[:, None] * (tracked[None] - state.means)
     mean = state.sampled_mean + weights[_FAST] * (gradient - state.sampled_mean)
     fast = Tracked(*means[_FAST])
@@ -208,8 +210,9 @@ def update(
 
 
 def log_rise(state: FeatureState) -> jax.Array:
-    """Takes log(E L / L_0) of the state after a step; 0 if neither is positive."""
-    return _log_ratio(state.means[_FAST][0], state.opening[0])
+    """Takes log(E L / L_0) of the state after a step; 0 unless both are positive."""
+    now, start = state.means[_FAST][0], state.opening[0]
+    return jnp.where((now > 0) & (start > 0), _log_ratio(now, start), 0)
 
 
 def line_curvature(
@@ -251,8 +254,10 @@ def _track(
     value: jax.Array,
     norm: jax.Array,
     log_multiplier: Any,
+    weight: jax.Array,
 ) -> jax.Array:
-    """Returns the step's `Tracked` as a vector."""
+    """Returns the step's `Tracked` as a vector; `weight` is its own in E'."""
+    before_it = Tracked(*state.means[_SLOW])
     sample_sq, mean_sq = _dot(gradient, gradient), _norm(state.sampled_mean) ** 2
     slope, before = _dot(gradient, moved), _dot(state.sampled_grads, moved)
     bend = slope - before
@@ -260,9 +265,9 @@ def _track(
         bend = state.exact_curvature * jnp.abs(before)
     tracked = Tracked(
         value=value,
-        value_sq=value**2,
+        value_spread=_spread(value, before_it.value, weight),
         norm=norm,
-        norm_sq=norm**2,
+        norm_spread=_spread(norm, before_it.norm, weight),
         gain=jnp.where(state.seen > 0, state.last_value - value, 0),
         slope=slope,
         slope_bound=jnp.sqrt(sample_sq) * _norm(moved),
@@ -294,7 +299,7 @@ def _vector(
     log_multiplier, log_prior = own
     # How many steps a change of the loss is worth, by what the gradient promised one.
     promised = lambda x: jnp.arcsinh(_ratio(x, mean.promise[_SLOW]))  # noqa: E731
-    noise = _log_ratio(_std(mean.value, mean.value_sq), mean.promise[_SLOW])
+    noise = _log_ratio(jnp.sqrt(mean.value_spread[_SLOW]), mean.promise[_SLOW])
     noise = jnp.where(mean.promise[_SLOW] > 0, noise, 0)  # else it is of rounding
     vector = (
         *clock,
@@ -304,7 +309,7 @@ def _vector(
         noise,
         _log_ratio(mean.norm[_FAST], mean.norm[_SLOW]),
         _log_ratio(mean.norm[_FAST], state.opening[1]),
-        _ratio(_std(mean.norm, mean.norm_sq), mean.norm[_SLOW]),
+        _ratio(jnp.sqrt(mean.norm_spread[_SLOW]), mean.norm[_SLOW]),
         _log_ratio(_norm(state.sampled_mean) ** 2, mean.sample_sq[_FAST]),
         _ratio(mean.alignment, mean.alignment_bound)[_SLOW],
         slope[_FAST],
@@ -349,6 +354,10 @@ def _log_ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(top, _TINY)) - jnp.log(jnp.maximum(bottom, _TINY))
 
 
-def _std(mean: jax.Array, mean_sq: jax.Array) -> jax.Array:
-    """Takes the standard deviation over the slow window."""
-    return jnp.sqrt(jnp.maximum(mean_sq[_SLOW] - mean[_SLOW] ** 2, 0))
+def _spread(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns (1 - w) (x - mean)^2, of which the running mean is the variance of x.
+
+    With the mean before x. E x^2 - (E x)^2 is the same number, and lost to rounding
+    where x hardly varies (Welford 1962, for weights that forget).
+    """
+    return (1 - weight) * _bounded(x - mean) ** 2

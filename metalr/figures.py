@@ -240,7 +240,7 @@ def profiles(found: Comparison, look: Look, path: Path) -> None:
 
 def _profile(ax: "Axes", found: Comparison, look: Look, share: float) -> None:
     taus = np.linspace(1, aggregates.MAX_FACTOR, 301)
-    for name, factors in aggregates.factors(found.rows, share).items():
+    for name, factors in aggregates.factors(found.rows, share, found.bars).items():
         shares = aggregates.profile(factors, taus)
         ax.plot(taus, shares, drawstyle="steps-post", **look.style(name))
     ax.set(xlabel=f"steps to {share:.0%}, as a factor of the fastest", ylim=(0, 1.03))

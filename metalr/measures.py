@@ -199,7 +199,7 @@ def rows(runs: Sequence[Run]) -> dict[str, Row]:
     Each scheduler has a plain row: its runs at `DEFAULT_RATE` or, if it has none, at
     its most frequent rate. One of `GRID` says the rate in its name and, if it ran at
     several, has a tuned row: for each problem the runs at the rate with the best mean
-    final score over seeds (a tie: the lower rate). The tuned row picks by the very
+    final score over seeds (a tie: the lower rate), of those with the most seeds. The tuned row picks by the very
     scores that it is then given, which favours it.
     """
     found: dict[str, Row] = {}
@@ -228,7 +228,13 @@ def _tuned(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[Problem, int]]:
         for run in runs:
             if problem(run) == place:
                 at_rate.setdefault(rate(run), []).append(run)
-        means = {value: np.mean([*map(final_score, x)]) for value, x in at_rate.items()}
+        # Of a rate with fewer seeds than others the mean is more a matter of luck.
+        most = max(map(len, at_rate.values()))
+        means = {
+            value: np.mean([*map(final_score, x)])
+            for value, x in at_rate.items()
+            if len(x) == most
+        }
         chosen += at_rate[min(means, key=lambda value: (-means[value], value))]
         tried[place] = len(at_rate)
     return tuple(chosen), tried

@@ -148,8 +148,8 @@ def inject(
       curvature_every: As in `wrap`.
       stride: As in `wrap`.
       static_args: Arguments of `inner_factory` that are neither numbers nor schedules,
-        as in `optax.inject_hyperparams`. Integers, defaults that are functions, and
-        masks are static anyway.
+        as in `optax.inject_hyperparams`. Plain numbers, defaults that are functions,
+        and masks are static anyway.
       **inner_kwargs: Passed to `inner_factory`.
 
     Returns:
@@ -286,6 +286,14 @@ def _transformation(
             grads, state.inner_state, params, decided, extra_args
         )
         updates = keep(updates, optax.tree.zeros_like(updates))
+        # A skipped step gives the last loss again; before the first step there is none,
+        # and any number would be the best that a plateau has ever seen.
+        untouched = ~finite & (state.feature_state.seen == 0)
+        _, inner_state = jax.lax.while_loop(
+            lambda carry: carry[0],
+            lambda carry: (~carry[0], _like(inner_init(params), carry[1])),
+            (untouched, inner_state),
+        )
         if fixed.curvature_every:
             curvature = _exact_curvature(
                 fixed, state, params, grads, updates, extra_args.get("grad_fn")
@@ -299,6 +307,11 @@ def _transformation(
 
     as_optax: Any = update  # optax's protocol has no place for a required `value`
     return optax.GradientTransformationExtraArgs(init, as_optax)
+
+
+def _like(tree: Any, other: Any) -> Any:
+    """Returns a tree with the types of another."""
+    return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, other)
 
 
 def _exact_curvature(
@@ -346,7 +359,11 @@ def _rate(
 def _static_args(
     inner_factory: Callable, inner_kwargs: dict, static_args: str | Iterable[str]
 ) -> set[str]:
-    """Names what `inject_hyperparams` would trace or call by mistake."""
+    """Names what `inject_hyperparams` would trace, round or call by mistake.
+
+    It gives numbers the type of the parameters: a b2 of 0.999 is 1 in bfloat16, and
+    Adam's correction of the bias then divides by 0.
+    """
     parameters = inspect.signature(inner_factory).parameters
     if "learning_rate" not in parameters:
         raise MetalrError(
@@ -359,6 +376,6 @@ def _static_args(
         function = callable(value) and (
             name not in inner_kwargs or name.endswith("mask")
         )
-        if isinstance(value, int) or function:
+        if isinstance(value, int | float) or function:
             static.add(name)
     return static - {"learning_rate"}

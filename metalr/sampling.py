@@ -5,6 +5,7 @@ leaf's N coordinates are, so that the dot product of two samples estimates that 
 whole trees.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -34,6 +35,16 @@ def sample(tree: Any, stride: int = STRIDE) -> jax.Array:
     >>> sample({"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}).shape
     (8,)
     """
+    axes = jax.sharding.get_abstract_mesh().axis_types
+    if jax.sharding.AxisType.Explicit not in axes:
+        return _sample(tree, stride)
+    # Types that name a sharding know none for every few rows of a sharded axis.
+    everywhere = jax.sharding.PartitionSpec()
+    cut = functools.partial(_sample, stride=stride)
+    return jax.sharding.auto_axes(cut, out_sharding=everywhere)(tree)
+
+
+def _sample(tree: Any, stride: int) -> jax.Array:
     leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
     size = sum(leaf.size for leaf in leaves)
     density = stride * 4 * size / max(1, sum(leaf.nbytes for leaf in leaves))

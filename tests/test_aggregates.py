@@ -26,6 +26,8 @@ def test_spread_of_numbers_agrees_with_numpy_and_of_one_seed_is_none():
         ([10, 20, math.inf], 20, NAN),
         ([10, math.inf, math.inf], math.inf, NAN),
         ([10, 20, 30, 40, math.inf], 30, 20),
+        ([10, 10, math.inf, math.inf], math.inf, NAN),  # half of them miss
+        ([10, 20, 30, math.inf], 25, 20),
         ([math.inf] * 3, math.inf, NAN),
     ],
 )
@@ -62,7 +64,7 @@ def test_profile_of_three_rows_on_two_problems():
         ("dowg", "sst2"): [0.5, 0.5, 0.5, 0.5],  # misses; and has no run on cola
     }
     runs = [a_run(task, scheduler=s, scores=c) for (s, task), c in curves.items()]
-    found = aggregates.factors(measures.rows(runs), 0.95)
+    found = aggregates.factors(measures.rows(runs), 0.95, measures.bars(runs))
     np.testing.assert_allclose(found["metalr"], [1, 1.5])
     np.testing.assert_allclose(found["prodigy"], [3, 1])
     assert np.isinf(found["dowg"]).all()

@@ -85,6 +85,34 @@ def test_a_loss_above_its_start_never_raises_the_rate(push, start):
     assert history[-1][2].braked_steps == 8
 
 
+@pytest.mark.parametrize(("start", "end"), [(-0.01, 0.02), (-10.0, -0.1), (0.5, -0.5)])
+def test_a_loss_that_is_not_positive_never_brakes(start, end):
+    tx = wrap(optax.sgd(1e-6), constant(5.0), total_steps=30)
+    history = drive(tx, [(1.0, value) for value in np.linspace(start, end, 24)])
+    assert history[-1][2].braked_steps == 0
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_first_step_that_is_skipped_leaves_the_inner_optimizer_as_it_was(door):
+    plateau = optax.contrib.reduce_on_plateau(patience=3)
+    make = lambda learning_rate: optax.chain(optax.adam(learning_rate), plateau)  # noqa: E731
+    if door == "wrap":
+        tx = wrap(make(1e-2), init_predictor(), total_steps=30)
+    else:
+        tx = inject(make, 1e-2, init_predictor(), total_steps=30)
+    falling = [(1.0, 3.0 - 0.1 * step) for step in range(20)]
+    *_, (_, _, skipped) = drive(tx, [(1.0, np.nan), *falling])
+    *_, (_, _, plain) = drive(tx, falling)
+    name = lambda path: jax.tree_util.keystr(path)  # noqa: E731
+    same = jax.tree_util.tree_map_with_path(
+        lambda path, x, y: "learning_rate" in name(path) or np.array_equal(x, y),
+        skipped.inner_state,
+        plain.inner_state,
+    )
+    assert jax.tree.all(same), same
+    assert optax.tree.get(skipped, "best_value") == np.float32(1.1)
+
+
 def test_recording_needs_no_predictor_and_exploring_is_bounded():
     forced = optax.linear_schedule(0.0, 1.0, 4)
     tx = wrap(optax.sgd(0.1), log_multiplier=forced)

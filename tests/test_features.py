@@ -164,6 +164,18 @@ def test_a_constant_added_to_the_loss_changes_no_feature(offset):
         )
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_noise_far_below_the_loss_is_not_lost_to_rounding(offset):
+    hessian, theta, noise = quadratic()
+    path, grads, losses = descent(hessian, 0.02 * theta, 0.02 * noise)
+    losses = [3 + offset + 0.02 * (loss - 1) for loss in losses]
+    found = observe(path, grads, losses, total_steps=60)["loss_noise"]
+    expected = [reference(path, grads, losses, t, 60) for t in range(60)]
+    expected = np.array(expected)[:, NAMES.index("loss_noise")]
+    assert np.ptp(losses) < 2e-3 * losses[0]
+    np.testing.assert_allclose(found[2:], expected[2:], atol=0.02)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 30.0])
 def test_scaling_and_rotating_the_parameters_changes_no_feature(scale):
     path, grads, losses = descent(*quadratic())

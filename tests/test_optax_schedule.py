@@ -28,7 +28,14 @@ INNERS = {
     "adafactor": (optax.adafactor, {"min_dim_size_to_factor": 4}),
 }
 DOORS = ("inject", "wrap")
-STATIC = {"adafactor": ("min_dim_size_to_factor", "factored", "dtype_momentum")}
+# What `optax.inject_hyperparams` is told to leave alone: all but the learning rate.
+STATIC = {
+    "adamw": "b1 b2 eps eps_root weight_decay",
+    "sgd": "momentum",
+    "lion": "b1 b2 weight_decay",
+    "adafactor": "min_dim_size_to_factor factored dtype_momentum decay_rate eps "
+    "decay_offset clipping_threshold multiply_by_parameter_scale",
+}
 
 
 def train(tx, steps=100):
@@ -53,7 +60,7 @@ def train(tx, steps=100):
 @functools.cache
 def injected(name):
     factory, kwargs = INNERS[name]
-    make = optax.inject_hyperparams(factory, STATIC.get(name, ()))
+    make = optax.inject_hyperparams(factory, STATIC[name].split())
     return make(learning_rate=default_schedule(3e-3, 100), **kwargs)
 
 
@@ -114,6 +121,23 @@ def test_shapes_and_types_of_the_state_stay(door, name, dtype):
     after = jax.eval_shape(step, params, state, batch)
     kind = lambda x: (x.shape, x.dtype, x.weak_type)  # noqa: E731
     assert jax.tree.map(kind, after) == jax.tree.map(kind, (params, state))
+
+
+@pytest.mark.parametrize("name", INNERS)
+@pytest.mark.parametrize("door", DOORS)
+def test_parameters_of_two_bytes_are_trained_and_not_turned_into_nan(door, name):
+    single = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)  # noqa: E731
+    losses = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        tx = build(door, name)
+        params, batch = regression(dtype=dtype)
+        before, state = loss_fn(*single((params, batch))), tx.init(params)
+        step = jax.jit(functools.partial(train_step, tx))
+        for _ in range(20):
+            params, state = step(params, state, batch)
+        assert state.skipped_steps == 0
+        losses.append(float(before - loss_fn(*single((params, batch)))))
+    assert 0 < losses[0] / 3 < losses[1]  # small updates of two bytes are rounded away
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -54,12 +54,14 @@ def test_sharded_arrays_give_the_multipliers_of_one_device(layout):
     assert moment.is_equivalent_to(params["w"].sharding, 2)
 
 
-def test_explicitly_sharded_arrays_give_the_multipliers_of_one_device():
+@pytest.mark.parametrize("spec", [(), ("d",), (None, "d")])
+def test_explicitly_sharded_arrays_give_the_multipliers_of_one_device(spec):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
-        params, (x, y) = regression()
+        params, batch = regression()
         params = jax.device_put(params, PartitionSpec())
-        batch = jax.device_put((x, y), PartitionSpec("d"))
+        params["w"] = jax.device_put(params["w"], PartitionSpec(*spec))
+        batch = jax.device_put(batch, PartitionSpec(None if spec else "d"))
         ours, _ = tx_and_run(jax.jit, params, batch)
     np.testing.assert_allclose(ours, one_device()[0], rtol=1e-4)
 
