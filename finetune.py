@@ -56,7 +56,7 @@ def main() -> int:
         return 0
 
     held = run_folder.held(folder) if hosts.is_first() else contextlib.nullcontext()
-    with held, hosts.together():
+    with hosts.together(), held:
         # Once more: another run may have been there in the meantime.
         run_folder.check(folder, config, resume=args.resume, overwrite=args.overwrite)
         return carry_out(config, args, stop, folder, made)
@@ -85,7 +85,7 @@ def carry_out(
         screen.close()
     if result["stopped"] == "asked":
         if hosts.is_first():
-            print(f"stopped at step {result['steps']}, saved; the same command goes on")
+            print(f"stopped at step {result['steps']}, saved; {cli.goes_on()}")
         return stop.status or 128 + signal.SIGTERM  # another process heard it
     if not hosts.is_first():
         return 0

@@ -124,9 +124,10 @@ def main() -> int:
 
 def collect(args: argparse.Namespace, settings: Any) -> int:
     """Collects what the flags ask for; returns the exit status of a signal, or 0."""
-    from metalr import banks, record, rounds
+    from metalr import banks, rounds
+    from metalr.data import loading
 
-    data, note = record.settle(args.tasks, args.data)
+    data, note = loading.settle(args.tasks, args.data)
     print(note or f"data: {data}")
     ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
     given = {

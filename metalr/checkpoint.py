@@ -137,19 +137,26 @@ class Checkpoints:
         """
         _save(self._best, step, self._ocp.args.StandardSave(params))
 
-    def best(self, abstract: Any) -> Any | None:
+    def best(self, abstract: Any, step: int | None) -> Any | None:
         """Returns the best parameters, None where none were saved.
+
+        Args:
+          abstract: Tree of `jax.ShapeDtypeStruct`.
+          step: When they were the best. Where it is no longer there, the newest: a run
+            that was killed may have saved better ones than it then came by again.
 
         Raises:
           MetalrError: They are damaged.
         """
-        step = self._best.latest_step()
+        if step not in self._best.all_steps():
+            step = self._best.latest_step()
         if step is None:
             return None
         if fault := _damage(_place(self._best, step)):
             raise MetalrError(
                 f"the best parameters in {_place(self._best, step)} are damaged "
-                f"({fault}); the same command goes on from a state before them"
+                f"({fault}); the same command, without --overwrite, goes on from a "
+                "state before them"
             )
         return self._best.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
@@ -185,7 +192,8 @@ def _save(manager: Any, step: int, args: Any) -> None:
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(
             f"cannot save a checkpoint in {place.parent}: {reason}. What was saved "
-            "before is whole: make room on the disk, and the same command goes on"
+            "before is whole: make room on the disk, and the same command, without "
+            "--overwrite, goes on"
         ) from error
 
 

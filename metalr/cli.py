@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from metalr import pretrain_config
+from metalr import pretrain_config, progress
 from metalr.config import add_flags
 from metalr.errors import EXIT_FAULT, MetalrError
 from metalr.pretrain_config import PretrainConfig
@@ -92,6 +92,13 @@ def hush_libraries() -> None:
     sys.unraisablehook = unless_late
 
 
+def goes_on() -> str:
+    """Says which command goes on with what this one has saved."""
+    anew = "--overwrite"
+    without = f" without {anew}" if anew in sys.argv else ""
+    return f"the same command{without} goes on"
+
+
 def guarded(main: Callable[[], int]) -> int:
     """Runs `main`; prints a `MetalrError` as one line and returns its status."""
     try:
@@ -100,15 +107,15 @@ def guarded(main: Callable[[], int]) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return EXIT_FAULT
     except BrokenPipeError:  # `metalr tasks | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        progress.silence()
+        return 128 + signal.SIGPIPE  # as of a program that the signal ends
     except OSError as fault:
         if fault.errno not in _FULL:
             raise
         where = fault.filename or "a file"
         print(
             f"error: cannot write {where}: {fault.strerror}; make room on the disk, "
-            "and the same command goes on",
+            f"and {goes_on()}",
             file=sys.stderr,
         )
         return EXIT_FAULT
@@ -256,6 +263,10 @@ def _compare(args: argparse.Namespace) -> int:
     )
     path = args.output / compare.STORE
     runs = plans.expand(plan)
+    if not args.report_only:
+        runs, note = plans.settled(runs)
+        if note:
+            print(note)
     if args.dry_run:
         _table(*compare.outlook(runs, path))
         return 0

@@ -6,11 +6,11 @@ evaluation rows have scores.
 """
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from metalr import progress
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Lines:
 
     def note(self, line: str) -> None:
         """Print the line."""
-        print(line, file=self._file or sys.stdout, flush=True)
+        progress.say(line, self._file)
 
     def close(self) -> None:
         """Do nothing: every line is out already."""
@@ -279,8 +279,9 @@ def summary(
 
 def _last_line(result: Mapping[str, Any]) -> str:
     score = result["metrics"].get(result["metric"])
+    toy = " (toy data)" if result["data"].get("kind") == "toy" else ""
     return (
-        f"{result['task']}  {result['metric']} {_number(score)} at step "
+        f"{result['task']}{toy}  {result['metric']} {_number(score)} at step "
         f"{result['best_step']} of {result['steps']}  {_clock(result['seconds'])}"
     )
 

@@ -230,8 +230,7 @@ class _Journal:
         if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
             raise Diverged(
                 f"the loss is {row['loss']} at step {step}, learning rate "
-                f"{row['learning_rate']:.3g}; take a smaller --learning-rate or "
-                "--scheduler metalr, which skips such steps",
+                f"{row['learning_rate']:.3g}; take a smaller --learning-rate",
                 self.outcome(None, step, "diverged"),
             )
 
@@ -284,7 +283,7 @@ def train(
     # It may have stopped early and been killed before its result was written.
     stopped = "early" if journal.waited(pace.early_stopping) else None
     batch = layout.put(problem.batches.batch(before))
-    clock = time.perf_counter()
+    clock, since = time.perf_counter(), before
     for done in range(before + 1, 1 + (before if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
         journal.pending.append(logged)
@@ -300,10 +299,9 @@ def train(
         log = done % pace.log_every == 0 or look
         if log:
             jax.block_until_ready(logged)
-            count, now = len(journal.pending), time.perf_counter()
+            now = time.perf_counter()
             row = journal.log(done, epoch, now - clock)
-            display.logged(row, count / (now - clock))
-            clock = now
+            display.logged(row, (done - since) / (now - clock))
             journal.check_finite(row, done)
 
         # ---- Evaluate, keep the best.
@@ -319,14 +317,16 @@ def train(
         # ---- Save. Processes agree on a stop where they wait for one another anyway.
         if (log or hosts.alone()) and hosts.any_of(asked) and not at_end:
             stopped = "asked"
-        if checkpoints is not None and (
-            done % pace.save_every == 0 or at_end or stopped
-        ):
+        save = done % pace.save_every == 0 or at_end or stopped
+        if checkpoints is not None and save:
+            if not log:
+                jax.block_until_ready(logged)
+                journal.seconds += time.perf_counter() - clock
             checkpoints.save(done, state, journal.content(done))
         if stopped:
             break
-        if not journal.pending:
-            clock = time.perf_counter()  # evaluation and saving are not timed
+        if log or save:  # evaluation and saving are not timed
+            clock, since = time.perf_counter(), done
 
     return journal.outcome(state.params, done, stopped)
 

@@ -199,8 +199,8 @@ def rows(runs: Sequence[Run]) -> dict[str, Row]:
     Each scheduler has a plain row: its runs at `DEFAULT_RATE` or, if it has none, at
     its most frequent rate. One of `GRID` says the rate in its name and, if it ran at
     several, has a tuned row: for each problem the runs at the rate with the best mean
-    final score over seeds (a tie: the lower rate), of those with the most seeds. The tuned row picks by the very
-    scores that it is then given, which favours it.
+    final score over seeds (a tie: the lower rate), of those with the most seeds. The
+    tuned row picks by the very scores that it is then given, which favours it.
     """
     found: dict[str, Row] = {}
     for scheduler in dict.fromkeys(run["scheduler"] for run in runs):

@@ -19,6 +19,7 @@ from typing import Any
 from metalr import measures, predictor, schedulers, store
 from metalr.config import RunConfig, check
 from metalr.controller import CONTROLLER_VERSION
+from metalr.data import loading
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
 from metalr.results import is_number
@@ -149,6 +150,22 @@ def changed(
 
 
 # ------------------------------------------------------------------ the runs
+
+
+def settled(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
+    """Returns runs whose "auto" is the hub or toy rows, the same for all; and a note.
+
+    Asked run by run, a hub that fails once would put toy rows among the real ones.
+    """
+    open_ = [run.data == "auto" and not run.train_file for run in runs]
+    names = [str(run.task) for run, is_open in zip(runs, open_, strict=True) if is_open]
+    if not names:
+        return list(runs), ""
+    data, note = loading.settle(names, "auto")
+    return [
+        dataclasses.replace(run, data=data) if is_open else run
+        for run, is_open in zip(runs, open_, strict=True)
+    ], note
 
 
 def expand(plan: Plan) -> list[RunConfig]:

@@ -176,6 +176,8 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
             arrays = checkpointer.restore(
                 folder / "arrays", item=blank, restore_args=as_numpy
             )
+    except jax.errors.JaxRuntimeError:  # another process of this run has gone
+        raise
     except Exception as error:  # orbax and TensorStore raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(

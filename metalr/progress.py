@@ -1,8 +1,11 @@
 """The bar of work that is counted in runs."""
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 _PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
@@ -37,10 +40,23 @@ def counting(total: int) -> Iterator[Callable[[str], None]]:
             bar.console.print(line, markup=False)
         elif now - shown > _PLAIN_SECONDS or done == total:
             shown = now
-            print(f"{done}/{total} runs  {pace}  {line}", flush=True)
+            say(f"{done}/{total} runs  {pace}  {line}")
 
     with bar if console.is_terminal else contextlib.nullcontext():
         yield tell
+
+
+def say(line: str, file: IO[str] | None = None) -> None:
+    """Prints a line; where nobody reads any more, the work goes on in silence."""
+    try:
+        print(line, file=file or sys.stdout, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Sends what is still printed nowhere, what Python writes at its end included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pace(done: int, total: int, seconds: float) -> str:

@@ -18,7 +18,8 @@ import jax
 from metalr import hosts, loop, metrics, run_folder
 from metalr.checkpoint import Checkpoints
 from metalr.config import RunConfig
-from metalr.data import tasks
+from metalr.data import loading, tasks
+from metalr.errors import MetalrError
 from metalr.models import huggingface
 from metalr.preparation import Prepared, prepare
 from metalr.profile import Profile
@@ -85,7 +86,8 @@ def run(
     prepared = prepare(config)
     hosts.wait_for_all("folder checked")
     if folder and hosts.is_first():
-        run_folder.take(folder, config, overwrite=overwrite)
+        rows = loading.fingerprint(prepared.data)
+        run_folder.take(folder, config, rows, overwrite=overwrite)
     hosts.wait_for_all("folder taken")
     display.start(title(prepared), prepared.pace.total_steps)
     checkpoints = Checkpoints(folder / "checkpoints") if folder else None
@@ -105,7 +107,10 @@ def run(
             on_step=profile or (lambda done, logged: None),
         )
         if folder and checkpoints and outcome.stopped != "asked":
-            best = layout.whole(checkpoints.best(loop.abstract(outcome.params)))
+            found = checkpoints.best(
+                loop.abstract(outcome.params), outcome.best.get("step")
+            )
+            best = layout.whole(found)
             if hosts.is_first():
                 huggingface.export(
                     folder / "model",
@@ -115,7 +120,9 @@ def run(
                 )
     except loop.Diverged as fault:
         if not record_failure:
-            raise
+            raise MetalrError(
+                f"{fault}, or --scheduler metalr, which skips such steps"
+            ) from fault
         return _result(prepared, fault.outcome) | {"failed": str(fault)}
     finally:
         if profile:

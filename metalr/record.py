@@ -21,7 +21,6 @@ from metalr import banks, loop, optax_schedule, recipe, schedulers, traces
 from metalr.banks import Bank, Plan
 from metalr.config import RunConfig
 from metalr.data import loading, tasks
-from metalr.errors import unknown_name
 from metalr.predictor import Predictor
 
 _READ = ("learning_rate", "lr_multiplier", "lr_features")
@@ -176,21 +175,6 @@ def take(
         )
         for run in range(len(plans))
     ]
-
-
-def settle(names: Sequence[str], source: str) -> tuple[str, str]:
-    """Returns where "auto" leads, once for all processes, and a note on it.
-
-    Raises:
-      MetalrError: A task is unknown.
-    """
-    for name in names:
-        if name not in tasks.TASKS:
-            raise unknown_name("task", name, tasks.TASKS)
-    if source != "auto":
-        return source, ""
-    origin = _loaded(names[0], source).origin
-    return origin["kind"], origin["note"]
 
 
 @functools.lru_cache(maxsize=16)

@@ -26,6 +26,7 @@ except ImportError:  # not on Windows, where two programs are not kept apart
 
 RESULT = "result.json"
 SETTINGS = "settings.json"
+ROWS = "rows.json"
 LOCK = ".lock"
 
 
@@ -57,9 +58,30 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
         raise MetalrError(f"nothing to resume: {folder} holds no run")
 
 
-def take(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
-    """Makes a folder that `check` has passed this run's own."""
-    settings = folder / SETTINGS
+def take(
+    folder: Path, config: RunConfig, rows: dict[str, str], *, overwrite: bool
+) -> None:
+    """Makes a folder that `check` has passed this run's own.
+
+    Args:
+      folder: The folder.
+      config: The settings.
+      rows: What tells the rows from others: kind, where, sha256.
+      overwrite: Empty the folder first.
+
+    Raises:
+      MetalrError: The run there was begun on other rows.
+    """
+    settings, begun = folder / SETTINGS, folder / ROWS
+    if begun.is_file() and not overwrite:
+        before = results.read_json(begun)
+        if before != rows:
+            told = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
+            which = "the same place" if told[0] == told[1] else f"now {told[1]}"
+            raise MetalrError(
+                f"{folder} holds a run that was begun on other rows ({told[0]}; "
+                f"{which}); bring them back, or choose another --output"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     results.remove_drafts(folder)
     if overwrite and settings.is_file():
@@ -67,6 +89,8 @@ def take(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
         old = sorted(contents(folder), key=lambda path: path.name == SETTINGS)
         for path in old:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not begun.is_file():
+        results.write_json(begun, rows)
     if not settings.is_file():
         results.write_json(settings, config.to_json())
 

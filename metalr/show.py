@@ -39,8 +39,9 @@ def read(paths: Sequence[Path]) -> dict[str, Result]:
                 "finetune.py --resume"
             )
         folder = file.parent if file.name == "result.json" else file
-        name = folder.name or str(folder)
-        found[str(folder) if name in found else name] = results.read_result(file)
+        names = (folder.name, str(folder), str(folder.absolute()))
+        name = next((n for n in names if n and n not in found), names[-1])
+        found[name] = results.read_result(file)
     return found
 
 

@@ -50,7 +50,9 @@ def summary_table(found: Comparison) -> Cells:
     the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %.
     """
     ranks = aggregates.mean_ranks(found.rows)
-    factors = [aggregates.factors(found.rows, share, found.bars) for share in (0.95, 0.99)]
+    factors = [
+        aggregates.factors(found.rows, share, found.bars) for share in (0.95, 0.99)
+    ]
     lines = []
     for name, row in found.rows.items():
         share = aggregates.spread(found.values(row.runs, "share of the best"))

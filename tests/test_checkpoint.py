@@ -26,7 +26,9 @@ def train(folder=None, *, display=None, pace=PACE, stop=lambda: False, scores=No
         outcome = test_loop.train(
             pace, problem=of, checkpoints=keep, stop=stop, display=display
         )
-        best = keep and keep.best(jax.eval_shape(lambda: outcome.params))
+        best = keep and keep.best(
+            jax.eval_shape(lambda: outcome.params), outcome.best.get("step")
+        )
     finally:
         if keep:
             keep.close()
@@ -120,6 +122,16 @@ def test_run_that_dies_before_a_checkpoint_is_sealed_goes_on(
     resumed, best = train(tmp_path / "cut")
     assert_same(resumed, expected)
     np.testing.assert_array_equal(best["w"], expected_best["w"])
+
+
+def test_best_parameters_are_those_of_the_step_that_is_asked_for(tmp_path):
+    keep = Checkpoints(tmp_path)
+    for step in (10, 12):  # the second by a life that was killed before it was counted
+        keep.save_best(step, {"w": np.full(3, float(step), np.float32)})
+    abstract = jax.eval_shape(lambda: {"w": np.zeros(3, np.float32)})
+    found = [keep.best(abstract, step)["w"][0] for step in (10, 12, 8)]
+    keep.close()
+    assert found == [10, 12, 12]
 
 
 def test_no_readable_checkpoint_is_said_with_the_way_out(cut, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from metalr import compare, overhead, plan, schedulers, store
+from metalr.data import sources
 from metalr.errors import MetalrError
 from tests import small_models
 
@@ -224,6 +225,16 @@ def tiny_plan(tmp_path):
         rates_of={},
         settings=SMALL["settings"] | {"train_rows": 16, "validation_rows": 8},
     )
+
+
+def test_auto_is_asked_once_for_all_runs(tmp_path, monkeypatch):
+    answers = iter([False])  # a second question raises
+    monkeypatch.setattr(sources, "hub_answers", lambda: next(answers))
+    runs = plan.expand(plan.changed(plan.read_plan(tiny_plan(tmp_path)), data="auto"))
+    settled, note = plan.settled(runs)
+    assert {run.data for run in settled} == {"toy"} and note.startswith("TOY DATA")
+    assert [dataclasses.replace(run, data="auto") for run in settled] == runs
+    assert plan.settled(settled) == (settled, "")
 
 
 def command(plan_file, output, *more):

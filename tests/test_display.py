@@ -153,7 +153,11 @@ def test_summary_names_every_score_the_best_step_origins_and_files(capsys):
 
 def test_quiet_summary_is_one_line(capsys):
     display.summary(RESULT, ["runs/a/result.json"], quiet=True)
-    assert capsys.readouterr().out == "mrpc  f1 0.8125 at step 60 of 100  0:50\n"
+    display.summary(RESULT | {"data": {"kind": "toy"}}, quiet=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"mrpc{toy}  f1 0.8125 at step 60 of 100  0:50" for toy in ("", " (toy data)")
+    ]
 
 
 def test_summary_of_a_run_without_evaluation(capsys):

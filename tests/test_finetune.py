@@ -116,6 +116,38 @@ def test_same_command_again_shows_the_finished_run_and_changes_nothing(
     assert json.loads((tmp_path / "out/result.json").read_text())["seed"] == 1
 
 
+def test_run_whose_rows_have_changed_does_not_go_on(run, tmp_path, capsys):
+    rows = [{"sentence": f"good {n}", "label": n % 2} for n in range(24)]
+
+    def write(rows):
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / "rows.jsonl").write_text(text)
+
+    argv = ("--train-file", "rows.jsonl", "--epochs", 1, *FAST, "--output", "out")
+    write(rows)
+    assert run(*argv) == 0
+    (tmp_path / "out/result.json").unlink()  # as of a run that was killed at its end
+    write([row | {"label": 1 - row["label"]} for row in rows])
+    assert run(*argv) == 2
+    assert "begun on other rows" in capsys.readouterr().err
+    write(rows)
+    assert run(*argv) == 0
+
+
+def test_rate_that_is_far_too_high_is_told_with_the_way_out(run, capsys):
+    argv = ("--learning-rate", "1e30", "--scheduler", "static", "--task", "sst2")
+    assert run(*argv, *SMALL) == 2
+    said = capsys.readouterr().err
+    assert "take a smaller --learning-rate, or --scheduler metalr" in said
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_way_to_go_on_never_deletes_what_was_saved(flags, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["finetune.py", *flags])
+    without = " without --overwrite" * len(flags)
+    assert cli.goes_on() == f"the same command{without} goes on"
+
+
 def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.txt").write_text("years of work")
@@ -181,6 +213,18 @@ def test_run_that_was_killed_goes_on_to_the_result_of_the_uninterrupted(
     again = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert what_counts(tmp_path / "cut") == what_counts(whole)
+
+
+def test_run_whose_reader_has_gone_ends_all_the_same(command, whole, tmp_path):
+    argv, env = command
+    pipe = subprocess.PIPE
+    argv = [*argv, "--output", str(tmp_path / "out")]
+    with subprocess.Popen(argv, env=env, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert what_counts(tmp_path / "out") == what_counts(whole)
 
 
 GOOD_LINE = json.dumps({"sentence": "a good film", "label": 1}) + "\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metalr.data import sources, tasks
-from metalr.data.loading import load
+from metalr.data.loading import fingerprint, load
 from metalr.data.rows import Task
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
@@ -160,6 +160,22 @@ def test_a_hub_that_breaks_off_is_a_fault_or_in_auto_toy(monkeypatch):
         load("sst2", "hub")
     data = load("sst2", "auto", train_rows=5)
     assert data.origin["kind"] == "toy" and "broken off" in data.origin["note"]
+
+
+def test_fingerprint_tells_rows_that_differ_in_a_label_order_or_split():
+    def of(train, validation):
+        data = load("sst2", "toy", train_rows=3)
+        return fingerprint(data._replace(train=train, validation=validation))
+
+    rows = [{"sentence": text, "label": 0} for text in "abc"]
+    other = [*rows[:2], rows[2] | {"label": 1}]
+    same = of(rows, {"validation": rows[:1]})
+    assert of(list(rows), {"validation": rows[:1]}) == same
+    for train, validation in [(other, rows[:1]), (rows[::-1], rows[:1]), (rows, [])]:
+        assert of(train, {"validation": validation})["sha256"] != same["sha256"]
+    assert of(rows[:2], {"validation": rows[2:]}) != of(
+        rows[:1], {"validation": rows[1:]}
+    )
 
 
 def test_the_draw_depends_on_its_own_seed_alone(tmp_path):

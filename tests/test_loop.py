@@ -104,6 +104,43 @@ def test_history_has_every_interval_and_evaluation_once():
     assert outcome.history[-1]["epoch"] == 4.0
 
 
+@pytest.mark.parametrize("stop_at", [None, 7, 9])
+def test_seconds_are_those_of_steps_and_neither_of_evaluation_nor_of_saving(
+    stop_at, tmp_path, monkeypatch
+):
+    now = [0.0]
+
+    def takes(seconds, value=None):
+        now[0] += seconds
+        return value
+
+    class Paced(Screen):
+        def logged(self, row, steps_per_second):
+            assert steps_per_second == 1
+
+    class Slow(Checkpoints):
+        def save(self, *args):
+            takes(100, super().save(*args))
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    pace = PACE._replace(save_every=5, log_every=3, eval_every=8)
+    of = problem(evaluate=lambda params: takes(1000, score(params)))
+    asked = iter(range(1, STEPS + 1))
+    for stop in (lambda: next(asked) == stop_at, lambda: False):
+        keep = Slow(tmp_path)
+        outcome = train(
+            pace,
+            problem=of,
+            display=Paced(),
+            checkpoints=keep,
+            stop=stop,
+            on_step=lambda done, logged: takes(1),
+        )
+        keep.close()
+        assert outcome.seconds == outcome.steps
+    assert outcome.steps == STEPS
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradient_is_that_of_the_whole_batch(parts):
     whole = train(problem=problem(smooth_loss_fn))
@@ -157,7 +194,7 @@ def test_best_parameters_are_kept_when_the_score_falls_later(tmp_path):
 
     keep = Checkpoints(tmp_path)
     outcome = train(problem=problem(evaluate=evaluate), checkpoints=keep)
-    best = keep.best(jax.eval_shape(lambda: outcome.params))
+    best = keep.best(jax.eval_shape(lambda: outcome.params), outcome.best["step"])
     keep.close()
     assert outcome.best["step"] == 16
     np.testing.assert_array_equal(best["w"], seen[1])

@@ -14,6 +14,7 @@ from metalr.errors import MetalrError
 pytestmark = pytest.mark.fast
 
 CONFIG = RunConfig()
+SAME = {"kind": "hub", "where": "nyu-mll/glue sst2", "sha256": "1f"}
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -74,16 +75,16 @@ def test_start_that_was_killed_before_its_settings_were_written_can_begin_again(
     check(tmp_path)
     with pytest.raises(MetalrError, match="nothing to resume"):
         check(tmp_path, resume=True)
-    run_folder.take(tmp_path, CONFIG, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {run_folder.LOCK, run_folder.SETTINGS}
+    assert names == {run_folder.LOCK, run_folder.SETTINGS, run_folder.ROWS}
     assert results.read_json(tmp_path / run_folder.SETTINGS) == CONFIG.to_json()
 
 
 def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
     tmp_path, monkeypatch
 ):
-    run_folder.take(tmp_path, CONFIG, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
     (tmp_path / "zz").touch()
     (tmp_path / "checkpoints").mkdir()
 
@@ -93,7 +94,28 @@ def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.shutil, "rmtree", dies)
         with pytest.raises(KeyboardInterrupt):
-            run_folder.take(tmp_path, CONFIG, overwrite=True)
+            run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
     check(tmp_path, overwrite=True)
-    run_folder.take(tmp_path, CONFIG, overwrite=True)
-    assert [p.name for p in tmp_path.iterdir()] == [run_folder.SETTINGS]
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {run_folder.SETTINGS, run_folder.ROWS}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"kind": "toy", "where": "metalr's own"}, "now toy metalr's own"),
+        ({"sha256": "2e"}, "the same place"),
+    ],
+)
+def test_run_that_was_begun_on_other_rows_is_refused_and_not_to_be_overwritten(
+    now, said, tmp_path
+):
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    with pytest.raises(MetalrError, match=said) as told:
+        run_folder.take(tmp_path, CONFIG, SAME | now, overwrite=False)
+    assert "begun on other rows (hub nyu-mll/glue sst2" in str(told.value)
+    assert "--overwrite" not in str(told.value)
+    run_folder.take(tmp_path, CONFIG, SAME | now, overwrite=True)
+    assert results.read_json(tmp_path / run_folder.ROWS) == SAME | now

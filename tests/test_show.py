@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,18 @@ def test_names_differ_where_folders_do_not(tmp_path, runs):
     other = runs[0].rename(tmp_path / "more" / "two")
     found = show.read([runs[1], other / "result.json"])
     assert list(found) == ["two", str(other)]
+
+
+def test_a_run_whose_short_name_is_another_run_s_path_is_shown(
+    tmp_path, runs, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    runs[0].rename("runs/x")
+    runs[1].rename("x")
+    found = show.read([Path("runs/x"), Path("x")])
+    assert list(found) == ["x", str(tmp_path / "x")]
+    assert [run["task"] for run in found.values()] == ["sst2", "cola"]
 
 
 def test_picture_has_a_panel_for_each_quantity(runs, tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """`load`: checked rows of a task from any source."""
 
 import difflib
+import hashlib
+import json
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from metalr.data import derived, files, sources, toy
@@ -81,6 +84,32 @@ def load(
             for split, rows in data.validation.items()
         },
     )
+
+
+def fingerprint(data: TaskData) -> dict[str, str]:
+    """Returns what tells these rows from any others: kind, where and a SHA-256."""
+    digest = hashlib.sha256()
+    for rows in (data.train, *data.validation.values()):
+        for row in rows:
+            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        digest.update(b"\n")  # the end of a split
+    where = {name: data.origin.get(name, "") for name in ("kind", "where")}
+    return {**where, "sha256": digest.hexdigest()}
+
+
+def settle(names: Sequence[str], source: str) -> tuple[str, str]:
+    """Returns where "auto" leads, once for many runs, and a note on it.
+
+    Raises:
+      MetalrError: A task is unknown.
+    """
+    for name in names:
+        if name not in TASKS:
+            raise unknown_name("task", name, TASKS)
+    if source != "auto":
+        return source, ""
+    origin = load(names[0], source).origin
+    return origin["kind"], origin["note"]
 
 
 def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
