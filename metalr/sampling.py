@@ -41,7 +41,8 @@ def sample(tree: Any, stride: int = STRIDE) -> jax.Array:
     # Types that name a sharding know none for every few rows of a sharded axis.
     everywhere = jax.sharding.PartitionSpec()
     cut = functools.partial(_sample, stride=stride)
-    return jax.sharding.auto_axes(cut, out_sharding=everywhere)(tree)
+    anywhere: Any = jax.sharding.auto_axes(cut, out_sharding=everywhere)
+    return anywhere(tree)
 
 
 def _sample(tree: Any, stride: int) -> jax.Array:
