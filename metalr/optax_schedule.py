@@ -286,14 +286,8 @@ def _transformation(
             grads, state.inner_state, params, decided, extra_args
         )
         updates = keep(updates, optax.tree.zeros_like(updates))
-        # A skipped step gives the last loss again; before the first step there is none,
-        # and any number would be the best that a plateau has ever seen.
         untouched = ~finite & (state.feature_state.seen == 0)
-        _, inner_state = jax.lax.while_loop(
-            lambda carry: carry[0],
-            lambda carry: (~carry[0], _like(inner_init(params), carry[1])),
-            (untouched, inner_state),
-        )
+        inner_state = _forgetting(untouched, inner_state, inner_init(params))
         if fixed.curvature_every:
             curvature = _exact_curvature(
                 fixed, state, params, grads, updates, extra_args.get("grad_fn")
@@ -309,9 +303,19 @@ def _transformation(
     return optax.GradientTransformationExtraArgs(init, as_optax)
 
 
-def _like(tree: Any, other: Any) -> Any:
-    """Returns a tree with the types of another."""
-    return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, other)
+def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
+    """Takes the numbers of a state from the first one, where no step was taken yet.
+
+    A skipped step tells the last loss again. Before the first step there is none, and
+    whatever is told would be the best that a plateau has ever seen. Moments stay zero
+    under a gradient of zero, and to choose between them would copy them.
+    """
+
+    def choose(leaf, its_first):
+        number = jnp.ndim(leaf) == 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.where(untouched, its_first, leaf) if number else leaf
+
+    return jax.tree.map(choose, state, first)
 
 
 def _exact_curvature(
