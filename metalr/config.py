@@ -8,6 +8,7 @@ warm-up steps, weight decay 0.01.
 
 import argparse
 import dataclasses
+import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -182,8 +183,13 @@ class RunConfig:
     def name(self) -> str:
         """The run's short name, safe as the name of a folder."""
         model = Path(self.model).name.replace(":", "")
-        task = self.task or ("file" if self.train_file else "sst2")
-        return f"{task}-{model}-{self.scheduler}-{self.seed}"
+        return f"{self.task_name}-{model}-{self.scheduler}-{self.seed}"
+
+    @property
+    def task_name(self) -> str:
+        """The task, or what a run without one is about: the user's file, or sst2."""
+        own = self.train_file or os.path.isfile(self.data)
+        return self.task or ("file" if own else "sst2")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON-ready values."""

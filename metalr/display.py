@@ -170,8 +170,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise MetalrError(
-                "TensorBoard events need tensorboardX: "
-                "pip install 'metalr[tensorboard]'"
+                "TensorBoard events need tensorboardX: pip install tensorboardX"
             ) from error
         # Opened by `start`: until then a run may still be refused, or empty its folder.
         self._open = lambda: SummaryWriter(str(folder))

@@ -348,7 +348,7 @@ def _cluster(workers: int | None) -> Iterator[tuple[Any, int, dict[str, float]]]
         import ray
     except ImportError:
         raise MetalrError(
-            "--executor ray needs Ray: pip install 'metalr[ray]', or leave the flag out"
+            "--executor ray needs Ray: pip install ray, or leave the flag out"
         ) from None
     ours = not ray.is_initialized()
     if ours:

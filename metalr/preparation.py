@@ -121,7 +121,7 @@ def prepare(
 
 def _load_data(config: RunConfig) -> tasks.TaskData:
     return loading.load(
-        config.task or ("file" if config.train_file else "sst2"),
+        config.task_name,
         config.data,
         train_file=config.train_file,
         validation_file=config.validation_file,
@@ -206,7 +206,8 @@ def _shapes(steps: float) -> int:
 def _max_length(
     config: RunConfig, task: tasks.Task, model: huggingface.Pretrained
 ) -> int:
-    positions = model.config.max_length
+    # Rows are padded to a multiple, which has to fit as well.
+    positions = model.config.max_length // batches.MULTIPLE * batches.MULTIPLE
     if config.max_length is not None and config.max_length > positions:
         raise MetalrError(
             f"--max-length must be at most {positions}, the positions that "

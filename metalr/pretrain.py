@@ -27,6 +27,7 @@ import numpy as np
 from metalr import loop, recipe, results, run_folder, schedulers
 from metalr.checkpoint import Checkpoints
 from metalr.data import loading
+from metalr.data.rows import well_formed
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
@@ -191,7 +192,7 @@ def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
         for row in data.train:
             for column in (data.task.text, data.task.pair):
                 if column is not None:
-                    found[row[column]] = None
+                    found[well_formed(row[column])] = None
     of = lambda name: list(dict.fromkeys(o[name] for o in origins if o.get(name)))  # noqa: E731
     return list(found), ", ".join(of("kind")), of("note")[:1]
 
@@ -245,8 +246,11 @@ def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) ->
         made = make_tokenizer(settings, texts)
         results.write_json(path, json.loads(made.to_str()))
     core = Tokenizer.from_str(json.dumps(results.read_json(path)))
-    special = _SPECIAL[settings.family]
-    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_input_names=huggingface.INPUTS[settings.family],
+        **_SPECIAL[settings.family],
+    )
 
 
 def _encoder(settings: PretrainConfig, words: int) -> EncoderConfig:

@@ -68,6 +68,8 @@ def test_changed_names_what_differs_but_not_the_folder():
         ({"model": "minilm:2", "seed": 5}, "sst2-minilm2-linear-5"),
         ({"model": "/a/b/../my model", "task": "rte"}, "rte-my model-linear-0"),
         ({"train_file": "../x.csv"}, "file-minilm-linear-0"),
+        ({"data": __file__}, "file-minilm-linear-0"),
+        ({"data": __file__, "task": "rte"}, "rte-minilm-linear-0"),
     ],
 )
 def test_run_name_stays_one_part_of_a_path(settings, name):

@@ -54,6 +54,7 @@ def test_rows_become_what_the_tokenizer_makes_of_each(tokenizer, pair, max_lengt
         assert ids.tolist() == expected.ids and ids.dtype == types.dtype == np.int32
         has_types = "token_type_ids" in tokenizer.model_input_names
         assert types.tolist() == (expected.type_ids if has_types else [0] * len(ids))
+        assert max(types) == bool(pair and has_types)
     assert found.offsets is None and found.example.tolist() == [0, 1, 2]
 
 

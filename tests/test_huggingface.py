@@ -1,5 +1,6 @@
 """Hugging Face folders: transformers reads what we write, we read what it writes."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,8 +11,10 @@ import tokenizers
 from safetensors.numpy import load_file, save_file
 from tokenizers import models, pre_tokenizers
 
+from metalr.data import encode
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, weights
+from tests import small_tokenizers
 from tests.small_models import CONFIGS
 
 LABELS = {
@@ -196,6 +199,28 @@ def test_a_head_is_put_in_the_order_of_the_labels(folder):
     wanted = make_model("classification").params["out"]
     assert_same(loaded["kernel"], wanted["kernel"][:, order])
     assert_same(loaded["bias"], wanted["bias"][order])
+
+
+@pytest.mark.parametrize("labels", [("A", "a", "b"), ("a", "b", "A")])
+def test_labels_that_differ_in_case_keep_their_own_outputs(labels, tmp_path):
+    model = make_model("classification")
+    huggingface.export(tmp_path, model, "classification", ("A", "a", "b"))
+    order = np.array([("A", "a", "b").index(label) for label in labels])
+    found = load(tmp_path, labels=labels).params["out"]["kernel"]
+    assert_same(found, model.params["out"]["kernel"][:, order])
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_tokenizer_of_a_general_class_tells_bert_its_segments(family, tmp_path):
+    made = small_tokenizers.word_piece()
+    made.model_input_names = ["input_ids", "attention_mask"]
+    made.save_pretrained(tmp_path)
+    config = dataclasses.replace(CONFIGS[family], vocab_size=200)
+    loaded = huggingface._tokenizer(tmp_path, config)
+    task = small_tokenizers.task("classification", "pair", ("no", "yes"))
+    rows = [{"text": "who said why", "pair": "the film", "label": 0}]
+    (types,) = encode.encode(rows, task, loaded, 64).token_type_ids
+    assert sorted({*types.tolist()}) == ([0, 1] if family == "bert" else [0])
 
 
 def test_options_of_load_reach_the_encoder(folder):

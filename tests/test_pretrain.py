@@ -161,6 +161,17 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_half_a_surrogate_pair_is_a_sign_like_any_other(tmp_path):
+    (tmp_path / "sst2").mkdir()
+    rows = [{"sentence": "so \ud83d many", "label": 1}]
+    for split in ("train", "validation"):
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text(json.dumps(rows[0]))
+    settings = dataclasses.replace(SETTINGS, data=str(tmp_path))
+    texts, *_ = pretrain._texts(settings)
+    assert texts == ["so \ufffd many"]
+    assert pretrain.make_tokenizer(settings, texts * 20).encode(texts[0]).ids
+
+
 def test_too_little_text_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "_texts", lambda settings: (TEXTS[:2], "toy", []))
     with pytest.raises(MetalrError, match="10 are the least"):

@@ -1,13 +1,17 @@
 """What is compiled is kept within bounds and used again, and versions are told."""
 
+import dataclasses
 import os
 from importlib import metadata
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from metalr import loop, recipe
+from metalr import loop, preparation, recipe
 from metalr.config import RunConfig
+from metalr.data.tasks import TASKS
+from metalr.errors import MetalrError
 from tests import small_models
 
 pytestmark = pytest.mark.fast
@@ -41,6 +45,18 @@ def test_runs_of_other_seeds_need_no_compilation_of_their_own(scheduler, tmp_pat
         return step.lower(state, problem.batches.batch(0)).as_text()
 
     assert program(0) == program(1)
+
+
+def test_longest_text_leaves_room_for_what_it_is_padded_to():
+    model = SimpleNamespace(
+        config=dataclasses.replace(small_models.BERT, max_position_embeddings=60)
+    )
+    most = lambda length: preparation._max_length(  # noqa: E731
+        RunConfig(max_length=length), TASKS["squad"], model
+    )
+    assert (most(None), most(56), most(20)) == (56, 56, 20)
+    with pytest.raises(MetalrError, match="at most 56"):
+        most(60)
 
 
 def test_copy_that_was_never_installed_does_not_fail_when_its_run_ends(monkeypatch):

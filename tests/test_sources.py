@@ -104,6 +104,13 @@ def test_parquet_comes_back_as_written(tmp_path):
     assert sources.read_rows(path) == rows
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_a_text_of_a_book_s_length_is_read(name, tmp_path):
+    text = "word " * 200_000
+    path = write(tmp_path / name, f"text\n{text}\n")
+    assert sources.read_rows(path) == [{"text": text}]
+
+
 @many
 @given(tables)
 def test_csv_reads_what_the_csv_module_writes(tmp_path, rows):

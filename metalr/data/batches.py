@@ -13,9 +13,11 @@ from metalr.data.encode import Encoded
 
 Batch = dict[str, np.ndarray]
 
+MULTIPLE = 8  # of tokens that rows are padded to
+
 
 def bucket_lengths(
-    lengths: Sequence[int] | np.ndarray, max_shapes: int = 4, multiple: int = 8
+    lengths: Sequence[int] | np.ndarray, max_shapes: int = 4, multiple: int = MULTIPLE
 ) -> tuple[int, ...]:
     """Chooses the lengths to pad to, such that the sum of padded lengths is least.
 

@@ -6,20 +6,18 @@ one row again.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metalr.data.rows import Row, Task
+from metalr.data.rows import Row, Task, well_formed
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast as Tokenizer
 
 _CHUNK = 2048  # rows a tokenizer call: bounds the Python lists that it returns
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Encoded(NamedTuple):
@@ -97,12 +95,7 @@ def _chunks(rows: Sequence[Row]) -> Iterator[tuple[int, Sequence[Row]]]:
 
 
 def _column(rows: Sequence[Row], name: str) -> list[str]:
-    """Returns a column's texts as the tokenizer takes them.
-
-    JSON can hold half of a surrogate pair, which has no UTF-8. Its stand-in is as
-    long, so that offsets hold.
-    """
-    return [_SURROGATE.sub("\ufffd", row[name]) for row in rows]
+    return [well_formed(row[name]) for row in rows]
 
 
 def _arrays(lists: Iterable[Sequence[int]]) -> list[np.ndarray]:

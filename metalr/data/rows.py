@@ -16,6 +16,7 @@ from metalr.errors import MetalrError
 Row = dict[str, Any]
 
 _MAX_CLASSES = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,15 @@ class Task:
     # and SQuAD, whose contexts are split into overlapping windows anyway.
     max_length: int = 128
     made_of: tuple[str, ...] = ()  # tasks whose texts its rows are put together from
+
+
+def well_formed(text: str) -> str:
+    """Returns a text as tokenizers take it.
+
+    JSON can hold half of a surrogate pair, which has no UTF-8. Its stand-in is as
+    long, so that offsets hold.
+    """
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def check_rows(rows: list[Row], task: Task, where: str) -> list[Row]:

@@ -233,6 +233,7 @@ def _tsv(path: Path) -> list[Row]:
 
 
 def _delimited(path: Path, reader: Any) -> list[Row]:
+    csv.field_size_limit(_MAX_LINE)  # of the module; as it comes, 128 KiB
     rows: list[Row] = []
     try:
         header = next(reader, [])

@@ -38,6 +38,11 @@ LARGEST = 2**20
 MOST_LAYERS = 256
 _LEAST_LENGTH = 8  # of --max-length as well
 WORDS = ("encoder", "embeddings", "words", "embedding")
+# A tokenizer of a general class would not know that BERT reads segments.
+INPUTS = {
+    "bert": ["input_ids", "token_type_ids", "attention_mask"],
+    "roberta": ["input_ids", "attention_mask"],
+}
 
 
 class Pretrained(NamedTuple):
@@ -99,7 +104,7 @@ def load(
         )
     if kind == "classification" and "classifier" not in " ".join(drawn):
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
-    tokenizer = _tokenizer(source.folder, config.vocab_size)
+    tokenizer = _tokenizer(source.folder, config)
     return Pretrained(config, graphdef, params, tokenizer, origin)
 
 
@@ -153,15 +158,17 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
 def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
     """Returns a classifier's outputs in the order of `labels`, where it names them."""
     named = id2label if isinstance(id2label, dict) else {}
-    names = [str(named.get(str(i))).lower() for i in range(len(labels))]
-    asked = [label.lower() for label in labels]
-    if sorted(names) != sorted(asked):
+    names = [str(named.get(str(i))) for i in range(len(labels))]
+    asked = list(labels)
+    if sorted(names) != sorted(asked):  # "positive" is BERT's POSITIVE as well
+        names, asked = ([x.lower() for x in column] for column in (names, asked))
+    if sorted(names) != sorted(asked) or len({*asked}) < len(asked):
         return out
     order = np.array([names.index(label) for label in asked])
     return {"bias": out["bias"][order], "kernel": out["kernel"][:, order]}
 
 
-def _tokenizer(folder: Path, vocab_size: int) -> Any:
+def _tokenizer(folder: Path, config: EncoderConfig) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "no PyTorch"
     import transformers
 
@@ -174,6 +181,7 @@ def _tokenizer(folder: Path, vocab_size: int) -> Any:
                 str(folder),
                 local_files_only=True,
                 trust_remote_code=False,  # unsaid, a folder with code of its own asks
+                model_input_names=INPUTS[config.family],
             )
     except Exception as fault:  # whatever the parsers of many file formats raise
         reason = " ".join(str(fault).split())[:200]
@@ -182,10 +190,10 @@ def _tokenizer(folder: Path, vocab_size: int) -> Any:
         ) from fault
     finally:
         transformers.logging.set_verbosity(verbosity)
-    if not tokenizer.is_fast or len(tokenizer) > vocab_size:
+    if not tokenizer.is_fast or len(tokenizer) > config.vocab_size:
         raise MetalrError(
             f"the tokenizer in {folder} must be a fast one (tokenizer.json) of at most "
-            f"the model's {vocab_size} tokens; it has {len(tokenizer)}"
+            f"the model's {config.vocab_size} tokens; it has {len(tokenizer)}"
         )
     return tokenizer
 
