@@ -211,5 +211,5 @@ def test_ray_retries_what_died_and_loses_and_doubles_nothing(tmp_path):
 
 def test_without_ray_the_flag_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MetalrError, match=r"pip install 'metalr\[ray\]'"):
+    with pytest.raises(MetalrError, match="pip install ray"):
         carried_out(work.square, [1], kind="ray")
