@@ -4,9 +4,10 @@
     python finetune.py --task squad --model bert-base-uncased
     python finetune.py --train-file mine.csv --text-column review --label-column stars
 
-A run makes one folder: settings.json, checkpoints/, and at its end result.json,
-curves.png and model/ (which transformers loads). Ctrl-C finishes the step and saves;
-the same command goes on from there, to the same numbers as without the break.
+A run makes one folder: settings.json, rows.json (what it learns from), checkpoints/,
+and at its end result.json, curves.png and model/ (which transformers loads). Ctrl-C
+finishes the step and saves; the same command goes on from there, to the same numbers
+as without the break.
 """
 
 import argparse
