@@ -157,15 +157,13 @@ def settled(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
 
     Asked run by run, a hub that fails once would put toy rows among the real ones.
     """
-    open_ = [run.data == "auto" and not run.train_file for run in runs]
-    names = [str(run.task) for run, is_open in zip(runs, open_, strict=True) if is_open]
+    is_open = lambda run: run.data == "auto" and not run.train_file  # noqa: E731
+    names = [str(run.task) for run in runs if is_open(run)]
     if not names:
         return list(runs), ""
     data, note = loading.settle(names, "auto")
-    return [
-        dataclasses.replace(run, data=data) if is_open else run
-        for run, is_open in zip(runs, open_, strict=True)
-    ], note
+    settle = lambda run: dataclasses.replace(run, data=data)  # noqa: E731
+    return [settle(run) if is_open(run) else run for run in runs], note
 
 
 def expand(plan: Plan) -> list[RunConfig]:

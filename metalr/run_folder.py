@@ -89,10 +89,10 @@ def take(
         old = sorted(contents(folder), key=lambda path: path.name == SETTINGS)
         for path in old:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not settings.is_file():  # first: without it a killed start is no run's folder
+        results.write_json(settings, config.to_json())
     if not begun.is_file():
         results.write_json(begun, rows)
-    if not settings.is_file():
-        results.write_json(settings, config.to_json())
 
 
 def contents(folder: Path) -> list[Path]:

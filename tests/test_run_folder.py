@@ -101,6 +101,24 @@ def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
     assert names == {run_folder.SETTINGS, run_folder.ROWS}
 
 
+def test_start_that_is_killed_between_its_two_files_can_begin_again(
+    tmp_path, monkeypatch
+):
+    write, written = results.write_json, []
+
+    def once(path, content):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(path, content))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_json", once)
+        with pytest.raises(KeyboardInterrupt):
+            run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    check(tmp_path)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+
+
 @pytest.mark.parametrize(
     ("now", "said"),
     [
