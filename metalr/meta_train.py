@@ -60,8 +60,7 @@ Two other ways to learn from the same runs (`python -m tests.trial_candidates`):
   each, of three other banks, take 32 minutes of one core. They find half an octave
   upwards and more gain: on the same nine runs 0.215 becomes 0.097. One run is all of
   that; the other eight lose as much as before, on one bank more and on two less.
-  Half an octave upwards alone had lost on ten banks. Worth another try where
-  thousands of runs are cheap.
+  Worth another try where thousands of runs are cheap.
 
 Where it errs: at the first steps of a task that learns late. Fitted without six-layer
 runs, it went to 12 times 2e-5 within 30 steps of IMDB with six layers, one seed of
