@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from metalr import cli
-from metalr.config import RunConfig, add_flags, from_flags
+from metalr.finetune.config import RunConfig, add_flags, from_flags
 
 
 def main() -> int:
@@ -41,7 +41,9 @@ def main() -> int:
     config = dataclasses.replace(config, output=str(folder))
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import display, hosts, recipe, results, run_folder
+    from metalr.finetune import display, recipe, run_folder
+    from metalr.finetune.result import read_result
+    from metalr.runtime import hosts
 
     hosts.join(args.coordinator, args.processes, args.process_id)
     quiet = args.quiet or not hosts.is_first()
@@ -53,7 +55,7 @@ def main() -> int:
         if not quiet:
             print(f"{folder} holds the finished run; --overwrite runs it again")
         if hosts.is_first():
-            display.summary(results.read_result(made[0]), made, quiet=quiet)
+            display.summary(read_result(made[0]), made, quiet=quiet)
         return 0
 
     held = run_folder.held(folder) if hosts.is_first() else contextlib.nullcontext()
@@ -71,7 +73,9 @@ def carry_out(
     made: list[Path],
 ) -> int:
     """Carries out the run in a folder that is held, and returns the exit status."""
-    from metalr import curves, display, hosts, recipe, results
+    from metalr.finetune import display, recipe
+    from metalr.report import curves
+    from metalr.runtime import files, hosts
 
     quiet = args.quiet or not hosts.is_first()
     events = config.tensorboard and hosts.is_first()
@@ -91,7 +95,7 @@ def carry_out(
     if not hosts.is_first():
         return 0
     curves.draw(result, made[1])
-    results.write_json(made[0], result)  # last: with it the run counts as finished
+    files.write_json(made[0], result)  # last: with it the run counts as finished
     display.summary(result, made, quiet=quiet)
     return 0
 

@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metalr import cli, executors
+from metalr import cli
 from metalr.data.derived import SETS
+from metalr.runtime import executors
 
 LEAST = {
     "runs": 1,
@@ -101,7 +102,8 @@ def main() -> int:
         command.error("--budget-minutes must be above 0")
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr import fit, meta_train, recipe, run_folder, traces
+    from metalr.finetune import recipe, run_folder
+    from metalr.meta import fit, traces, train
 
     recipe.keep_compilations()
     settings = fit.Settings(seed=args.seed)
@@ -109,23 +111,23 @@ def main() -> int:
         if args.traces is None and (status := collect(args, settings)):
             return status
         folder = args.traces or args.output / "traces"
-        made = meta_train.make(
-            traces.files(folder),
+        made = train.make(
+            traces.paths_in(folder),
             settings,
             without=args.without,
             skip=print if args.skip_broken else None,
             tell=print,
         )
-        meta_train.save(args.output / "predictor", made)
-    print(meta_train.show(made))
+        train.save(args.output / "predictor", made)
+    print(train.show(made))
     print(f"{args.output / 'predictor'}: use it with finetune.py --predictor")
     return 0
 
 
 def collect(args: argparse.Namespace, settings: Any) -> int:
     """Collects what the flags ask for; returns the exit status of a signal, or 0."""
-    from metalr import banks, rounds
     from metalr.data import loading
+    from metalr.meta import banks, rounds
 
     data, note = loading.settle(args.tasks, args.data)
     print(note or f"data: {data}")

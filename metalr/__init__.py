@@ -5,10 +5,10 @@
 
 A first-time reader may go through it in this order: README; `finetune.py` (what a run
 is); `metalr/optax_schedule.py` (what metalr is); `features.py`, `predictor.py` and
-`controller.py` (its parts); `loop.py` and `recipe.py` (the run around it);
-`train_meta.py`, `banks.py`, `record.py`, `labels.py`, `fit.py`, `rounds.py`,
-`meta_train.py` (where the weights come from); `plan.py`, `compare.py`, `measures.py`
-(what it is held against); the rest on need.
+`controller.py` beside it (its parts). What lies at the top of the package is the
+product; every folder is a harness around it: `finetune/` (`loop.py` and `recipe.py`,
+the run), `meta/` (where the weights come from, from `train_meta.py` on), `compare/`
+(what it is held against), `report/`, `data/`, `models/` and `runtime/`.
 """
 
 import importlib

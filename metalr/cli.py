@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from metalr import pretrain_config, progress
-from metalr.config import add_flags
 from metalr.errors import EXIT_FAULT, MetalrError
-from metalr.pretrain_config import PretrainConfig
+from metalr.finetune.config import add_flags
+from metalr.meta import pretrain_config
+from metalr.meta.pretrain_config import PretrainConfig
+from metalr.runtime import progress
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 
@@ -183,7 +184,7 @@ def _tasks(args: argparse.Namespace) -> int:
 
 def _schedulers(args: argparse.Namespace) -> int:
     del args
-    from metalr.schedulers import SCHEDULERS
+    from metalr.finetune.schedulers import SCHEDULERS
 
     rows = [(name, s.summary, s.source) for name, s in SCHEDULERS.items()]
     _table(("scheduler", "rate", "source"), rows)
@@ -191,7 +192,7 @@ def _schedulers(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from metalr import show
+    from metalr.report import show
 
     found = show.read([Path(run) for run in args.runs])
     show.terminal(found)
@@ -245,8 +246,8 @@ def _add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from metalr import compare, store
-    from metalr import plan as plans
+    from metalr.compare import execute, store
+    from metalr.compare import plan as plans
 
     if args.pairs < 0:
         raise MetalrError(f"--pairs must be at least 0, got {args.pairs}")
@@ -261,16 +262,17 @@ def _compare(args: argparse.Namespace) -> int:
         data=args.data,
         predictor=args.predictor,
     )
-    path = args.output / compare.STORE
+    path = args.output / execute.STORE
     runs = plans.expand(plan)
     if not args.report_only:
         runs, note = plans.settled(runs)
         if note:
             print(note)
     if args.dry_run:
-        _table(*compare.outlook(runs, path))
+        _table(*execute.outlook(runs, path))
         return 0
-    from metalr import report, run_folder
+    from metalr.finetune import run_folder
+    from metalr.report import report
 
     if not args.report_only:
         plans.baseline(runs, args.baseline)  # a wrong name is told now
@@ -291,19 +293,20 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int:
     """Does and times what the store lacks; returns the status of a signal, or 0."""
-    from metalr import compare, progress
+    from metalr.compare import execute
+    from metalr.runtime import progress
 
-    stop, todo = Stop(), compare.missing(runs, path)
+    stop, todo = Stop(), execute.missing(runs, path)
     if todo:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done, in {path}")
         with progress.counting(len(todo)) as tell:
-            compare.carry_out(
+            execute.carry_out(
                 todo,
                 path,
                 workers=args.workers,
                 executor=args.executor,
                 stop=stop,
-                tell=lambda line: tell(compare.words(line)),
+                tell=lambda line: tell(execute.words(line)),
             )
     if args.pairs and not stop():
         _measure_overhead(runs, path, args.pairs, stop)
@@ -314,7 +317,9 @@ def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int
 
 def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -> None:
     """Times what the store lacks; after the runs, when nothing else is going on."""
-    from metalr import overhead, progress, recipe, store
+    from metalr.compare import overhead, store
+    from metalr.finetune import recipe
+    from metalr.runtime import progress
 
     done = {line["key"] for line in store.read(path)}
     todo = {key: c for c in runs if (key := overhead.key(c)) not in done}
@@ -348,7 +353,8 @@ def _pretrain(args: argparse.Namespace) -> int:
         del given[name]
     settings = PretrainConfig(**given)
     pretrain_config.check(settings)
-    from metalr import display, pretrain, recipe, run_folder  # seconds
+    from metalr.finetune import display, recipe, run_folder
+    from metalr.meta import pretrain  # seconds
 
     stop, screen = Stop(), display.make()
     recipe.keep_compilations()

@@ -9,7 +9,7 @@ learning rate: log 2 at the start of two classes is as good as 5 at that of a sp
 Batches make single-step ratios wild; a feature is therefore a ratio of running means,
 never a running mean of ratios.
 
-Inner products come from a fixed sample of coordinates, see `metalr.sampling`. The
+Inner products come from a fixed sample of coordinates, see `metalr.coordinates`. The
 update is read off the parameters, one step late: it is what really was applied, and the
 optimizer's own output need not be touched.
 
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalr.sampling import STRIDE, sample, squared_norm
+from metalr.coordinates import STRIDE, sample, squared_norm
 
 FEATURE_VERSION = 2  # raise it with every change of FEATURES or of what a row means
 
@@ -119,7 +119,7 @@ def init(
 
     Args:
       params: Parameters theta_0.
-      stride: As in `metalr.sampling.sample`.
+      stride: As in `metalr.coordinates.sample`.
       exact_curvature: Whether the caller sets the state's `exact_curvature`.
     """
 

@@ -40,9 +40,9 @@ from metalr.controller import (
     log_prior,
     new_controller,
 )
+from metalr.coordinates import STRIDE, squared_norm
 from metalr.errors import MetalrError
 from metalr.predictor import Predictor
-from metalr.sampling import STRIDE, squared_norm
 
 
 def wrap(
@@ -75,7 +75,7 @@ def wrap(
       curvature_every: Steps between two exact line curvatures, which cost about two
         gradients each and need the extra argument `grad_fn=`, the gradient of the
         batch's loss as a function of the parameters. 0 estimates it for free.
-      stride: Coordinates per sampled one, see `metalr.sampling.sample`.
+      stride: Coordinates per sampled one, see `metalr.coordinates.sample`.
 
     Returns:
       A transformation with state `MetalrState`.

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from metalr import results
 from metalr.errors import MetalrError
 from metalr.features import CLOCK, FEATURE_VERSION, FEATURES, NAMES
+from metalr.runtime import files
 
 WIDTH = 32
 # On either side of a feature's trained range, in widths of it. The MLP is asked no
@@ -150,7 +150,7 @@ def save_predictor(
         "provenance": dict(provenance),
     }
     text = json.dumps(metadata, indent=2) + "\n"
-    results.replace(path / "metadata.json", lambda draft: draft.write_text(text))
+    files.replace(path / "metadata.json", lambda draft: draft.write_text(text))
 
 
 def load_predictor(path: str | Path | None = None) -> Predictor:
@@ -203,7 +203,7 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     """
     folder = _shipped() if path is None else Path(path).absolute()
     try:
-        metadata = results.read_json(folder / "metadata.json")
+        metadata = files.read_json(folder / "metadata.json")
         version, names = metadata["feature_version"], metadata["features"]
         metadata["sha256"]
     except (MetalrError, KeyError) as error:

@@ -94,7 +94,7 @@ class TrainBatches:
           pad_token_id: Fills input_ids behind the end of a row.
           max_shapes: The most lengths.
           places: Which row of the whole batch each row is, as `Layout.places` of
-            `metalr.sharding` has them. None: row i is row i.
+            `metalr.finetune.sharding` has them. None: row i is row i.
         """
         if not encoded.input_ids or batch_size < 1:
             raise ValueError(

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from metalr import memory
 from metalr.data.rows import Row
 from metalr.errors import MetalrError
+from metalr.runtime import memory
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv", ".json")
 HUB = "https://huggingface.co"

@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from metalr import results
 from metalr.errors import MetalrError
 from metalr.models.encoder import EncoderConfig, Params, initial
+from metalr.runtime import files
 
 # Module there (below `bert.` or `roberta.`), module here (below `encoder.`), its sort.
 EMBEDDINGS = (
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MetalrError(f"{path.parent} holds no {path.name}")
-    return results.read_json(path)
+    return files.read_json(path)
 
 
 def _plain(name: str, family: str) -> str:

@@ -1,0 +1,1 @@
+"""Schedulers held against each other: plans, runs, statistics."""

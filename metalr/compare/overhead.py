@@ -1,0 +1,107 @@
+"""What a way to set the rate costs: its step over plain AdamW's, in pairs.
+
+A pair is one training step under the scheduler and one under AdamW with a constant
+rate, on the same batch, in alternating order; the ratio of a pair is free of what else
+the machine does at that time. Memory is that of the optimizer's state.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from metalr.compare import store
+from metalr.data.tasks import TASKS
+from metalr.finetune import loop
+from metalr.finetune.config import RunConfig
+from metalr.finetune.preparation import Prepared, prepare
+
+BASELINE = "constant"
+_WARM_UP = 2  # pairs that are not counted
+_REPETITIONS = 5  # whose medians are told
+
+
+def key(config: RunConfig) -> str:
+    """Returns the name of a measurement: scheduler, model, shape, kind of device."""
+    names = ("scheduler", "model", "batch_size")
+    shape = {name: getattr(config, name) for name in names}
+    shape["device"] = jax.default_backend()
+    return store.key({**shape, "max_length": length(config)}, overhead=True)
+
+
+def length(config: RunConfig) -> int:
+    """Returns the tokens of an entry, the task's own where no other is set."""
+    return config.max_length or TASKS[str(config.task)].max_length
+
+
+def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str, Any]]:
+    """Measures each scheduler and shape among the runs once.
+
+    Args:
+      runs: What is compared; of runs that differ in rate or seed the first is taken.
+      pairs: Steps of each side.
+
+    Yields:
+      A line for the store: `step_ratio`, medians of a fifth of the pairs each, and
+      `state_ratio`, bytes of the optimizer's state over AdamW's.
+
+    Raises:
+      MetalrError: Data or model can't be had.
+    """
+    plain: dict[tuple, _Side] = {}  # AdamW's side of each task and shape, prepared once
+    for config in {key(config): config for config in reversed(runs)}.values():
+        place = (config.task, config.model, config.batch_size, length(config))
+        if place not in plain:
+            config_of_plain = dataclasses.replace(
+                config, scheduler=BASELINE, learning_rate=None
+            )
+            plain = {place: _Side(prepare(config_of_plain))}  # one in memory at a time
+        sides = [plain[place], _Side(prepare(config))]
+        ratios = list(_ratios(sides, pairs))
+        size = len(ratios) // _REPETITIONS or 1
+        yield {
+            "kind": store.OVERHEAD,
+            "key": key(config),
+            "scheduler": config.scheduler,
+            "model": config.model,
+            "batch_size": config.batch_size,
+            "max_length": length(config),
+            "device": jax.devices()[0].platform,
+            "step_ratio": [
+                round(statistics.median(ratios[i : i + size]), 4)
+                for i in range(0, len(ratios) - size + 1, size)
+            ],
+            "state_ratio": round(sides[1].state_bytes / sides[0].state_bytes, 4),
+        }
+
+
+class _Side:
+    """A run that takes one step at a time."""
+
+    def __init__(self, prepared: Prepared):
+        params = prepared.problem.params
+        state = prepared.layout.init(prepared.tx.init, params)
+        self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        self._state = loop.start(params, state, seed=0)
+        self._batch = prepared.problem.batches.batch(0)  # of one shape, all the time
+        self._step: Callable = loop.make_step(
+            prepared.problem.loss_fn, prepared.tx, accumulate=1
+        )
+
+    def seconds(self) -> float:
+        """Takes a step and returns how long it took."""
+        begun = time.perf_counter()
+        found = self._step(self._state, self._batch)
+        self._state, _ = jax.block_until_ready(found)
+        return time.perf_counter() - begun
+
+
+def _ratios(sides: list[_Side], pairs: int) -> Iterator[float]:
+    for pair in range(pairs + _WARM_UP):
+        order = (0, 1) if pair % 2 else (1, 0)
+        taken = {side: sides[side].seconds() for side in order}
+        if pair >= _WARM_UP:
+            yield taken[1] / taken[0]

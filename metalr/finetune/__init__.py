@@ -1,0 +1,1 @@
+"""One fine-tune: configuration, data, optimizer, loop, result."""

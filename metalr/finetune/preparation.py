@@ -1,0 +1,239 @@
+"""What a run needs before its first step: data, model, batches, optimizer."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metalr.data import batches, encode, loading, tasks
+from metalr.errors import MetalrError
+from metalr.finetune import evaluate, loop, schedulers, sharding
+from metalr.finetune.config import RunConfig
+from metalr.models import heads, huggingface
+from metalr.predictor import load_predictor
+
+
+class Prepared(NamedTuple):
+    """A run that is ready for the loop."""
+
+    config: RunConfig
+    data: tasks.TaskData
+    model: huggingface.Pretrained
+    problem: loop.Problem
+    pace: loop.Pace
+    tx: Any
+    restore: Callable[[Any], Any]  # parameters in training -> those of the model
+    notes: list[str]
+    layout: sharding.Layout
+
+
+class _Tokens(NamedTuple):
+    """Rows as the model reads them."""
+
+    train: encode.Encoded
+    validation: dict[str, encode.Encoded]
+    pad: int
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    data: tasks.TaskData | None = None,
+    max_shapes: int | None = None,
+    layout: sharding.Layout | None = None,
+) -> Prepared:
+    """Loads data and model and lays out the run.
+
+    Args:
+      config: The settings.
+      data: Rows in place of those that the settings name.
+      max_shapes: The most lengths that batches are padded to; None: by the number of
+        steps, since each compiles.
+      layout: On devices, in place of what the settings say.
+
+    Raises:
+      MetalrError: Something that the user gave does not fit.
+    """
+    scheduler = schedulers.get(config.scheduler)
+    rate = config.learning_rate or scheduler.learning_rate
+    config = dataclasses.replace(config, learning_rate=rate)
+    layout = layout or sharding.make(
+        config.parallel, shard_params=config.shard_params, model=config.model_shards
+    )
+    data = data or _load_data(config)
+    task = data.task
+    model = huggingface.load(
+        config.model,
+        task.kind,
+        task.labels,
+        seed=config.seed,
+        dtype=config.dtype,
+        dropout=config.dropout,
+    )
+    tokens = _tokens(config, data, model)
+    model, tokens, restore = _trimmed(model, tokens)
+    if max_shapes is None:
+        steps = config.epochs * len(tokens.train.input_ids) / config.batch_size
+        max_shapes = _shapes(min(steps, config.max_steps or steps))
+    feed = batches.TrainBatches(
+        tokens.train,
+        config.batch_size,
+        seed=config.seed,
+        pad_token_id=tokens.pad,
+        max_shapes=max_shapes,
+        places=layout.places(config.batch_size, config.accumulate),
+    )
+    pace, shortened = _pace(config, feed.steps_per_epoch)
+    problem = loop.Problem(
+        params=model.params,
+        loss_fn=_loss_fn(config, task.kind, model.graphdef),
+        batches=feed,
+        evaluate=evaluate.scorer(
+            config,
+            data,
+            model.graphdef,
+            tokens.validation,
+            tokens.pad,
+            max_shapes,
+            layout,
+        ),
+        metric=task.metric,
+        served=scheduler.served,
+    )
+    notes = [
+        origin["note"] for origin in (data.origin, model.origin) if origin.get("note")
+    ]
+    return Prepared(
+        config,
+        data,
+        model,
+        problem,
+        pace,
+        _transformation(config, rate, pace),
+        restore,
+        notes + shortened,
+        layout,
+    )
+
+
+def _load_data(config: RunConfig) -> tasks.TaskData:
+    return loading.load(
+        config.task_name,
+        config.data,
+        train_file=config.train_file,
+        validation_file=config.validation_file,
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        label_column=config.label_column,
+        train_rows=config.train_rows,
+        validation_rows=config.validation_rows,
+    )
+
+
+def _tokens(
+    config: RunConfig, data: tasks.TaskData, model: huggingface.Pretrained
+) -> _Tokens:
+    max_length = _max_length(config, data.task, model)
+    to_tokens = lambda rows: encode.encode(  # noqa: E731
+        rows, data.task, model.tokenizer, max_length, stride=config.stride
+    )
+    validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
+    return _Tokens(to_tokens(data.train), validation, model.config.pad_token_id)
+
+
+def _trimmed(
+    model: huggingface.Pretrained, tokens: _Tokens
+) -> tuple[huggingface.Pretrained, _Tokens, Callable[[Any], Any]]:
+    """Leaves out rows of the embedding that no text uses, where that pays.
+
+    They get no gradient; to leave them out is exact, and saves memory, and time where
+    memory is slow.
+    """
+    everything = [tokens.train, *tokens.validation.values()]
+    used = encode.used_ids(everything, always=[tokens.pad])
+    params, restore = huggingface.trim_vocabulary(model.params, used)
+    ours = lambda encoded: encode.remap_ids(encoded, used)  # noqa: E731
+    tokens = _Tokens(
+        ours(tokens.train),
+        {split: ours(encoded) for split, encoded in tokens.validation.items()},
+        int(np.searchsorted(used, tokens.pad)),
+    )
+    return model._replace(params=params), tokens, restore
+
+
+def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
+    plan = schedulers.Plan(
+        learning_rate=rate,
+        total_steps=pace.total_steps,
+        warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
+        predictor=functools.partial(load_predictor, config.predictor),
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    inner = schedulers.adamw(config.weight_decay, config.clip_norm)
+    row = schedulers.get(config.scheduler)
+    return schedulers.at_a_rate(row.build, inner, plan)
+
+
+def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.Array]:
+    def loss_fn(params: Any, batch: loop.Batch, key: jax.Array) -> jax.Array:
+        logits = heads.apply(
+            graphdef,
+            params,
+            batch,
+            dropout_key=key,
+            first_row=batch.get("first_row", 0),
+            scan=config.scan_layers,
+            remat=config.remat,
+        )
+        return heads.loss(kind, logits, batch)
+
+    return loss_fn
+
+
+def _shapes(steps: float) -> int:
+    """Returns how many lengths a run is worth.
+
+    A compilation costs some 20 steps on a CPU, and more of the short steps elsewhere.
+    """
+    worth = 100 if jax.default_backend() == "cpu" else 1000
+    return min(4, 1 + int(steps) // worth)
+
+
+def _max_length(
+    config: RunConfig, task: tasks.Task, model: huggingface.Pretrained
+) -> int:
+    # Rows are padded to a multiple, which has to fit as well.
+    positions = model.config.max_length // batches.MULTIPLE * batches.MULTIPLE
+    if config.max_length is not None and config.max_length > positions:
+        raise MetalrError(
+            f"--max-length must be at most {positions}, the positions that "
+            f"{config.model} has; got {config.max_length}"
+        )
+    return min(config.max_length or task.max_length, positions)
+
+
+def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]]:
+    """Returns the run's lengths and intervals, and what had to be shortened."""
+    total = max(1, round(config.epochs * steps_per_epoch))
+    total = min(total, config.max_steps or total)
+    notes = []
+    ramp = schedulers.warmup(total, config.warmup_steps)
+    if ramp < config.warmup_steps:
+        notes.append(
+            f"warm-up shortened from {config.warmup_steps} to {ramp} of {total} steps"
+        )
+    per_epoch = min(steps_per_epoch, total)
+    pace = loop.Pace(
+        total_steps=total,
+        eval_every=config.eval_every or -(-per_epoch // config.evals_per_epoch),
+        log_every=config.log_every,
+        save_every=config.save_every or steps_per_epoch,
+        early_stopping=config.early_stopping,
+        accumulate=config.accumulate,
+        seed=config.seed,
+    )
+    return pace, notes

@@ -1,0 +1,1 @@
+"""Where the predictor comes from: traces of fine-tunes, labels, the fit."""

@@ -1,0 +1,253 @@
+"""Traces of fine-tunes as Parquet: one file a bank, one row a step.
+
+A row has the features that the controller saw before the step, the learning rate and
+the multiplier that the step was taken with, and its loss. What belongs to a whole run
+(task, model, settings, evaluations) is JSON in the file's schema metadata, beside the
+names and the version of the features; a reader refuses other ones.
+
+>>> import tempfile
+>>> run = Run(
+...     about={"task": "sst2"},
+...     evaluations=[{"step": 0, "eval_loss": 0.7}],
+...     features=np.zeros((2, len(NAMES)), np.float32),
+...     rate=np.full(2, 2e-5, np.float32),
+...     multiplier=np.ones(2, np.float32),
+...     loss=np.array([0.7, 0.6], np.float32),
+... )
+>>> with tempfile.TemporaryDirectory() as folder:
+...     write(Path(folder) / "bank.parquet", [run])
+...     (found,) = read(Path(folder) / "bank.parquet")
+>>> found.about["task"], found.loss.tolist() == run.loss.tolist()
+('sst2', True)
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalr.errors import MetalrError
+from metalr.features import FEATURE_VERSION, NAMES
+from metalr.runtime import files, memory
+
+ENDING = ".parquet"
+_KEY = b"metalr.traces"
+_SCALARS = ("rate", "multiplier", "loss")
+# Of a file: a bank has some thousands. Parquet packs equal values so well that a small
+# file may fill any memory.
+_MAX_STEPS = 10_000_000
+_KEPT_BITS = 12  # of a feature's significand: 1/4096, a hundredth of batch noise
+
+
+class Run(NamedTuple):
+    """One fine-tune."""
+
+    about: dict[str, Any]  # JSON: task, model, settings of the run
+    evaluations: list[dict[str, Any]]  # JSON: step, eval_loss, scores; in order
+    features: np.ndarray  # [n, F] float32, what the controller saw at each step
+    rate: np.ndarray  # [n] float32, learning rate of the step
+    multiplier: np.ndarray  # [n] float32, its factor on base rate and schedule
+    loss: np.ndarray  # [n] float32, training loss before the step
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return len(self.loss)
+
+
+class Broken(MetalrError):
+    """A file that is no whole Parquet: a kill or a full disk cut it off."""
+
+
+def write(path: Path, runs: Sequence[Run]) -> None:
+    """Writes runs into one file: the whole file or, if interrupted, the old one.
+
+    Features are rounded to 12 bits, which halves the file.
+
+    Args:
+      path: The file, in a folder that exists.
+      runs: One or more.
+
+    Raises:
+      MetalrError: The file cannot be written.
+      ValueError: The arrays of a run do not fit each other.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for run in runs:
+        shapes = {np.shape(getattr(run, name)) for name in _SCALARS}
+        if shapes != {(run.steps,)} or run.features.shape != (run.steps, len(NAMES)):
+            raise ValueError(f"a run's arrays must have one row a step, got {shapes}")
+    table = pa.table(
+        {
+            "run": np.concatenate(
+                [np.full(run.steps, i, np.int32) for i, run in enumerate(runs)]
+            ),
+            "step": np.concatenate(
+                [np.arange(run.steps, dtype=np.int32) for run in runs]
+            ),
+            "features": pa.FixedSizeListArray.from_arrays(
+                _rounded(np.concatenate([run.features for run in runs])).ravel(),
+                len(NAMES),
+            ),
+            **{
+                name: np.concatenate([_float32(getattr(run, name)) for run in runs])
+                for name in _SCALARS
+            },
+        }
+    )
+    header = {
+        "feature_version": FEATURE_VERSION,
+        "features": list(NAMES),
+        "runs": [{"about": r.about, "evaluations": r.evaluations} for r in runs],
+    }
+    table = table.replace_schema_metadata({_KEY: json.dumps(header)})
+    floats = ["features.list.element", *_SCALARS]
+    files.replace(
+        path,
+        lambda draft: parquet.write_table(
+            table,
+            draft,
+            compression="zstd",
+            use_dictionary=False,
+            # Zeroed low bits stand together in a stream of their own.
+            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        ),
+    )
+
+
+def read(path: Path) -> list[Run]:
+    """Reads the runs of a file.
+
+    Raises:
+      MetalrError: The file is missing or broken, holds something else, or was made
+        for another list of features.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with memory.bounded(path), parquet.ParquetFile(path) as file:
+            header = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            _check_header(path, header)
+            if file.metadata.num_rows > _MAX_STEPS:
+                raise ValueError(f"{file.metadata.num_rows} steps")
+            table = file.read(["run", "features", *_SCALARS])
+        return _runs(table, header["runs"])
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise Broken(
+            f"{path} is not Parquet that can be read ({_short(error)}); it may be cut "
+            "off: delete it and collect it again"
+        ) from error
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise MetalrError(
+            f"{path} does not hold traces of metalr ({_short(error)}); take it out of "
+            "the folder"
+        ) from error
+
+
+def _runs(table: Any, abouts: list[dict[str, Any]]) -> list[Run]:
+    """Cuts a table into runs; a ValueError says what is wrong with it."""
+    number = table["run"].to_numpy()
+    if number.dtype != np.int32 or np.any(np.diff(number, prepend=0) < 0):
+        raise ValueError("the column run is not in order")
+    if len(number) and number[-1] >= len(abouts):
+        raise ValueError(f"{len(abouts)} runs in the head, others below")
+    columns = [table["features"].combine_chunks().flatten().to_numpy()]
+    columns += [table[name].to_numpy() for name in _SCALARS]
+    columns[0] = columns[0].reshape(len(number), len(NAMES))
+    if any(column.dtype != np.float32 for column in columns):
+        raise ValueError("a column is not float32")
+    if not np.isfinite(columns[0]).all():
+        raise ValueError("a feature is not finite")
+    ends = np.cumsum(np.bincount(number, minlength=len(abouts)))
+    parts = (np.split(column, ends[:-1]) for column in columns)
+    return [
+        Run(about["about"], about["evaluations"], *arrays)
+        for about, *arrays in zip(abouts, *parts, strict=True)
+    ]
+
+
+def read_all(
+    paths: Sequence[Path], *, skip: Callable[[str], object] | None = None
+) -> tuple[list[Path], list[Run]]:
+    """Reads files, in the order given.
+
+    Args:
+      paths: The files.
+      skip: Told of each file that is refused, which is then left out; None raises.
+
+    Returns:
+      The files that were read, and all of their runs.
+
+    Raises:
+      MetalrError: A file is refused and `skip` is None, or there is none to read.
+    """
+    used, runs = [], []
+    for path in paths:
+        try:
+            runs += read(path)
+            used.append(path)
+        except MetalrError as fault:
+            if skip is None:
+                raise
+            skip(str(fault))
+    if not runs:
+        raise MetalrError("there are no traces to read; collect some: train_meta.py")
+    return used, runs
+
+
+def paths_in(folder: Path) -> list[Path]:
+    """Returns the trace files of a folder, in the order of their names."""
+    return sorted(p for p in Path(folder).glob(f"*{ENDING}") if p.name[0] != ".")
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Returns the SHA-256 of files, names and contents."""
+    total = hashlib.sha256()
+    for path in paths:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.name} {content}\n".encode())
+    return total.hexdigest()
+
+
+def _check_header(path: Path, header: dict[str, Any]) -> None:
+    version, names = header["feature_version"], header["features"]
+    ours = list(NAMES)
+    if version != FEATURE_VERSION or names != ours:
+        other = sorted(set(map(str, names)) ^ set(ours)) or ["the order or a formula"]
+        raise MetalrError(
+            f"traces must have the features of this metalr, version {FEATURE_VERSION}; "
+            f"{path} has version {version} and differs in {', '.join(other)}. "
+            "Collect again, or use the metalr that it was made with"
+        )
+    if not isinstance(header["runs"], list):
+        raise ValueError("runs is no list")
+    for run in header["runs"]:
+        if not isinstance(run["about"], dict):
+            raise ValueError("about is no object")
+        if not all(isinstance(row, dict) for row in run["evaluations"]):
+            raise ValueError("an evaluation is no object")
+
+
+def _short(fault: Exception) -> str:
+    """Returns a fault in one line."""
+    return " ".join(repr(fault).split())[:200]
+
+
+def _float32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float32)
+
+
+def _rounded(features: np.ndarray) -> np.ndarray:
+    """Rounds to the nearest float32 whose low bits of the significand are 0."""
+    spare = 24 - _KEPT_BITS
+    bits = np.ascontiguousarray(features, np.float32).view(np.uint32)
+    bits = (bits + np.uint32(1 << (spare - 1))) & ~np.uint32((1 << spare) - 1)
+    return bits.view(np.float32)

@@ -1,0 +1,1 @@
+"""Processes, hosts, memory, progress and files."""

@@ -1,0 +1,76 @@
+"""Settings go from flags to JSON and back, and bad ones get one clear line."""
+
+import argparse
+import dataclasses
+import json
+
+import pytest
+
+from metalr.errors import MetalrError
+from metalr.finetune import config as config_lib
+from metalr.finetune import schedulers
+from metalr.finetune.config import RunConfig
+
+pytestmark = pytest.mark.fast
+
+
+def parse(*argv):
+    parser = argparse.ArgumentParser()
+    config_lib.add_flags(parser)
+    return config_lib.from_flags(parser.parse_args(argv))
+
+
+def test_defaults_are_the_experiment_plan():
+    config = parse()
+    assert config == RunConfig()
+    plan = (
+        schedulers.get(config.scheduler).learning_rate,  # where none is given
+        config.batch_size,
+        config.epochs,
+        config.warmup_steps,
+        config.weight_decay,
+    )
+    assert plan == (2e-5, 32, 3.0, 500, 0.01)
+
+
+def test_settings_survive_json():
+    config = parse("--task", "squad", "--learning-rate", "3e-4", "--max-steps", "7")
+    assert RunConfig(**json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--batch-size", "0"], "--batch-size must be a finite number, at least 1"),
+        (["--dropout", "1.5"], r"--dropout must be .* 0.0 to 0.9; got 1.5"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number"),
+        (["--learning-rate", "inf"], "--learning-rate must be a finite number"),
+        (["--learning-rate", "0"], "must be above 0"),
+        (["--epochs", "0"], "must be above 0"),
+        (["--accumulate", "3"], "--accumulate must divide --batch-size, got 3 and 32"),
+    ],
+)
+def test_number_out_of_range_names_flag_rule_and_value(argv, message):
+    with pytest.raises(MetalrError, match=message):
+        parse(*argv)
+
+
+def test_changed_names_what_differs_but_not_the_folder():
+    old = RunConfig(output="a").to_json()
+    new = dataclasses.replace(RunConfig(), output="b", seed=3, task="rte").to_json()
+    assert config_lib.changed(old, new) == ["seed", "task"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"task": "rte"}, "rte-minilm-linear-0"),
+        ({"model": "minilm:2", "seed": 5}, "sst2-minilm2-linear-5"),
+        ({"model": "/a/b/../my model", "task": "rte"}, "rte-my model-linear-0"),
+        ({"train_file": "../x.csv"}, "file-minilm-linear-0"),
+        ({"data": __file__}, "file-minilm-linear-0"),
+        ({"data": __file__, "task": "rte"}, "rte-minilm-linear-0"),
+    ],
+)
+def test_run_name_stays_one_part_of_a_path(settings, name):
+    assert dataclasses.replace(RunConfig(scheduler="linear"), **settings).name == name

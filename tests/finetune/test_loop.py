@@ -1,0 +1,249 @@
+"""The loop trains as optax alone would, and a run that was cut goes on bit for bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metalr.finetune import loop, schedulers
+from metalr.finetune.checkpoint import Checkpoints
+
+DIM, BATCH, STEPS = 5, 8, 24
+TARGET = np.arange(1.0, DIM + 1, dtype=np.float32)
+
+
+class Rows:
+    """Batches of a linear regression, as a pure function of the step."""
+
+    steps_per_epoch = 6
+
+    def batch(self, step):
+        rng = np.random.default_rng(step % self.steps_per_epoch)
+        x = rng.normal(size=(BATCH, DIM)).astype(np.float32)
+        weights = np.ones(BATCH, np.float32)
+        weights[-3:] = step % 2  # rows that only fill the batch, now and then
+        return {"x": x, "labels": x @ TARGET, "weights": weights}
+
+
+def loss_fn(params, batch, key):
+    keep = jax.random.bernoulli(key, 0.9, (DIM,))  # stands for dropout
+    error = (batch["x"] * keep[None]) @ params["w"] - batch["labels"]
+    weights = batch["weights"]
+    return jnp.sum(weights * error**2) / jnp.sum(weights)
+
+
+def smooth_loss_fn(params, batch, key):
+    del key
+    return loss_fn(params, batch, jax.random.key(0))
+
+
+def score(params):
+    return {"r": -float(jnp.sum((params["w"] - TARGET) ** 2)), "eval_loss": 0.0}
+
+
+def problem(loss=loss_fn, evaluate=score):
+    return loop.Problem({"w": jnp.zeros(DIM)}, loss, Rows(), evaluate, "r")
+
+
+def transformation(rate=0.05):
+    plan = schedulers.Plan(rate, STEPS, 2)
+    return schedulers.SCHEDULERS["linear"].build(optax.adam, plan)
+
+
+PACE = loop.Pace(total_steps=STEPS, eval_every=8, log_every=3, save_every=5, seed=3)
+
+
+class Screen:
+    def __init__(self):
+        self.lines = []
+
+    def logged(self, row, steps_per_second):
+        assert steps_per_second > 0
+        self.lines.append(row)
+
+    def evaluated(self, row):
+        self.lines.append(row)
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def train(pace=PACE, **kwargs):
+    kwargs.setdefault("display", Screen())
+    of = kwargs.pop("problem", None) or problem()
+    tx = kwargs.pop("tx", None) or transformation()
+    return loop.train(of, tx, pace, **kwargs)
+
+
+def test_parameters_are_those_of_a_plain_optax_loop():
+    tx = transformation()
+    params = {"w": jnp.zeros(DIM)}
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state, batch, key):
+        grads = jax.grad(loss_fn)(params, batch, key)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for index in range(STEPS):
+        key = jax.random.fold_in(jax.random.key(PACE.seed), index)
+        params, state = step(params, state, Rows().batch(index), key)
+    np.testing.assert_array_equal(train().params["w"], params["w"])
+
+
+def test_history_has_every_interval_and_evaluation_once():
+    outcome = train()
+    logged = [row["step"] for row in outcome.history if "loss" in row]
+    scored = [row["step"] for row in outcome.history if "r" in row]
+    assert logged == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
+    assert scored == [8, 16, 24]
+    rates = [row["learning_rate"] for row in outcome.history if "loss" in row]
+    assert rates[-1] == pytest.approx(0.05 / 22)
+    assert outcome.history[-1]["epoch"] == 4.0
+
+
+@pytest.mark.parametrize("stop_at", [None, 7, 9])
+def test_seconds_are_those_of_steps_and_neither_of_evaluation_nor_of_saving(
+    stop_at, tmp_path, monkeypatch
+):
+    now = [0.0]
+
+    def takes(seconds, value=None):
+        now[0] += seconds
+        return value
+
+    class Paced(Screen):
+        def logged(self, row, steps_per_second):
+            assert steps_per_second == 1
+
+    class Slow(Checkpoints):
+        def save(self, *args):
+            takes(100, super().save(*args))
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    pace = PACE._replace(save_every=5, log_every=3, eval_every=8)
+    of = problem(evaluate=lambda params: takes(1000, score(params)))
+    asked = iter(range(1, STEPS + 1))
+    for stop in (lambda: next(asked) == stop_at, lambda: False):
+        keep = Slow(tmp_path)
+        outcome = train(
+            pace,
+            problem=of,
+            display=Paced(),
+            checkpoints=keep,
+            stop=stop,
+            on_step=lambda done, logged: takes(1),
+        )
+        keep.close()
+        assert outcome.seconds == outcome.steps
+    assert outcome.steps == STEPS
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_gradient_is_that_of_the_whole_batch(parts):
+    whole = train(problem=problem(smooth_loss_fn))
+    in_parts = train(PACE._replace(accumulate=parts), problem=problem(smooth_loss_fn))
+    np.testing.assert_allclose(in_parts.params["w"], whole.params["w"], rtol=1e-4)
+    np.testing.assert_allclose(
+        [r["loss"] for r in in_parts.history if "loss" in r],
+        [r["loss"] for r in whole.history if "loss" in r],
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 5, 7, 8, 16, 23])
+def test_run_that_was_stopped_goes_on_to_equal_bits(cut, tmp_path):
+    expected = train()
+    steps = iter(range(1, STEPS + 1))
+    first = Checkpoints(tmp_path)
+    stopped = train(checkpoints=first, stop=lambda: next(steps) == cut)
+    first.close()
+    assert (stopped.stopped, stopped.steps) == ("asked", cut)
+    again = Checkpoints(tmp_path)
+    resumed = train(checkpoints=again)
+    again.close()
+    assert resumed.history == expected.history
+    assert resumed.best == expected.best
+    np.testing.assert_array_equal(resumed.params["w"], expected.params["w"])
+
+
+def test_torn_newest_checkpoint_leaves_the_one_before(tmp_path):
+    expected = train()
+    steps = iter(range(1, STEPS + 1))
+    first = Checkpoints(tmp_path)
+    train(checkpoints=first, stop=lambda: next(steps) == 17)
+    first.close()
+    torn = tmp_path / "last" / "17" / "state"
+    for file in [f for f in torn.rglob("*") if f.is_file()]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    again = Checkpoints(tmp_path)
+    resumed = train(checkpoints=again)
+    again.close()
+    assert resumed.history == expected.history
+
+
+def test_best_parameters_are_kept_when_the_score_falls_later(tmp_path):
+    scores = iter([0.2, 0.9, 0.1])
+    seen = []
+
+    def evaluate(params):
+        seen.append(np.array(params["w"]))
+        return {"r": next(scores)}
+
+    keep = Checkpoints(tmp_path)
+    outcome = train(problem=problem(evaluate=evaluate), checkpoints=keep)
+    best = keep.best(jax.eval_shape(lambda: outcome.params), outcome.best["step"])
+    keep.close()
+    assert outcome.best["step"] == 16
+    np.testing.assert_array_equal(best["w"], seen[1])
+
+
+def test_early_stopping_ends_after_so_many_evaluations_without_a_best():
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    pace = PACE._replace(eval_every=4, early_stopping=2)
+    outcome = train(pace, problem=problem(evaluate=lambda p: {"r": next(scores)}))
+    assert (outcome.stopped, outcome.steps, outcome.best["step"]) == ("early", 12, 4)
+
+
+def test_loss_that_is_not_finite_stops_a_plain_scheduler_and_keeps_checkpoints(
+    tmp_path,
+):
+    def explode(params, batch, key):
+        return loss_fn(params, batch, key) / jnp.where(batch["x"][0, 0] > 9, 0.0, 1.0)
+
+    class Poisoned(Rows):
+        def batch(self, step):
+            found = super().batch(step)
+            if step == 13:
+                found["x"][0, 0] = np.inf
+            return found
+
+    keep = Checkpoints(tmp_path)
+    with pytest.raises(loop.Diverged, match=r"step 15.*smaller --learning-rate"):
+        train(problem=problem(explode)._replace(batches=Poisoned()), checkpoints=keep)
+    saved = keep.latest(
+        jax.eval_shape(
+            lambda: loop.start(
+                {"w": jnp.zeros(DIM)},
+                transformation().init({"w": jnp.zeros(DIM)}),
+                seed=0,
+            )
+        )
+    )
+    keep.close()
+    assert saved is not None and saved.step == 10
+    assert np.isfinite(saved.state.params["w"]).all()
+
+
+def test_value_reaches_a_transformation_that_asks_for_it():
+    def update(updates, state, params=None, *, value, **extra_args):
+        del params, extra_args
+        return jax.tree.map(lambda u: -0.01 * u, updates), {"learning_rate": value}
+
+    tx = optax.GradientTransformationExtraArgs(
+        lambda params: {"learning_rate": jnp.float32(0)}, update
+    )
+    rows = [r for r in train(PACE._replace(log_every=1), tx=tx).history if "loss" in r]
+    assert all(row["loss"] == row["learning_rate"] for row in rows)

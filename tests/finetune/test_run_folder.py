@@ -1,0 +1,140 @@
+"""A run's folder has one owner at a time, and a killed start leaves no riddle."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from metalr.errors import MetalrError
+from metalr.finetune import run_folder
+from metalr.finetune.config import RunConfig
+from metalr.runtime import files
+
+pytestmark = pytest.mark.fast
+
+CONFIG = RunConfig()
+SAME = {"kind": "hub", "where": "nyu-mll/glue sst2", "sha256": "1f"}
+HOLDER = """
+import sys, time
+from pathlib import Path
+from metalr import run_folder
+with run_folder.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def check(folder, **flags):
+    flags = {"resume": False, "overwrite": False, **flags}
+    run_folder.check(folder, flags.pop("config", CONFIG), **flags)
+
+
+def test_second_program_is_told_who_holds_the_folder_until_that_one_is_killed(tmp_path):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        said = rf"in use by process {holder.pid} on {socket.gethostname()}; wait"
+        with pytest.raises(MetalrError, match=said), run_folder.held(folder):
+            pass
+        holder.kill()
+        holder.wait(timeout=20)
+    with run_folder.held(folder):
+        content = (folder / run_folder.LOCK).read_text()
+    assert content.startswith(f"process {os.getpid()} on")
+
+
+def test_folder_that_nothing_was_put_into_goes_again(tmp_path):
+    with pytest.raises(ZeroDivisionError), run_folder.held(tmp_path / "a" / "run"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_folder_that_was_there_or_was_filled_stays(tmp_path):
+    (tmp_path / "old").mkdir()
+    with run_folder.held(tmp_path / "old"), run_folder.held(tmp_path / "new"):
+        (tmp_path / "new/file").touch()
+    assert (tmp_path / "old").is_dir() and (tmp_path / "new/file").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MetalrError, match="cannot write to .*--output"):
+        with run_folder.held(tmp_path / "file" / "run"):
+            pass
+
+
+def test_start_that_was_killed_before_its_settings_were_written_can_begin_again(
+    tmp_path,
+):
+    (tmp_path / run_folder.LOCK).touch()
+    (tmp_path / ".settings.json.draft-12").write_text("{")
+    check(tmp_path)
+    with pytest.raises(MetalrError, match="nothing to resume"):
+        check(tmp_path, resume=True)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {run_folder.LOCK, run_folder.SETTINGS, run_folder.ROWS}
+    assert files.read_json(tmp_path / run_folder.SETTINGS) == CONFIG.to_json()
+
+
+def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
+    tmp_path, monkeypatch
+):
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    (tmp_path / "zz").touch()
+    (tmp_path / "checkpoints").mkdir()
+
+    def dies(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
+    check(tmp_path, overwrite=True)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {run_folder.SETTINGS, run_folder.ROWS}
+
+
+def test_start_that_is_killed_between_its_two_files_can_begin_again(
+    tmp_path, monkeypatch
+):
+    write, written = files.write_json, []
+
+    def once(path, content):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(path, content))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", once)
+        with pytest.raises(KeyboardInterrupt):
+            run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    check(tmp_path)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"kind": "toy", "where": "metalr's own"}, "now toy metalr's own"),
+        ({"sha256": "2e"}, "the same place"),
+    ],
+)
+def test_run_that_was_begun_on_other_rows_is_refused_and_not_to_be_overwritten(
+    now, said, tmp_path
+):
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    with pytest.raises(MetalrError, match=said) as told:
+        run_folder.take(tmp_path, CONFIG, SAME | now, overwrite=False)
+    assert "begun on other rows (hub nyu-mll/glue sst2" in str(told.value)
+    assert "--overwrite" not in str(told.value)
+    run_folder.take(tmp_path, CONFIG, SAME | now, overwrite=True)
+    assert files.read_json(tmp_path / run_folder.ROWS) == SAME | now

@@ -1,0 +1,367 @@
+"""A run is the same on one device and on many, by mesh and by pmap."""
+
+import dataclasses
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalr import cli
+from metalr.errors import MetalrError
+from metalr.finetune import loop, preparation, recipe, sharding
+from metalr.finetune.checkpoint import Checkpoints
+from metalr.finetune.config import RunConfig, add_flags, from_flags
+from metalr.runtime import hosts
+from tests.finetune.test_finetune import tiny  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+
+
+class Silent:
+    logged = evaluated = note = lambda self, *args: None
+
+
+def laid(name):
+    """Returns a layout: kind, number of devices, and s: sharded or m: two a copy."""
+    kind, count, how = name.split("-")
+    return sharding.make(
+        kind,
+        shard_params="s" in how,
+        model=2 if "m" in how else 1,
+        devices=jax.devices()[: int(count)],
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome(tiny):  # noqa: F811
+    """Returns `name of a layout, parts -> the run`; neither 6 nor 22 divides by 8."""
+    config = RunConfig(
+        task="sst2",
+        data="toy",
+        model=str(tiny),
+        train_rows=22,
+        validation_rows=27,
+        batch_size=6,
+        epochs=2.0,
+        learning_rate=3e-3,
+        log_every=1,
+        warmup_steps=0,
+    )
+    found = {}
+
+    def outcome(name, parts=1, again=False):
+        if (name, parts) not in found or again:
+            made = preparation.prepare(
+                dataclasses.replace(config, accumulate=parts),
+                layout=laid(name),
+                max_shapes=1,
+            )
+            found[name, parts] = loop.train(
+                made.problem, made.tx, made.pace, display=Silent(), layout=made.layout
+            )
+        return found[name, parts]
+
+    return outcome
+
+
+def columns(run, *names):
+    return [[row[name] for row in run.history if name in row] for name in names]
+
+
+NAMES = ("loss", "lr_multiplier", "eval_loss", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("jit-2-", 1), ("jit-8-sm", 2), ("pmap-8-", 2)]
+)
+def test_losses_multipliers_and_scores_are_those_of_one_device(name, parts, outcome):
+    one, many = outcome("one-1-", parts), outcome(name, parts)
+    cut = [x for x in jax.tree.leaves(many.params) if not x.is_fully_replicated]
+    assert bool(cut) == ("s" in name)
+    for ours, theirs in zip(columns(many, *NAMES), columns(one, *NAMES), strict=True):
+        assert len(ours) > 0
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+    assert np.ptp(columns(one, "lr_multiplier")[0]) > 0.01, "metalr did nothing"
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+        jax.device_get(many.params),
+        jax.device_get(one.params),
+    )
+
+
+def test_run_on_as_many_devices_again_has_equal_bits(outcome):
+    first, second = (outcome("jit-8-sm", 2, again=again) for again in (False, True))
+    assert first.history == second.history
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+# ------------------------------------------------------------------ where it lies
+
+
+@given(
+    rows=st.integers(1, 40),
+    parts=st.sampled_from([1, 2, 4]),
+    name=st.sampled_from(["jit-2-", "jit-8-", "jit-8-m", "pmap-8-"]),
+)
+def test_every_row_has_one_place_and_each_device_a_share_of_every_part(
+    rows, parts, name
+):
+    layout, rows = laid(name), rows * parts
+    places = layout.places(rows, parts)
+    assert sorted(places[places >= 0]) == list(range(rows))
+    each = -(-(rows // parts) // layout.pieces)
+    pieces = places.reshape(layout.pieces, parts, each)
+    for part in range(parts):
+        within = pieces[:, part] - part * (rows // parts)
+        expected = np.arange(layout.pieces * each).reshape(layout.pieces, each)
+        expected[expected >= rows // parts] = -1 - part * (rows // parts)
+        np.testing.assert_array_equal(within, expected)
+
+
+def test_state_is_cut_by_rows_axis_and_kernels_by_model_axis():
+    layer = {"query": {"kernel": np.zeros((128, 256))}, "bias": np.zeros(256)}
+    params = {"output": {"kernel": np.zeros((256, 128))}, **layer}
+
+    def specs(name):
+        placed = laid(name).put_state(params)
+        return (
+            placed["query"]["kernel"].sharding.spec,
+            placed["output"]["kernel"].sharding.spec,
+            placed["bias"].sharding.spec,
+        )
+
+    spec = jax.sharding.PartitionSpec
+    assert specs("jit-8-") == (spec(None, None), spec(None, None), spec())
+    assert specs("jit-8-s") == (spec(None, "data"), spec("data", None), spec())
+    assert specs("jit-8-m") == (spec(None, "model"), spec("model", None), spec())
+    both = (spec("data", "model"), spec("model", "data"), spec())
+    assert specs("jit-8-sm") == both
+
+
+def test_cut_state_takes_an_eighth_of_the_memory_of_a_device():
+    params = {"kernel": np.zeros((512, 512), np.float32)}
+    layout = laid("jit-8-s")
+    state = layout.init(optax.adam(1e-3).init, layout.put_state(params))
+    here = sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(state)
+        for shard in leaf.addressable_shards[:1]
+    )
+    assert here == pytest.approx(2 * params["kernel"].nbytes / 8, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("jit-8-s", "one-1-"), ("one-1-", "jit-8-s")]
+)
+def test_checkpoint_of_many_devices_is_read_by_one_and_the_other_way(
+    first, second, tmp_path
+):
+    params = {"kernel": np.arange(2.0**16, dtype=np.float32).reshape(256, 256)}
+    keep = Checkpoints(tmp_path)
+    keep.save(3, laid(first).put_state(params), {"a": 1})
+    found = keep.latest(
+        loop.abstract(
+            laid(second).put_state(jax.tree.map(jax.numpy.zeros_like, params))
+        )
+    )
+    keep.close()
+    assert len(found.state["kernel"].sharding.device_set) == int(second.split("-")[1])
+    np.testing.assert_array_equal(found.state["kernel"], params["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"parallel": "jit", "model": 3}, "--model-shards must divide .* got 3 and 8"),
+        ({"parallel": "pmap", "shard_params": True}, "take jit"),
+        ({"parallel": "one", "shard_params": True}, "takes all 8"),
+    ],
+)
+def test_layout_that_devices_do_not_allow_is_refused(flags, message):
+    with pytest.raises(MetalrError, match=message):
+        sharding.make(**flags)
+
+
+# ------------------------------------------------------------------ two processes
+
+
+def test_processes_are_named_all_three_or_not_at_all():
+    with pytest.raises(MetalrError, match="go together"):
+        hosts.join("localhost:1234", processes=2)
+    with pytest.raises(MetalrError, match="must be 0 to 1.*got 2"):
+        hosts.join("localhost:1234", processes=2, process_id=2)
+
+
+class TwoProcesses:
+    """finetune.py started twice, as one run."""
+
+    def __init__(self, *argv):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, str(ROOT / "finetune.py"), *argv]
+        command += ["--coordinator", f"localhost:{port}", "--processes", "2"]
+        self.started = [
+            subprocess.Popen(
+                [*command, "--process-id", str(index)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in (0, 1)
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
+    def ended(self):
+        """Waits for both; returns what each printed."""
+        said = [process.communicate(timeout=500) for process in self.started]
+        assert not any("Traceback" in err for _, err in said), said
+        return [out for out, _ in said]
+
+    @property
+    def statuses(self):
+        return [process.returncode for process in self.started]
+
+
+def short_run(model):
+    argv = ["--model", str(model), "--task", "sst2", "--data", "toy", "--quiet"]
+    argv += ["--train-rows", "50", "--validation-rows", "27", "--batch-size", "5"]
+    return [*argv, "--log-every", "1", "--save-every", "4"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_partner_lost_inside_a_save_is_not_taken_for_a_full_disk(
+    kind, tmp_path, monkeypatch
+):
+    keep = Checkpoints(tmp_path)
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts, "wait_for_all", lambda what: None)
+
+    def lost(*_, **__):
+        raise kind("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+
+    monkeypatch.setattr(keep._last, "save", lost)
+    with pytest.raises(kind, match="Gloo"):
+        keep.save(4, {"w": np.zeros(2)}, {})
+    monkeypatch.setattr(hosts, "alone", lambda: True)
+    with pytest.raises(MetalrError, match="cannot save"):
+        keep.save(4, {"w": np.zeros(2)}, {})
+    keep.close()
+
+
+@pytest.mark.fast
+def test_fault_of_one_process_of_several_ends_it_at_once_in_its_own_words(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts.os, "_exit", sys.exit)
+    for fault, said in (
+        (MetalrError("the disk is full"), "error: the disk is full\n"),
+        (ValueError("UNKNOWN: Gloo failed:\nclosed"), "ended or failed (UNKNOWN: Gloo"),
+    ):
+        with pytest.raises(SystemExit, match="2"), hosts.together():
+            raise fault
+        found = capsys.readouterr().err
+        assert said in found and found.count("\n") == 1
+    with pytest.raises(ValueError, match="a bug"), hosts.together():
+        raise ValueError("a bug")
+
+
+def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
+    tiny,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
+    argv = [*short_run(tiny), "--epochs", "2", "--learning-rate", "3e-3"]
+    argv += ["--eval-every", "10", "--scheduler", "linear"]
+    config = from_flags(parsed(argv))
+    cut = tmp_path / "cut"
+
+    with TwoProcesses(*argv, "--output", str(cut), "--shard-params") as both:
+        wait_for(cut / "checkpoints/last/4", both)
+        both.started[1].send_signal(signal.SIGTERM)  # the other one has to hear of it
+        both.ended()
+    assert both.statuses == [128 + signal.SIGTERM] * 2
+    assert not (cut / "result.json").exists()
+
+    steps = []
+    alone = recipe.run(
+        config,
+        Screen(),
+        folder=cut,
+        stop=lambda: bool(steps.append(0) or len(steps) > 4),
+    )
+    assert alone["stopped"] == "asked" and alone["history"][0]["step"] == 1
+
+    with TwoProcesses(*argv, "--output", str(cut), "--shard-params") as both:
+        said = both.ended()
+    assert both.statuses == [0, 0]
+    assert "accuracy" in said[0] and "accuracy" not in said[1]
+    found = json.loads((cut / "result.json").read_text())
+    assert (cut / "model/model.safetensors").is_file()
+
+    whole = recipe.run(config, Screen())
+    assert [row["step"] for row in found["history"]] == [
+        row["step"] for row in whole["history"]
+    ]
+    for name in ("loss", "eval_loss"):
+        ours, theirs = (
+            [row[name] for row in run["history"] if name in row]
+            for run in (found, whole)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3)
+
+
+def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
+    tiny,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
+    argv = [*short_run(tiny), "--epochs", "100", "--output", str(tmp_path / "cut")]
+    with TwoProcesses(*argv) as both:
+        wait_for(tmp_path / "cut/checkpoints/last/4/seal.json", both)
+        both.started[1].kill()
+        _, said = both.started[0].communicate(timeout=60)
+    assert both.started[0].returncode == 2
+    assert said.startswith("error: another process of this run has ended or failed")
+    assert said.count("\n") == 1
+
+
+class Screen(Silent):
+    def start(self, title_lines, total_steps):
+        pass
+
+
+def parsed(argv):
+    parser = cli.Parser()
+    add_flags(parser)
+    parser.add_argument("--quiet", action="store_true")
+    return parser.parse_args(argv)
+
+
+def wait_for(path, both, seconds=500):
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"no {path}"
+        assert all(process.poll() is None for process in both.started), both.ended()
+        time.sleep(0.02)

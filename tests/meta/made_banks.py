@@ -1,0 +1,61 @@
+"""Banks whose best rate is known, for labels, fit and rounds."""
+
+import numpy as np
+
+from metalr.features import NAMES
+from metalr.meta import traces
+
+STEPS = 30
+
+
+def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
+    """One run whose slope tells where the best rate, 2**-11 here, lies."""
+    rng = np.random.default_rng([seed, int(1e4 * (20 + np.log2(peak)))])
+    features = rng.normal(size=(STEPS, len(NAMES))).astype(np.float32)
+    features[:, NAMES.index("slope")] = np.tanh((-11 - np.log2(peak)) / 3)
+    features[:, NAMES.index("slope")] += 0.1 * rng.normal(size=STEPS)
+    features[:, NAMES.index("horizon_known")] = 1
+    about = {
+        "kind": kind,
+        "base_rate": peak * 2**-offset,
+        "bank_id": 0,
+        "task": "sst2",
+        "model": "minilm:1",
+        "depth": 1,
+        "width": 384,
+        "origin": "toy",
+        "seed": seed,
+    } | about
+    if kind == "peak":
+        about["peak"] = peak
+    return traces.Run(
+        about,
+        [{"step": 0, "eval_loss": 0.5}, {"step": STEPS, "eval_loss": outcome / 2}],
+        features,
+        np.full(STEPS, peak, np.float32),
+        np.full(STEPS, 2**offset, np.float32),
+        np.ones(STEPS, np.float32),
+    )
+
+
+def bank(bank_id=0, **about):
+    """Five peaks, J rising by 0.05 per octave off the best."""
+    rng = np.random.default_rng(bank_id)
+    return [
+        run(
+            2.0**log2,
+            0.5 + 0.05 * abs(log2 + 11),
+            offset=rng.uniform(-5, 5),
+            seed=bank_id,
+            bank_id=bank_id,
+            **about,
+        )
+        for log2 in np.linspace(-14.5, -7.5, 5)
+    ]
+
+
+def banks():
+    """Returns twelve banks, four of each of three tasks."""
+    return [
+        run for i in range(12) for run in bank(i, task=("sst2", "qqp", "rte")[i % 3])
+    ]

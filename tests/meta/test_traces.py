@@ -1,0 +1,138 @@
+"""A trace comes back as it was written, and nothing else passes for one."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from metalr.errors import MetalrError
+from metalr.features import FEATURES
+from metalr.meta import traces
+
+pytestmark = pytest.mark.fast
+
+
+def draw(steps, seed=0):
+    rng = np.random.default_rng(seed)
+    column = lambda: rng.lognormal(size=steps).astype(np.float32)  # noqa: E731
+    return traces.Run(
+        about={"task": "sst2", "peak": 1e-4, "seed": seed},
+        evaluations=[{"step": 0, "eval_loss": 0.7}, {"step": steps, "eval_loss": None}],
+        features=rng.normal(size=(steps, len(FEATURES))).astype(np.float32),
+        rate=column(),
+        multiplier=column(),
+        loss=column(),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    traces.write(tmp_path / "a.parquet", [draw(5), draw(3, seed=1)])
+    traces.write(tmp_path / "b.parquet", [draw(4, seed=2)])
+    return tmp_path
+
+
+def test_runs_come_back_as_they_were_written(folder):
+    for found, written in zip(
+        traces.read(folder / "a.parquet"), [draw(5), draw(3, seed=1)], strict=True
+    ):
+        assert found.about == written.about
+        assert found.evaluations == written.evaluations
+        for name in ("rate", "multiplier", "loss"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
+        np.testing.assert_allclose(found.features, written.features, rtol=2**-12)
+
+
+def test_features_written_again_keep_every_bit(folder):
+    once = traces.read(folder / "b.parquet")
+    traces.write(folder / "c.parquet", once)
+    (twice,) = traces.read(folder / "c.parquet")
+    np.testing.assert_array_equal(once[0].features, twice.features)
+
+
+def test_file_is_plain_parquet_for_others(folder):
+    table = parquet.read_table(folder / "a.parquet")
+    assert table["step"].to_pylist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert table["run"].to_pylist() == [0] * 5 + [1] * 3
+    assert table.schema.field("features").type == pa.list_(pa.float32(), len(FEATURES))
+
+
+def test_rows_take_little_more_than_half_of_float32(tmp_path):
+    traces.write(tmp_path / "a.parquet", [draw(2000)])
+    size = (tmp_path / "a.parquet").stat().st_size
+    assert size < 0.65 * 4 * 2000 * (len(FEATURES) + 3)
+
+
+def test_nan_loss_survives(tmp_path):
+    run = draw(3)._replace(loss=np.array([1, np.nan, np.inf], np.float32))
+    traces.write(tmp_path / "a.parquet", [run])
+    np.testing.assert_array_equal(traces.read(tmp_path / "a.parquet")[0].loss, run.loss)
+
+
+def test_arrays_of_different_lengths_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="one row a step"):
+        traces.write(tmp_path / "a.parquet", [draw(3)._replace(loss=np.zeros(2))])
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(path, kind):
+    if kind == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "not Parquet":
+        path.write_text("no parquet")
+    elif kind == "foreign":
+        parquet.write_table(pa.table({"x": [1]}), path)
+    else:
+        table = parquet.read_table(path)
+        header = json.loads(table.schema.metadata[b"metalr.traces"])
+        if kind == "other version":
+            header["feature_version"] += 1
+        elif kind == "other features":
+            header["features"][0] = "phase_of_the_moon"
+        elif kind == "runs missing":
+            header["runs"] = header["runs"][1:]
+        metadata = {b"metalr.traces": json.dumps(header)}
+        parquet.write_table(table.replace_schema_metadata(metadata), path)
+
+
+SPOILT = [
+    ("cut off", "cut off"),
+    ("not Parquet", "not Parquet that can be read"),
+    ("foreign", "does not hold traces"),
+    ("other version", "features of this metalr, version"),
+    ("other features", "phase_of_the_moon"),
+    ("runs missing", "does not hold traces"),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), SPOILT)
+def test_broken_or_foreign_file_is_refused_by_name(folder, kind, message):
+    spoil(folder / "a.parquet", kind)
+    with pytest.raises(MetalrError, match=f"(?s)a.parquet.*{message}|{message}.*a.par"):
+        traces.read_all(traces.paths_in(folder))
+
+
+@pytest.mark.parametrize(("kind", "message"), SPOILT)
+def test_rest_is_read_when_told_to(folder, kind, message):
+    spoil(folder / "a.parquet", kind)
+    told = []
+    used, (run,) = traces.read_all(traces.paths_in(folder), skip=told.append)
+    assert used == [folder / "b.parquet"]
+    assert run.about["seed"] == 2
+    assert len(told) == 1 and message in told[0]
+
+
+def test_folder_without_traces_is_a_fault(tmp_path):
+    with pytest.raises(MetalrError, match="no traces"):
+        traces.read_all(traces.paths_in(tmp_path))
+
+
+def test_digest_tells_contents_and_names_apart(folder):
+    a, b = traces.paths_in(folder)
+    before = traces.digest([a, b])
+    assert traces.digest([a, b]) == before
+    assert traces.digest([a]) != before
+    b.rename(folder / "c.parquet")
+    assert traces.digest(traces.paths_in(folder)) != before

@@ -1,0 +1,142 @@
+"""From traces and rounds to a predictor in a folder, and the one that is shipped."""
+
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import train_meta
+from metalr.errors import MetalrError
+from metalr.meta import banks, collect, fit, labels, rounds, traces, train
+from metalr.predictor import load_predictor, read_metadata
+from tests.meta.made_banks import STEPS, run
+from tests.meta.made_banks import banks as made_banks
+
+ROOT = Path(__file__).parents[2]
+QUICK = fit.Settings(steps=200, batch=256)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    where = tmp_path / "traces"
+    where.mkdir()
+    runs = made_banks()
+    for i in range(12):
+        traces.write(where / f"bank-{i:05d}.parquet", runs[5 * i : 5 * i + 5])
+    return where
+
+
+def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
+    made = train.make(traces.paths_in(folder), QUICK, check=False)
+    train.save(tmp_path / "predictor", made)
+    again = train.make(traces.paths_in(folder), QUICK, check=False)
+    loaded = load_predictor(tmp_path / "predictor")
+    jax.tree.map(np.testing.assert_array_equal, again.predictor, loaded)
+    about = read_metadata(tmp_path / "predictor")["provenance"]
+    assert about["traces"]["sha256"] == traces.digest(traces.paths_in(folder))
+    assert about["runs by task"] == {"qqp": 20, "rte": 20, "sst2": 20}
+    assert about["check"]["trained"][0]["steps"] == 12 * 5 * STEPS
+
+
+def test_left_out_tasks_and_sizes_have_no_part_in_the_fit(folder):
+    paths = traces.paths_in(folder)
+    _, runs = traces.read_all(paths)
+    (size,) = {labels.size(run) for run in runs}
+    made = train.make(paths, QUICK, check=False, without=["qqp"])
+    others = [run for run in runs if run.about["task"] != "qqp"]
+    expected = fit.fit(fit.label(others, QUICK), QUICK)
+    jax.tree.map(np.testing.assert_array_equal, made.predictor, expected)
+    assert made.provenance["runs by task"] == {"rte": 20, "sst2": 20}
+    assert made.provenance["without"] == ["qqp"]
+    for name, said in ((size, "no whole bank"), ("qqq", "did you mean 'qqp'")):
+        with pytest.raises(MetalrError, match=said):
+            train.make(paths, QUICK, check=False, without=[name])
+
+
+def test_script_fits_to_traces_alone(folder, tmp_path, monkeypatch, capsys):
+    quick = functools.partial(fit.Settings, steps=50, batch=64)
+    monkeypatch.setattr(fit, "Settings", quick)
+    output = tmp_path / "output"
+    flags = ["--traces", str(folder), "--output", str(output), "--skip-broken"]
+    monkeypatch.setattr(sys, "argv", ["train_meta.py", *flags])
+    (folder / "foreign.parquet").write_text("no parquet")
+    assert train_meta.main() == 0
+    printed = capsys.readouterr().out
+    assert "foreign.parquet is not Parquet" in printed
+    assert "| task qqp |" in printed
+    load_predictor(output / "predictor")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--horizon", "100", "0"], "--horizon must be at least 5"),
+        (["--batch", "0"], "--batch must be at least 1"),
+        (["--length", "2"], "--length must be at least 8"),
+        (["--budget-minutes", "0"], "--budget-minutes must be above 0"),
+        (["--budget-minutes", "nan"], "--budget-minutes must be above 0"),
+    ],
+)
+def test_flag_out_of_its_range_is_one_line_before_anything_is_collected(
+    tmp_path, monkeypatch, capsys, flags, said
+):
+    output = tmp_path / "output"
+    argv = ["train_meta.py", "--output", str(output), *flags]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        train_meta.main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_no_round_begins_before_the_banks_are_whole(folder, monkeypatch):
+    monkeypatch.setattr(collect, "collect", lambda jobs, output, **options: False)
+    monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("fitted to a part"))
+    chosen = [banks.draw(0, banks.Sources(("sst2",), ("minilm:1",), "toy"), 0)]
+    assert not rounds.gather(chosen, folder.parent, rounds=2, seconds=1)
+
+
+def test_round_runs_the_predictor_of_the_rounds_before_on_banks_that_tell(
+    folder, monkeypatch
+):
+    flat = [run(2.0**x, 1.0, bank_id=12) for x in (-12, -10)]
+    traces.write(folder / "bank-00012.parquet", flat)
+    asked = []
+
+    def fake_collect(jobs, output, **options):
+        asked.append(jobs)
+        for job in jobs:
+            if job.round:
+                found = [run(2.0**-9, 0.5, kind="policy", bank_id=job.bank.bank_id)]
+                traces.write(output / "traces" / f"{job.name}.parquet", found)
+        return True
+
+    monkeypatch.setattr(collect, "collect", fake_collect)
+    monkeypatch.setattr(fit, "fit", lambda data, settings: len(data.target) // STEPS)
+    sources = banks.Sources(("sst2",), ("minilm:1",), "toy")
+    chosen = [banks.draw(index, sources, 0) for index in range(13)]
+    for _ in range(2):  # started again, it goes on with the same predictors
+        assert rounds.gather(chosen, folder.parent, rounds=2)
+        own, first, second = asked
+        assert [job.round for job in own] == [0] * 13
+        assert [job.bank.bank_id for job in first] == list(range(12))
+        assert {job.predictor for job in first} == {62}
+        assert {job.predictor for job in second} == {62 + 12}
+        asked.clear()
+
+
+def test_shipped_traces_give_the_shipped_weights():
+    paths = traces.paths_in(ROOT / "checkpoints/traces")
+    told = read_metadata(None)["provenance"]
+    assert traces.digest(paths) == told["traces"]["sha256"]
+    _, runs = traces.read_all(paths)
+    assert len(runs) == told["runs"]
+    found = fit.fit(fit.label(runs))
+    ours, theirs = (jax.tree.leaves(p) for p in (found, load_predictor()))
+    # Bit for bit on the machine that it was fitted on.
+    for mine, shipped in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, shipped, atol=1e-4)

@@ -1,0 +1,332 @@
+"""The two doors: equal to their inner optimizer at 1, and an optax transformation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metalr import inject, wrap
+from metalr.errors import MetalrError
+from metalr.features import NAMES
+from metalr.optax_schedule import default_schedule
+from metalr.predictor import init_predictor
+from tests.product.steering import (
+    drive,
+    loss_fn,
+    opinionated,
+    regression,
+    train_step,
+)
+
+INNERS = {
+    "adamw": (optax.adamw, {}),
+    "sgd": (optax.sgd, {"momentum": 0.9}),
+    "lion": (optax.lion, {}),
+    "adafactor": (optax.adafactor, {"min_dim_size_to_factor": 4}),
+}
+DOORS = ("inject", "wrap")
+# What `optax.inject_hyperparams` is told to leave alone: all but the learning rate.
+STATIC = {
+    "adamw": "b1 b2 eps eps_root weight_decay",
+    "sgd": "momentum",
+    "lion": "b1 b2 weight_decay",
+    "adafactor": "min_dim_size_to_factor factored dtype_momentum decay_rate eps "
+    "decay_offset clipping_threshold multiply_by_parameter_scale",
+}
+
+
+def train(tx, steps=100):
+    """Trains with the gradient, the update and its application compiled apart.
+
+    In one jit XLA contracts `params + updates` with the last product of the update, or
+    not, as the graph around it suggests.
+    """
+    params, batch = regression()
+    state = tx.init(params)
+    gradient, update = jax.jit(jax.value_and_grad(loss_fn)), jax.jit(tx.update)
+    for _ in range(steps):
+        value, grads = gradient(params, batch)
+        updates, state = update(grads, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+# --- Zero means "do nothing" ----------------------------------------------------------
+
+
+@functools.cache
+def injected(name):
+    factory, kwargs = INNERS[name]
+    make = optax.inject_hyperparams(factory, STATIC[name].split())
+    return make(learning_rate=default_schedule(3e-3, 100), **kwargs)
+
+
+@functools.cache
+def injected_run(name):
+    tx = optax.with_extra_args_support(injected(name))
+    return train(tx)
+
+
+def switched_off(door, name, settings):
+    factory, kwargs = INNERS[name]
+    settings = {"total_steps": 100, **settings}
+    if door == "wrap":
+        return wrap(injected(name), **settings)
+    return inject(factory, 3e-3, **settings, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("door", "name", "settings"),
+    [
+        *((d, n, {"predictor": init_predictor()}) for d in DOORS for n in INNERS),
+        *(
+            (d, "adamw", {"predictor": opinionated(), "max_multiplier": 1})
+            for d in DOORS
+        ),
+        ("inject", "adamw", {"log_multiplier": 0.0}),  # the recording mode
+    ],
+)
+def test_switched_off_it_is_the_injected_optimizer_bit_for_bit(door, name, settings):
+    (params, state), (expected, plain) = (
+        train(switched_off(door, name, settings)),
+        injected_run(name),
+    )
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert state.lr_multiplier == 1
+    rate = state.hyperparams["learning_rate"]
+    assert rate == plain.hyperparams["learning_rate"]
+
+
+# --- The contract of an optax transformation ------------------------------------------
+
+
+def build(door, name):
+    factory, kwargs = INNERS[name]
+    if door == "wrap":
+        return wrap(factory(3e-3, **kwargs), opinionated(), total_steps=30)
+    return inject(factory, 3e-3, opinionated(), total_steps=30, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", INNERS)
+@pytest.mark.parametrize("door", DOORS)
+def test_shapes_and_types_of_the_state_stay(door, name, dtype):
+    tx = build(door, name)
+    step = functools.partial(train_step, tx, unknown_extra=1)
+    params, batch = regression(dtype=dtype)
+    state = tx.init(params)
+    after = jax.eval_shape(step, params, state, batch)
+    kind = lambda x: (x.shape, x.dtype, x.weak_type)  # noqa: E731
+    assert jax.tree.map(kind, after) == jax.tree.map(kind, (params, state))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+@pytest.mark.parametrize("door", DOORS)
+def test_parameters_of_two_bytes_are_trained_and_not_turned_into_nan(door, name):
+    single = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)  # noqa: E731
+    losses = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        tx = build(door, name)
+        params, batch = regression(dtype=dtype)
+        before, state = loss_fn(*single((params, batch))), tx.init(params)
+        step = jax.jit(functools.partial(train_step, tx))
+        for _ in range(20):
+            params, state = step(params, state, batch)
+        assert state.skipped_steps == 0
+        losses.append(float(before - loss_fn(*single((params, batch)))))
+    assert 0 < losses[0] / 3 < losses[1]  # small updates of two bytes are rounded away
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_second_step_is_not_traced_again(door):
+    tx, traces = build(door, "adamw"), []
+    params, batch = regression()
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+        return train_step(tx, params, state, batch)
+
+    for _ in range(3):
+        params, state = step(params, state)
+    assert len(traces) == 1
+
+
+AROUND = {
+    "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, every_k_schedule=2),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, max_consecutive_errors=3),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", INNERS)
+@pytest.mark.parametrize("door", DOORS)
+def test_its_state_is_read_by_name_inside_other_transformations(door, name, around):
+    tx = AROUND[around](build(door, name))
+    params, batch = regression()
+    state = jax.eval_shape(tx.init, params)
+    _, after = jax.eval_shape(functools.partial(train_step, tx), params, state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for field in ("lr_multiplier", "skipped_steps", "relaxed_steps", "braked_steps"):
+        assert optax.tree.get(after, field).shape == ()
+    assert optax.tree.get(after, "lr_features").shape == (len(NAMES),)
+    rates = optax.tree.get_all_with_path(after, "learning_rate")
+    assert len(rates) == (door == "inject")
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_it_moves_the_rate_inside_other_transformations(around):
+    _, state = train(AROUND[around](build("inject", "adamw")), steps=4)
+    assert optax.tree.get(state, "lr_multiplier") != 1
+
+
+@pytest.mark.parametrize("name", INNERS)
+def test_it_converges_on_a_parabola(name):
+    factory, kwargs = INNERS[name]
+    tx = inject(factory, 3e-2, opinionated(push=1.0), total_steps=200, **kwargs)
+
+    @jax.jit
+    def run(params):
+        def step(carry, _):
+            params, state = carry
+            value, grads = jax.value_and_grad(lambda p: jnp.sum(p**2) + 0.1)(params)
+            updates, state = tx.update(grads, state, params, value=value)
+            return (optax.apply_updates(params, updates), state), value
+
+        return jax.lax.scan(step, (params, tx.init(params)), None, 200)[1]
+
+    values = run(jnp.array([1.0, -2.0, 0.5]))
+    assert values[-1] - 0.1 < 0.1 * (values[0] - 0.1)
+
+
+def test_it_survives_save_and_restore(tmp_path):
+    import orbax.checkpoint as ocp
+
+    tx = inject(optax.adamw, 3e-3, opinionated(), total_steps=30)
+    params, batch = regression()
+    step = jax.jit(functools.partial(train_step, tx))
+    params, state = step(params, tx.init(params), batch)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "state", state)
+    for again in (state, restored):
+        after = step(params, again, batch)
+        jax.tree.map(np.testing.assert_array_equal, after, step(params, state, batch))
+
+
+# --- The rate -------------------------------------------------------------------------
+
+
+def test_the_rate_in_the_state_is_what_was_applied_in_that_step():
+    tx = inject(optax.sgd, 0.1, opinionated(), total_steps=20)
+    seen = set()
+    for updates, _, state in drive(tx, [(2.0, 1.0)] * 20):
+        rate = state.hyperparams["learning_rate"]
+        assert rate == optax.tree.get(state, "learning_rate")
+        np.testing.assert_array_equal(updates["w"], -rate * jnp.full(3, 2.0))
+        seen.add(float(state.lr_multiplier))
+    assert len(seen) > 10
+
+
+def test_wrap_multiplies_the_updates_of_the_inner_optimizer():
+    tx = wrap(optax.sgd(0.1), opinionated(), total_steps=20)
+    for updates, _, state in drive(tx, [(2.0, 1.0)] * 5):
+        expected = -0.1 * 2.0 * state.lr_multiplier
+        np.testing.assert_allclose(updates["w"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("total_steps", [1, 7, 100, 20_000])
+def test_the_default_schedule_is_optax_s_composition(total_steps):
+    warmup = min(500, total_steps // 10)
+    optax_s = optax.join_schedules(
+        [
+            optax.linear_schedule(2 / (warmup + 1), 2.0, max(1, warmup)),
+            optax.linear_schedule(2.0, 0.0, total_steps - warmup),
+        ],
+        [warmup],
+    )
+    steps = jnp.unique(jnp.linspace(0, total_steps, 50).astype(int))
+    np.testing.assert_allclose(
+        jax.vmap(default_schedule(2.0, total_steps))(steps),
+        jax.vmap(optax_s)(steps),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_an_unknown_horizon_warms_up_and_stays():
+    schedule = default_schedule(2.0)
+    assert schedule(0) < 0.02 + 1e-6 and schedule(100) == schedule(10**6) == 2
+
+
+def test_a_schedule_of_one_s_own_is_followed_and_its_level_is_seen():
+    schedule = optax.warmup_cosine_decay_schedule(0.01, 0.1, 5, 20)
+    tx = inject(optax.sgd, schedule, init_predictor(), total_steps=20)
+    for step, (_, _, state) in enumerate(drive(tx, [(1.0, 1.0)] * 12)):
+        rate = state.hyperparams["learning_rate"]
+        np.testing.assert_allclose(rate, schedule(step), rtol=1e-6)
+        level = np.log(schedule(step) / 0.1)
+        np.testing.assert_allclose(
+            state.lr_features[NAMES.index("prior")], level, atol=1e-3
+        )
+
+
+def test_a_prior_is_a_factor_on_the_peak_rate():
+    prior = optax.linear_schedule(1.0, 0.0, 10)
+    tx = inject(optax.sgd, 0.5, init_predictor(), prior=prior)
+    *_, (_, _, state) = drive(tx, [(1.0, 1.0)] * 4)
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], 0.5 * 0.7)
+
+
+# --- What a user gets wrong -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_multiplier": 0.5}, r"lie in \[1, 1024\], got 0.5. 1 switches the pred"),
+        ({"max_multiplier": float("nan")}, r"lie in \[1, 1024\], got nan"),
+        ({"total_steps": 0}, "`total_steps` must be at least 1, got 0"),
+        ({"curvature_every": -1}, "`curvature_every` must be at least 0"),
+        ({"stride": 0}, "`stride` at least 1"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be positive, got -1.0"),
+        ({"learning_rate": lambda t: 1.0, "prior": lambda t: 1.0}, "two schedules"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_rule_value_and_way_out(settings, message):
+    with pytest.raises(MetalrError, match=message):
+        inject(optax.adamw, **{"predictor": init_predictor(), **settings})
+
+
+def test_a_factory_without_a_learning_rate_is_refused():
+    with pytest.raises(MetalrError, match="use `wrap`"):
+        inject(optax.scale_by_adam, predictor=init_predictor())
+
+
+def test_leaving_out_value_params_or_grad_fn_is_a_plain_error():
+    params = {"w": jnp.ones(3)}
+    tx = wrap(optax.sgd(0.1), init_predictor())
+    state = tx.init(params)
+    with pytest.raises(TypeError, match="value"):
+        tx.update(params, state, params)
+    with pytest.raises(ValueError, match="reads the parameters"):
+        tx.update(params, state, value=1.0)
+    tx = wrap(optax.sgd(0.1), init_predictor(), curvature_every=1)
+    with pytest.raises(MetalrError, match="grad_fn"):
+        tx.update(params, tx.init(params), params, value=1.0)
+
+
+def test_masks_and_integers_need_no_static_args():
+    tx = inject(
+        optax.adamw,
+        predictor=init_predictor(),
+        mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    )
+    _, state = train(tx, steps=1)
+    assert state.lr_step == 1 and "mask" not in state.hyperparams

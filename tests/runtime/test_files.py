@@ -1,0 +1,111 @@
+"""Result files are whole, plain JSON, and checked when they are read."""
+
+import json
+import math
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalr.errors import MetalrError
+from metalr.finetune.result import read_result
+from metalr.runtime import files
+
+pytestmark = pytest.mark.fast
+
+RESULT = {
+    "task": "sst2",
+    "model": "minilm",
+    "data": {"kind": "toy"},
+    "weights": {"kind": "package"},
+    "scheduler": "linear",
+    "seed": 0,
+    "settings": {},
+    "versions": {},
+    "metric": "accuracy",
+    "metrics": {"accuracy": 0.9},
+    "last_metrics": {"accuracy": 0.8},
+    "best_step": 2,
+    "steps": 4,
+    "seconds": 1.5,
+    "notes": ["größer"],
+    "history": [{"step": 2, "epoch": 0.5, "loss": 0.3, "learning_rate": 2e-5}],
+}
+
+
+def test_result_survives_the_way_through_the_file(tmp_path):
+    files.write_json(tmp_path / "result.json", RESULT)
+    assert read_result(tmp_path / "result.json") == RESULT
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (math.nan, None),
+        (-math.inf, None),
+        (np.float32("nan"), None),
+        (np.float32(0.5), 0.5),
+        (jnp.float32(0.25), 0.25),
+        (np.array([1, 2]), [1, 2]),
+        ((1, math.inf), [1, None]),
+        (Path("a/b"), "a/b"),
+        (True, True),
+    ],
+)
+def test_values_become_what_any_json_parser_reads(tmp_path, value, plain):
+    path = tmp_path / "result.json"
+    files.write_json(path, {"deep": [{"value": value}]})
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"deep": [{"value": plain}]}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path):
+    path = tmp_path / "result.json"
+    files.write_json(path, RESULT)
+    before = path.read_bytes()
+
+    def dies(draft):
+        draft.write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(MetalrError, match=r"cannot write .*result\.json: No space"):
+        files.replace(path, dies)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_writing_into_a_missing_folder_is_one_clear_line(tmp_path):
+    with pytest.raises(MetalrError, match="cannot write .*No such file"):
+        files.write_json(tmp_path / "none" / "result.json", RESULT)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"task": "ss', "is not JSON"),
+        (b"", "is not JSON"),
+        (b"\xff\xfe\x00", "is not JSON"),
+        (b"[1, 2]", "must hold a JSON object, got list"),
+        (b'{"epochs": 3}', "is not a result of metalr: missing task"),
+        (json.dumps(RESULT | {"history": 3}).encode(), "history has type int"),
+        (json.dumps(RESULT | {"history": [{}]}).encode(), "rows without a step"),
+    ],
+)
+def test_broken_and_foreign_files_are_named(tmp_path, content, message):
+    path = tmp_path / "result.json"
+    path.write_bytes(content)
+    with pytest.raises(MetalrError, match=message) as fault:
+        read_result(path)
+    assert str(path) in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MetalrError, match="cannot read .*none.json: No such file"):
+        files.read_json(tmp_path / "none.json")

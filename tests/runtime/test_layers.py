@@ -1,0 +1,36 @@
+"""`import metalr` stays light; `lint-imports` holds the arrows between the folders."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.fast
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_importing_metalr_brings_nothing_heavy():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        lint = tomllib.load(file)["tool"]["ruff"]["lint"]
+    heavy = set(lint["flake8-tidy-imports"]["banned-module-level-imports"])
+    # What jax, flax and optax bring along themselves (flax: rich) is not ours to count.
+    program = (
+        "import sys, jax, flax, optax\n"
+        "before = set(sys.modules)\n"
+        "import metalr\n"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    brought = set(found.stdout.split())
+    assert "metalr" in brought
+    assert not brought & heavy
