@@ -1,7 +1,7 @@
-"""Rows to tokens and back: classification inputs, question windows, answers.
+"""Rows to tokens: classification inputs and question windows.
 
 A context that does not fit beside its question becomes several *windows* that
-overlap; every window is an entry of its own, and `decode_answers` joins the windows of
+overlap; every window is an entry of its own, and `answers.decode` joins the windows of
 one row again.
 """
 
@@ -37,6 +37,7 @@ def encode(
     max_length: int,
     *,
     stride: int = 128,
+    labelled: bool = True,
 ) -> Encoded:
     """Turns rows into token ids and labels.
 
@@ -52,6 +53,7 @@ def encode(
       max_length: Tokens an entry has at most, special tokens included.
       stride: Tokens by which two neighbouring windows overlap, at most four fifths
         of what the longest question leaves to the context.
+      labelled: Whether the rows have labels; without them all of the result's are 0.
 
     Returns:
       The entries, rows in order. In `offsets`, a token outside the context is at
@@ -69,8 +71,10 @@ def encode(
         )
     with _state_kept(tokenizer):
         if task.kind == "qa":
-            return _encode_questions(rows, tokenizer, max_length, stride, special)
-        return _encode_texts(rows, task, tokenizer, max_length)
+            found = _encode_questions(rows, tokenizer, max_length, stride, special)
+        else:
+            found = _encode_texts(rows, task, tokenizer, max_length)
+    return found._replace(labels=_labels(rows, task, found)) if labelled else found
 
 
 @contextlib.contextmanager
@@ -125,12 +129,17 @@ def _encode_texts(
         )
         input_ids += _arrays(batch["input_ids"])
         token_type_ids += _token_types(batch)
-    if task.kind == "regression":
-        labels = np.array([float(row[task.label]) for row in rows], np.float32)
-    else:
-        labels = np.array([_label_id(row[task.label], task) for row in rows], np.int32)
     example = np.arange(len(rows), dtype=np.int32)
+    labels = np.zeros(len(rows), np.int32)
     return Encoded(input_ids, token_type_ids, labels, example, None)
+
+
+def _labels(rows: Sequence[Row], task: Task, encoded: Encoded) -> np.ndarray:
+    if encoded.offsets is not None:
+        return _span_labels(rows, encoded.example, encoded.offsets)
+    if task.kind == "regression":
+        return np.array([float(row[task.label]) for row in rows], np.float32)
+    return np.array([_label_id(row[task.label], task) for row in rows], np.int32)
 
 
 def _label_id(label: Any, task: Task) -> int:
@@ -183,7 +192,7 @@ def _encode_questions(
             for i, spans in enumerate(batch["offset_mapping"])
         ]
         example += [first + index for index in batch["overflow_to_sample_mapping"]]
-    labels = _span_labels(rows, example, offsets)
+    labels = np.zeros((len(example), 2), np.int32)
     return Encoded(
         input_ids, token_type_ids, labels, np.array(example, np.int32), offsets
     )
@@ -214,7 +223,7 @@ def _context_offsets(
 
 
 def _span_labels(
-    rows: Sequence[Row], example: Sequence[int], offsets: list[np.ndarray]
+    rows: Sequence[Row], example: np.ndarray, offsets: list[np.ndarray]
 ) -> np.ndarray:
     """Returns the first and last token of each row's first answer, by window."""
     labels = np.zeros((len(example), 2), np.int32)
@@ -247,85 +256,6 @@ def _span_label(
     ):
         return 0, 0
     return int(inside[0]), int(inside[-1])
-
-
-def decode_answers(
-    start_logits: Sequence[np.ndarray],
-    end_logits: Sequence[np.ndarray],
-    encoded: Encoded,
-    rows: Sequence[Row],
-    *,
-    n_best: int = 20,
-    max_answer_length: int = 30,
-) -> list[str]:
-    """Reads the best answer of each row out of the logits of its windows.
-
-    A span (i, j) of context tokens, i <= j < i + max_answer_length, scores
-    start_logits[i] + end_logits[j], and all windows of a row compete. The search over
-    spans is exact. Ties go to the earlier window, then start, then end.
-
-    Args:
-      start_logits: One array [len or longer] an entry of `encoded`.
-      end_logits: The same for the end.
-      encoded: The windows of `rows`.
-      rows: Where the contexts are.
-      n_best: Spans tried per window until one holds more than white space.
-      max_answer_length: Tokens an answer has at most.
-
-    Returns:
-      One text a row, cut from its context; "" where no logit is finite.
-    """
-    if encoded.offsets is None:
-        raise ValueError("decode_answers needs the offsets of a qa encoding")
-    candidates: list[list[tuple[float, int, int]]] = [[] for _ in rows]
-    for i, index in enumerate(encoded.example):
-        candidates[index] += _best_spans(
-            start_logits[i],
-            end_logits[i],
-            encoded.offsets[i],
-            n_best,
-            max_answer_length,
-        )
-    answers = []
-    for row, spans in zip(rows, candidates, strict=True):
-        spans.sort(key=lambda span: -span[0])  # stable: windows stay in order
-        texts = (row["context"][start:stop].strip() for _, start, stop in spans)
-        answers.append(next(filter(None, texts), ""))
-    return answers
-
-
-def _best_spans(
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
-    offsets: np.ndarray,
-    n_best: int,
-    max_answer_length: int,
-) -> list[tuple[float, int, int]]:
-    """Returns (score, first char, past last char) of a window's best spans."""
-    tokens = np.flatnonzero(offsets[:, 0] >= 0)
-    if len(tokens) == 0:
-        return []
-    window = slice(tokens[0], tokens[-1] + 1)
-    width = min(max_answer_length, window.stop - window.start)
-    outside = np.where(offsets[window, 0] >= 0, 0.0, -np.inf)
-    starts = np.asarray(start_logits, np.float64)[window] + outside
-    ends = np.asarray(end_logits, np.float64)[window] + outside
-    ends = np.concatenate([ends, np.full(width - 1, -np.inf)])
-    # scores[i, k] is the span of k + 1 tokens from i on.
-    scores = starts[:, None] + np.lib.stride_tricks.sliding_window_view(ends, width)
-    flat = np.where(np.isfinite(scores), scores, -np.inf).ravel()
-    least = np.partition(flat, -min(n_best, flat.size))[-min(n_best, flat.size)]
-    best = np.flatnonzero((flat >= least) & (flat > -np.inf))  # with all ties of least
-    best = best[np.argsort(-flat[best], kind="stable")][:n_best]
-    first, extra = np.divmod(best, width)
-    return [
-        (
-            float(scores[i, k]),
-            int(offsets[window][i, 0]),
-            int(offsets[window][i + k, 1]),
-        )
-        for i, k in zip(first, extra, strict=True)
-    ]
 
 
 def used_ids(encodeds: Iterable[Encoded], always: Iterable[int] = ()) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metalr.data import batches, encode, tasks
+from metalr.data import answers, batches, encode, tasks
 from metalr.finetune import loop, metrics
 from metalr.finetune.config import RunConfig
 from metalr.finetune.sharding import ONE, Layout
@@ -55,8 +55,8 @@ def scorer(
         scores: dict[str, float] = {}
         for position, (split, rows) in enumerate(data.validation.items()):
             logits, loss = predict(params, encoded[split])
-            answers, gold = _answers(config, task, logits, encoded[split], rows)
-            found = metrics.score(task.metrics, answers, gold)
+            given, gold = _answers(config, task, logits, encoded[split], rows)
+            found = metrics.score(task.metrics, given, gold)
             prefix = "" if position == 0 else f"{split}_"
             scores |= {prefix + name: value for name, value in found.items()}
             scores[prefix + "eval_loss"] = loss
@@ -79,7 +79,7 @@ def _answers(
         return np.stack(logits)[:, 0], encoded.labels
     lengths = [len(ids) for ids in encoded.input_ids]
     cut = [found[:length] for found, length in zip(logits, lengths, strict=True)]
-    answers = encode.decode_answers(
+    found = answers.decode(
         [found[:, 0] for found in cut],
         [found[:, 1] for found in cut],
         encoded,
@@ -87,4 +87,4 @@ def _answers(
         n_best=config.n_best,
         max_answer_length=config.max_answer_length,
     )
-    return answers, [row[task.label]["text"] for row in rows]
+    return [answer.text for answer in found], [row[task.label]["text"] for row in rows]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalr.data.encode import Encoded, decode_answers, encode
+from metalr.data import answers
+from metalr.data.encode import Encoded, encode
 from metalr.finetune import metrics
 from tests.data.small_tokenizers import (
     CORPUS,
@@ -20,6 +21,10 @@ from tests.data.small_tokenizers import (
 )
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def decode_answers(*args, **how):
+    return [answer.text for answer in answers.decode(*args, **how)]
 
 
 def brute_force(starts, ends, encoded, rows, max_answer_length):

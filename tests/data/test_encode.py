@@ -6,7 +6,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metalr.data.encode import Encoded, decode_answers, encode, remap_ids, used_ids
+from metalr.data import answers
+from metalr.data.encode import Encoded, encode, remap_ids, used_ids
 from metalr.errors import MetalrError
 from tests.data.small_tokenizers import (
     CORPUS,
@@ -196,7 +197,7 @@ def test_odd_questions_have_a_label_and_an_answer(tokenizer, row):
     found = encode([row], QA, tokenizer, 32)
     assert found.labels.shape == (1, 2)
     logits = [np.ones(len(ids), np.float32) for ids in found.input_ids]
-    assert decode_answers(logits, logits, found, [row])[0] in row["context"]
+    assert answers.decode(logits, logits, found, [row])[0].text in row["context"]
 
 
 @settings(deadline=None, max_examples=60)
