@@ -106,6 +106,12 @@ class RunConfig:
     early_stopping: int = flag(
         0, "training", "stop after N evaluations without a new best; 0: never", low=0
     )
+    metric: str | None = flag(
+        None,
+        "training",
+        "score that picks the step to keep, or eval_loss (default: the task's own); "
+        "your own files have macro_f1 and matthews too",
+    )
     seed: int = flag(0, "training", "of data order, dropout and fresh heads", low=0)
     dtype: str = flag(
         "float32",

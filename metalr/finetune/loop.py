@@ -71,7 +71,7 @@ class Problem(NamedTuple):
     loss_fn: Callable[[Any, Batch, jax.Array], jax.Array]  # params, batch, key -> []
     batches: Batches
     evaluate: Callable[[Any], dict[str, float]]  # params -> scores and eval_loss
-    metric: str  # the score that picks the best step; higher is better
+    metric: str  # picks the best step: a score, higher is better, or "eval_loss"
     # (optimizer state, params) -> what is scored and kept: an average, say
     served: Callable[[Any, Any], Any] = lambda opt_state, params: params
 
@@ -204,7 +204,7 @@ class _Journal:
         self.last = row
         self.history.append(row)
         self.stale += 1
-        if self.best and row[metric] <= self.best[metric]:
+        if self.best and _merit(row, metric) <= _merit(self.best, metric):
             return False
         self.best, self.stale = row, 0
         return True
@@ -345,6 +345,17 @@ def _resumed(
         display.note(f"passed over the checkpoint of {fault}")
     display.note(f"going on from step {saved.step}")
     return saved.step, saved.state, _Journal(**saved.journal)
+
+
+def _merit(row: Row, metric: str) -> tuple[float, ...]:
+    """Returns what makes an evaluation better than another: score, then lower loss.
+
+    Where one class is frequent, a score like accuracy is the same for many steps while
+    the loss still falls: the first of them is hardly trained.
+    """
+    loss = -row.get("eval_loss", 0.0)
+    score = loss if metric == "eval_loss" else row[metric]
+    return tuple(x if math.isfinite(x) else -math.inf for x in (score, loss))
 
 
 def abstract(tree: Any) -> Any:

@@ -34,6 +34,13 @@ def f1(predictions: Any, references: Any) -> float:
     return float(f1_score(np.asarray(references) == 1, positive, zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
+def macro_f1(predictions: Any, references: Any) -> float:
+    """Returns the mean F1 of the classes, frequent and rare ones alike."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(references, predictions, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
+
+
 def matthews(predictions: Any, references: Any) -> float:
     """Returns the Matthews correlation of class ids; 0 where either is constant."""
     if np.ptp(predictions) == 0 or np.ptp(references) == 0:
@@ -112,6 +119,7 @@ def _mean_over_golds(
 METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "matthews": matthews,
     "pearson": pearson,
     "spearman": spearman,
@@ -164,8 +172,9 @@ def _metric(name: str) -> Callable[[Any, Any], float]:
 def chance(name: str, references: Any) -> float:
     """Returns what the best constant guess scores: 0 on the way from chance to 1.
 
-    The share of the most frequent class for accuracy, F1 of "always 1" for F1, and 0
-    for correlations and for answers in words.
+    The share of the most frequent class for accuracy, F1 of "always 1" for F1, that of
+    the most frequent class over all of them for macro-F1, and 0 for correlations and
+    for answers in words.
 
     >>> chance("accuracy", [0, 1, 1, 2]), chance("f1", [0, 1, 0, 1])
     (0.5, 0.6666666666666666)
@@ -175,6 +184,9 @@ def chance(name: str, references: Any) -> float:
         return float(
             np.unique(references, return_counts=True)[1].max() / len(references)
         )
+    if name == "macro_f1":
+        classes, counts = np.unique(references, return_counts=True)
+        return macro_f1(np.full(len(references), classes[counts.argmax()]), references)
     if name == "f1" and np.issubdtype(np.asarray(references[0]).dtype, np.number):
         return f1(np.ones(len(references), np.int32), references)
     return 0.0

@@ -1,5 +1,6 @@
 """What a run needs before its first step: data, model, batches, optimizer."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from metalr.data import batches, encode, loading, tasks
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import evaluate, loop, schedulers, sharding
 from metalr.finetune.config import RunConfig
 from metalr.models import heads, huggingface
@@ -64,6 +65,7 @@ def prepare(
         config.parallel, shard_params=config.shard_params, model=config.model_shards
     )
     data = data or _load_data(config)
+    data = data._replace(task=_scored(data, config.metric))
     task = data.task
     model = huggingface.load(
         config.model,
@@ -114,7 +116,7 @@ def prepare(
         pace,
         _transformation(config, rate, pace),
         restore,
-        notes + shortened,
+        notes + shortened + _lopsided(data, config.metric),
         layout,
     )
 
@@ -131,6 +133,50 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
         train_rows=config.train_rows,
         validation_rows=config.validation_rows,
     )
+
+
+def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
+    """Returns the task with its scores, and with the one that picks the best step.
+
+    A task of the table has the scores that its set is quoted by. Of the user's own
+    rows nobody knows how many a class has.
+    """
+    task, names = data.task, data.task.metrics
+    if task.kind == "classification" and data.origin["kind"] == "file":
+        names = tuple(dict.fromkeys((*names, "macro_f1", "matthews")))
+    if metric is not None and metric not in (*names, "eval_loss"):
+        raise unknown_name("metric", metric, (*names, "eval_loss"))
+    return dataclasses.replace(task, metrics=names, metric=metric or task.metric)
+
+
+_MOST = 0.8  # of one class: "always this one" scores that much
+
+
+def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
+    """Returns a note on which step is kept, and why, where one class is frequent."""
+    task = data.task
+    if task.kind != "classification":
+        return []
+    splits = {
+        "training": data.train,
+        "validation": next(iter(data.validation.values())),
+    }
+    for split, rows in splits.items():
+        counts = collections.Counter(row[task.label] for row in rows)
+        frequent, count = counts.most_common(1)[0]
+        if count <= _MOST * len(rows):
+            continue
+        best = f"best {task.metric}, of equal ones that with the lowest eval_loss"
+        if task.metric == "eval_loss":
+            best = "lowest eval_loss"
+        others = [name for name in task.metrics if name != task.metric]
+        way = f"; --metric {' or '.join([*others, 'eval_loss'])} picks otherwise"
+        return [
+            f"{count / len(rows):.0%} of the {split} rows are "
+            f"{task.labels[frequent]!r}: kept is the step with the {best} "
+            + ("(as --metric says)" if metric else f"(the task's own score){way}")
+        ]
+    return []
 
 
 def _tokens(

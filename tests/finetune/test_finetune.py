@@ -102,6 +102,43 @@ def test_loss_falls_and_score_beats_chance_on_real_language(run, tmp_path):
     assert result["metrics"]["accuracy"] == 1.0
 
 
+FREQUENT = [
+    {"text": f"{word} {n}", "label": label}
+    for n in range(12)
+    for word, label in [("good", "ok")] * 19 + [("bad", "fault")]
+]
+
+
+def test_where_one_class_is_frequent_the_kept_step_is_the_trained_one_and_said(
+    run, tmp_path, capsys
+):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, FREQUENT)))
+    more = ("--learning-rate", "1e-3", "--scheduler", "linear", "--output", "out")
+    files = ("--train-file", "rows.jsonl", "--validation-file", "rows.jsonl")
+    assert run(*files, *more, "--epochs", 4, "--early-stopping", 3) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "95% of the training rows are 'ok': kept is the step with the best" in said
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    rows = [row for row in result["history"] if "accuracy" in row]
+    assert {"accuracy", "macro_f1", "matthews", "eval_loss"} <= rows[0].keys()
+    best = max(rows, key=lambda row: (row["accuracy"], -row["eval_loss"]))
+    assert result["best_step"] == best["step"] > rows[0]["step"]
+    assert result["stopped"] is None
+
+
+def test_metric_is_one_of_the_task_or_the_loss(run, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, FREQUENT)))
+    argv = ("--train-file", "rows.jsonl", "--epochs", 1, *FAST, "--metric")
+    assert run(*argv, "f1_macro") == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'macro_f1'" in said and "eval_loss" in said
+    for metric in ("macro_f1", "eval_loss"):
+        assert run(*argv, metric, "--output", metric) == 0
+        result = json.loads((tmp_path / metric / "result.json").read_text())
+        assert result["metric"] == metric and result["metrics"][metric] is not None
+        assert "as --metric says" in " ".join(result["notes"])
+
+
 def test_same_command_again_shows_the_finished_run_and_changes_nothing(
     run, tmp_path, capsys
 ):

@@ -93,6 +93,39 @@ def test_parameters_are_those_of_a_plain_optax_loop():
     np.testing.assert_array_equal(train().params["w"], params["w"])
 
 
+def kept(scores, metric="r", patience=0):
+    """Returns the best step of a run with these (r, eval_loss), and where it ended."""
+    rows = iter([{"r": r, "eval_loss": loss} for r, loss in scores])
+    of = problem(evaluate=lambda params: next(rows))._replace(metric=metric)
+    pace = PACE._replace(eval_every=4, early_stopping=patience)
+    outcome = train(pace, problem=of)
+    return outcome.best["step"], outcome.steps
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.96, x) for x in (0.5, 0.3, 0.2, 0.1, 0.15, 0.2)], 16),
+        ([(0.96, 0.1)] * 6, 4),  # nothing tells them apart
+        ([(0.5, 0.1), (0.6, 0.9), (0.5, 0.05), (0.6, 0.8), (0.6, 1.0), (0.1, 0)], 16),
+        ([(0.9, np.nan), (0.9, 0.5), (0.9, np.nan), (0.1, 0), (0, 0), (0, 0)], 8),
+    ],
+)
+def test_of_equal_scores_the_one_with_the_lower_loss_is_the_best(scores, best):
+    assert kept(scores) == (best, STEPS)
+
+
+def test_equal_score_with_a_lower_loss_is_progress_and_not_a_reason_to_stop():
+    falling = [(0.96, 1 / n) for n in range(1, 7)]
+    assert kept(falling, patience=2) == (24, 24)
+    assert kept([(0.96, 0.5)] * 6, patience=2) == (4, 12)
+
+
+def test_loss_may_pick_the_best_step():
+    scores = [(0.9, 0.4), (0.8, 0.2), (0.7, 0.3), (0.95, np.nan), (0.99, 0.5), (1, 1)]
+    assert kept(scores, "eval_loss") == (8, 24)
+
+
 def test_history_has_every_interval_and_evaluation_once():
     outcome = train()
     logged = [row["step"] for row in outcome.history if "loss" in row]

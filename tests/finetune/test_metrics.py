@@ -35,6 +35,12 @@ def test_f1_counts_class_1_alone():
     assert metrics.f1([1, 1, 1, 0, 0], [1, 1, 0, 1, 0]) == pytest.approx(2 / 3)
 
 
+def test_macro_f1_counts_each_class_alike():
+    # Class 0: 2 * 3 / (4 + 3), class 1: 0, class 2: 1.
+    assert metrics.macro_f1([0, 0, 0, 0, 2], [0, 0, 0, 1, 2]) == pytest.approx(13 / 21)
+    assert metrics.chance("macro_f1", [0, 0, 0, 1]) == pytest.approx(3 / 7)
+
+
 def test_matthews_matches_its_formula():
     # TP 2, TN 1, FP 1, FN 1: (2 * 1 - 1 * 1) / sqrt(3 * 3 * 2 * 2).
     assert metrics.matthews([1, 1, 1, 0, 0], [1, 1, 0, 1, 0]) == pytest.approx(1 / 6)
