@@ -174,7 +174,8 @@ def _tasks(args: argparse.Namespace) -> int:
             t.kind,
             ", ".join(t.metrics),
             str(t.max_length),
-            t.hub[0] or "(texts of " + ", ".join(t.made_of) + ")",
+            t.hub[0]
+            or ("(texts of " + ", ".join(t.made_of) + ")" if t.made_of else "(no)"),
         )
         for t in TASKS.values()
     ]

@@ -152,6 +152,11 @@ _NAMED = ("auto", "hub", "toy")
 
 def _from_hub(task: Task) -> TaskData:
     dataset_id, name = task.hub
+    if not dataset_id:
+        raise MetalrError(
+            f"the hub has {task.name} only behind a script, which is not run; give "
+            f"--data FOLDER with {task.name}/train.jsonl and validation.jsonl"
+        )
     where = f"{dataset_id} {name or ''}".strip()
     dropped = 0
 
@@ -205,6 +210,12 @@ def _from_others(
 def _from_toy(
     task: Task, sizes: dict[str, int | None], seed: int, note: str
 ) -> TaskData:
+    if task.name not in toy.GENERATORS:
+        raise MetalrError(
+            f"there are no generated rows in the form of {task.name}; give --data hub, "
+            f"or --data FOLDER with {task.name}/train.jsonl and validation.jsonl"
+        )
+
     def make(split: str) -> list[Row]:
         kind = "train" if split == "train" else "validation"
         rows = toy.make(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)

@@ -110,7 +110,7 @@ def _text(value: Any) -> str:
 
 def _class_id(value: Any, task: Task) -> int:
     """Returns the id of a label that is given by name or, for a known set, by id."""
-    own = not task.hub[0]  # there 1 is the name of a label, not its id
+    own = task.name == "file"  # there 1 is the name of a label, not its id
     if not _is_missing(value) and isinstance(value, str | int | float):
         name = _label_name(value)
         if name in task.labels:

@@ -297,7 +297,7 @@ def test_wrong_file_gets_one_line_and_status_2(fault, run, tmp_path, capsys):
 
 
 WRONG_WORDS = {
-    "task": (("--task", "sst"), "unknown task 'sst'; did you mean 'sst2'"),
+    "task": (("--task", "sst22"), "unknown task 'sst22'; did you mean 'sst2'"),
     "scheduler": (("--scheduler", "linaer"), "did you mean 'linear'"),
     "flag": (("--lerning-rate", "1"), "unknown flag --lerning-rate; did you mean"),
     "number": (("--batch-size", "0"), "--batch-size must be"),

@@ -137,7 +137,7 @@ def test_stopped_it_saves_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"tasks": ("sst3",)}, "did you mean 'sst2'"),
+        ({"tasks": ("sst22",)}, "did you mean 'sst2'"),
         ({"width": 100}, "multiple of 32, got 100"),
         ({"layers": 0}, "--layers must be a finite number, 1 to 256; got 0"),
         ({"length": 1000}, "--length must be a finite number, 16 to 512; got 1000"),

@@ -1,0 +1,48 @@
+"""Which one rate is best for all sweeps of the source tasks, and what others cost.
+
+    python tests/benchmarks/fixed_rate.py [--traces checkpoints/traces]
+
+A sweep is a task, seed, model and horizon, run at several peak rates. Between two peaks
+its outcome is interpolated in log2(rate), beyond the outer ones it is theirs. The
+outcome is half the mean, half the last validation loss relative to the first one: 1
+is no progress.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+RATES = (2e-5, 3.2e-5, 1e-4, 1.6e-4, 3.2e-4, 6.4e-4, 1e-3)
+WORST = 2.0  # a run that diverged counts as much as a loss that doubled
+
+
+def main() -> None:
+    """Prints the mean outcome of each rate, of all sweeps and by size."""
+    from metalr.meta import labels, traces
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--traces", type=Path, default=ROOT / "checkpoints/traces")
+    _, runs = traces.read_all(traces.paths_in(parser.parse_args().traces))
+    found: dict[str, list[np.ndarray]] = {}
+    for of_sweep in labels.by_bank(runs).values():
+        own = [run for run in of_sweep if run.about["kind"] == "peak"]
+        own.sort(key=lambda run: run.about["peak"])
+        peaks = np.log2([run.about["peak"] for run in own])
+        outcomes = np.minimum([labels.outcome(r.evaluations) for r in own], WORST)
+        at = np.interp(np.log2(RATES), peaks, outcomes)
+        for group in ("all", labels.size(own[0])):
+            found.setdefault(group, []).append(at)
+    print("| sweeps | number |", " | ".join(f"{rate:g}" for rate in RATES), "|")
+    print("|---" * (2 + len(RATES)) + "|")
+    for group in sorted(found):
+        means = " | ".join(f"{mean:.3f}" for mean in np.mean(found[group], axis=0))
+        print(f"| {group} | {len(found[group])} | {means} |")
+
+
+if __name__ == "__main__":
+    main()
