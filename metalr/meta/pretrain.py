@@ -32,6 +32,7 @@ from metalr.finetune.checkpoint import Checkpoints
 from metalr.meta.pretrain_config import HEAD_WIDTH, PretrainConfig, check
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
+from metalr.models.families import FAMILIES
 from metalr.runtime import files
 
 SETTINGS, WORDS = "pretrain.json", "words.json"
@@ -249,7 +250,7 @@ def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) ->
     core = Tokenizer.from_str(json.dumps(files.read_json(path)))
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        model_input_names=huggingface.INPUTS[settings.family],
+        model_input_names=FAMILIES[settings.family].inputs,
         **_SPECIAL[settings.family],
     )
 

@@ -1,1 +1,1 @@
-"""BERT and RoBERTa as one Flax encoder, its heads, and their files."""
+"""BERT and its relatives as one Flax encoder, its heads, and their files."""

@@ -1,20 +1,21 @@
-"""BERT and RoBERTa as one Flax NNX encoder.
+"""BERT and its relatives as one Flax NNX encoder.
 
-The two differ in where positions start to count, in the epsilon of LayerNorm and in
-the size of the tables. Parameters are float32; matrix products run in the compute
-dtype, LayerNorm and softmax in float32.
+`families` says in what they differ. Parameters are float32; matrix products run in the
+compute dtype, LayerNorm and softmax in float32.
 """
 
 import dataclasses
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-FAMILIES = ("bert", "roberta")
+from metalr.models.dropout import dropout, fold
+from metalr.models.families import FAMILIES, Family
+
 Params = dict[str, Any]  # nested; the leaves are float32 arrays
 
 
@@ -36,9 +37,14 @@ class EncoderConfig:
     pad_token_id: int
 
     @property
+    def differences(self) -> Family:
+        """The row of its family."""
+        return FAMILIES[self.family]
+
+    @property
     def first_position(self) -> int:
         """The row of the position table that the first token of a text reads."""
-        return self.pad_token_id + 1 if self.family == "roberta" else 0
+        return self.pad_token_id + 1 if self.differences.positions_after_padding else 0
 
     @property
     def max_length(self) -> int:
@@ -66,67 +72,6 @@ def initial(path: str, shape: tuple[int, ...], seed: int) -> jax.Array:
     return jnp.array(draw.normal(scale=0.02, size=shape), jnp.float32)
 
 
-def fold(key: jax.Array | None, site: int) -> jax.Array | None:
-    """Returns the key of one dropout site; None (no dropout) stays None."""
-    return None if key is None else jax.random.fold_in(key, site)
-
-
-def random_words(
-    key: jax.Array, shape: tuple[int, ...], first_row: int | jax.Array = 0
-) -> jax.Array:
-    """Draws one uint32 per element, by hashing its place in the array.
-
-    The place counts from `first_row` along the leading axis, so a piece of a batch
-    draws what it would draw inside the whole. The mixing is Wellons' `triple32`, one
-    half of the key going in before its rounds and the other before the last.
-
-    Args:
-      key: A typed key.
-      shape: Of the result, [rows, ...].
-      first_row: The number of the first row in the whole batch.
-
-    Returns:
-      uint32 words of that shape.
-    """
-    # jax.random makes better bits than dropout needs, and pays for it with a visible
-    # share of a training step on a CPU. This one is elementwise, so XLA fuses it into
-    # the product that it masks, and splits it over devices without changing a bit.
-    #
-    # Keys of neighbouring seeds differ in few bits; folding spreads them first.
-    words = jax.random.key_data(jax.random.fold_in(key, 0))
-    bits = jnp.zeros(shape, jnp.uint32)
-    stride = 1
-    for axis in reversed(range(len(shape))):
-        place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        if axis == 0:
-            place += jnp.asarray(first_row, jnp.uint32)
-        bits += place * jnp.uint32(stride % 2**32)
-        stride *= shape[axis]
-    bits += words[0]
-    bits = (bits ^ (bits >> 17)) * jnp.uint32(0xED5AD4BB)
-    bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
-    bits += words[1]
-    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848BAB)
-    return bits ^ (bits >> 14)
-
-
-def dropout(
-    x: jax.Array, rate: float, key: jax.Array | None, first_row: int | jax.Array = 0
-) -> jax.Array:
-    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate).
-
-    Args:
-      x: [rows, ...].
-      rate: In [0, 1); static.
-      key: A typed key, or None for no dropout.
-      first_row: The number of x's first row in the whole batch.
-    """
-    if key is None or rate == 0.0:
-        return x
-    keep = random_words(key, x.shape, first_row) >= jnp.uint32(round(rate * 2**32))
-    return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)
-
-
 def layer_norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Builds a LayerNorm that computes in float32, and in two passes as BERT did."""
     return nnx.LayerNorm(
@@ -145,8 +90,40 @@ def gelu(x: jax.Array) -> jax.Array:
     return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
+class Context(NamedTuple):
+    """What all layers are told of a batch."""
+
+    mask: jax.Array  # [B, 1, 1, L], 0, or -1e30 on padding
+    relative: jax.Array | None = None  # [1, heads, L, L], added to the scores
+
+
+def distance_buckets(length: int, buckets: int, farthest: int = 128) -> np.ndarray:
+    """Sorts the distances between tokens into buckets, as T5 does in both directions.
+
+    Half of the buckets are for tokens that come later. Of each half, the first half
+    has one bucket for each distance, the others grow with its logarithm.
+
+    Args:
+      length: L, in tokens.
+      buckets: How many; a multiple of 4.
+      farthest: Distances from here on share the last bucket.
+
+    Returns:
+      [L, L] int32; the row is the token that attends, the column what it attends to.
+    """
+    places = np.arange(length)
+    ahead = places[None, :] - places[:, None]
+    half, each = buckets // 2, buckets // 4
+    distance = np.abs(ahead)
+    # float32, for distances at the edge of a bucket to fall as they do in PyTorch.
+    steps = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(each))
+    grown = each + (steps / np.float32(np.log(farthest / each)) * (half - each))
+    far = np.minimum(grown.astype(np.int32), half - 1)
+    return np.where(distance < each, distance, far) + half * (ahead > 0)
+
+
 class Embeddings(nnx.Module):
-    """LayerNorm(word + position + type), then dropout."""
+    """LayerNorm(word + position + type), then dropout; some families have no types."""
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Builds the three tables, each [rows, hidden_size]."""
@@ -154,19 +131,22 @@ class Embeddings(nnx.Module):
         width = config.hidden_size
         self.words = nnx.Embed(config.vocab_size, width, rngs=rngs)
         self.positions = nnx.Embed(config.max_position_embeddings, width, rngs=rngs)
-        self.types = nnx.Embed(config.type_vocab_size, width, rngs=rngs)
+        if config.type_vocab_size:
+            self.types = nnx.Embed(config.type_vocab_size, width, rngs=rngs)
         self.norm = layer_norm(config, rngs)
 
     def __call__(self, input_ids, token_type_ids, attention_mask, key, first_row):
         """Maps [B, L] ids to [B, L, D] vectors."""
         length = input_ids.shape[1]
-        if self.config.family == "roberta":
+        if self.config.differences.positions_after_padding:
             # Padding reads the row just below the first position, whatever its place.
             count = jnp.cumsum(attention_mask, axis=1) * attention_mask
             position = self.positions(count + self.config.pad_token_id)
         else:
             position = self.positions.embedding[None, :length]
-        x = self.words(input_ids) + position + self.types(token_type_ids)
+        x = self.words(input_ids) + position
+        if self.config.type_vocab_size:
+            x += self.types(token_type_ids)
         x = self.norm(x).astype(self.dtype)
         return dropout(x, self.config.hidden_dropout_prob, key, first_row)
 
@@ -189,16 +169,16 @@ class Attention(nnx.Module):
         self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, bias, key, first_row):
+    def __call__(self, x, context: Context, key, first_row):
         """Maps [B * L, D] to [B * L, D].
 
         Args:
           x: [B * L, D]
-          bias: [B, 1, 1, L], 0, or -1e30 on padding.
+          context: Of the batch.
           key: Of the dropout on the weights, or None.
           first_row: As in `Encoder`.
         """
-        rows, length = bias.shape[0], bias.shape[-1]
+        rows, length = context.mask.shape[0], context.mask.shape[-1]
         split = (rows, length, self.config.num_attention_heads, -1)
         query, keys, value = (
             project(x).reshape(split).swapaxes(1, 2)
@@ -207,7 +187,10 @@ class Attention(nnx.Module):
         scores = jnp.einsum(
             "bhqd,bhkd->bhqk", query, keys, preferred_element_type=jnp.float32
         )
-        weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5 + bias)
+        scores = scores * query.shape[-1] ** -0.5 + context.mask
+        if context.relative is not None:
+            scores += context.relative
+        weights = jax.nn.softmax(scores)
         rate = self.config.attention_probs_dropout_prob
         weights = dropout(weights.astype(self.dtype), rate, key, first_row)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value).swapaxes(1, 2)
@@ -227,11 +210,11 @@ class Layer(nnx.Module):
         self.down = nnx.Linear(wide, width, dtype=dtype, rngs=rngs)
         self.output_norm = layer_norm(config, rngs)
 
-    def __call__(self, x, bias, key, first_row):
+    def __call__(self, x, context: Context, key, first_row):
         """Maps [B * L, D] to [B * L, D]; `key` serves the three dropout sites."""
         rate = self.config.hidden_dropout_prob
-        first_token = first_row * bias.shape[-1]
-        mixed = self.attention(x, bias, fold(key, 0), first_row)
+        first_token = first_row * context.mask.shape[-1]
+        mixed = self.attention(x, context, fold(key, 0), first_row)
         mixed = dropout(mixed, rate, fold(key, 1), first_token)
         x = self.attention_norm(x + mixed).astype(self.dtype)
         wide = gelu(self.up(x))
@@ -246,8 +229,27 @@ class Encoder(nnx.Module):
         """Builds every layer, with the initial values that Flax gives."""
         self.config = config
         self.embeddings = Embeddings(config, dtype, rngs)
+        if buckets := config.differences.relative_buckets:
+            heads = config.num_attention_heads
+            self.relative = nnx.Embed(buckets, heads, rngs=rngs)
         depth = range(config.num_hidden_layers)
         self.layers = nnx.Dict({str(i): Layer(config, dtype, rngs) for i in depth})
+
+    def context(self, attention_mask: jax.Array) -> Context:
+        """Returns what the layers are told of a batch with this mask, [B, L] bool."""
+        mask = jnp.where(attention_mask, 0.0, -1e30)[:, None, None, :]
+        buckets = self.config.differences.relative_buckets
+        if not buckets:
+            return Context(mask)
+        # A product in place of a look-up, whose gradient would be L * L additions to
+        # the same few rows.
+        places = distance_buckets(attention_mask.shape[1], buckets)
+        hot = jax.nn.one_hot(places, buckets)
+        table = self.relative.embedding[...]
+        relative = jnp.einsum(
+            "qkn,nh->hqk", hot, table, precision=jax.lax.Precision.HIGHEST
+        )
+        return Context(mask, relative[None])
 
     def __call__(
         self,
@@ -277,7 +279,7 @@ class Encoder(nnx.Module):
         Returns:
           [B, L, D] in the compute dtype.
         """
-        bias = jnp.where(attention_mask, 0.0, -1e30)[:, None, None, :]
+        context = self.context(attention_mask)
         mask = attention_mask.astype(jnp.int32)
         x = self.embeddings(
             input_ids, token_type_ids, mask, fold(dropout_key, 0), first_row
@@ -294,7 +296,7 @@ class Encoder(nnx.Module):
         def through(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, None]:
             state, site = layer
             module = nnx.merge(graphs[0], state)
-            return module(x, bias, fold(dropout_key, site), first_row), None
+            return module(x, context, fold(dropout_key, site), first_row), None
 
         through = jax.checkpoint(through) if remat else through
         if scan:

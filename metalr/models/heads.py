@@ -12,12 +12,11 @@ import optax
 from flax import nnx
 
 from metalr.errors import MetalrError, unknown_name
+from metalr.models.dropout import dropout, fold
 from metalr.models.encoder import (
     Encoder,
     EncoderConfig,
     Params,
-    dropout,
-    fold,
     gelu,
     initial,
     layer_norm,
@@ -51,7 +50,7 @@ class SequenceModel(nnx.Module):
             ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
         )[:, 0]
         rate = self.config.hidden_dropout_prob
-        if self.config.family == "roberta":
+        if self.config.differences.dropout_before_dense:
             x = dropout(x, rate, fold(dropout_key, _HEAD_SITE), first_row)
         x = jnp.tanh(self.dense(x))
         x = dropout(x, rate, fold(dropout_key, _HEAD_SITE + 1), first_row)

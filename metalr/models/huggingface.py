@@ -1,4 +1,4 @@
-"""Hugging Face folders of BERT and RoBERTa, in and out.
+"""Hugging Face folders of BERT and its relatives, in and out.
 
 `load` reads a model by its name and gives it the head of a task; `export` writes a
 folder that transformers loads. `locate` knows where a name leads, and `weights` has the
@@ -18,31 +18,15 @@ import numpy as np
 
 from metalr.errors import MetalrError
 from metalr.models import heads, locate, weights
-from metalr.models.encoder import FAMILIES, EncoderConfig, Params
+from metalr.models.encoder import EncoderConfig, Params
+from metalr.models.families import FAMILIES
 
-# What config.json may leave out, and what it may only say one way.
-OPTIONAL = {
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-}
-ONLY = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-}
 # Ten times what any BERT has. The weights have to have these sizes too, but shapes are
 # laid out, layer by layer, before a file is opened.
 LARGEST = 2**20
 MOST_LAYERS = 256
 _LEAST_LENGTH = 8  # of --max-length as well
 WORDS = ("encoder", "embeddings", "words", "embedding")
-# A tokenizer of a general class would not know that BERT reads segments.
-INPUTS = {
-    "bert": ["input_ids", "token_type_ids", "attention_mask"],
-    "roberta": ["input_ids", "attention_mask"],
-}
 
 
 class Pretrained(NamedTuple):
@@ -116,25 +100,27 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
       where: Its name, for errors.
 
     Raises:
-      MetalrError: It is no BERT or RoBERTa encoder as this package knows them.
+      MetalrError: It is no encoder as this package knows them.
     """
-    family = raw.get("model_type")
-    if family not in FAMILIES:
+    name = raw.get("model_type")
+    if name not in FAMILIES:
         raise MetalrError(
-            f"{where}: model_type is {repr(family)[:60]}; supported are "
+            f"{where}: model_type is {repr(name)[:60]}; supported are "
             f"{', '.join(FAMILIES)}"
         )
+    family = FAMILIES[name]
     faults = [
         f"{name} must be {only!r}, got {repr(raw[name])[:60]}"
-        for name, only in ONLY.items()
+        for name, only in family.only.items()
         if raw.get(name, only) != only
     ]
-    defaults = {**OPTIONAL, "pad_token_id": FAMILIES.index(family)}
-    values: dict[str, Any] = {"family": family}
-    for field in dataclasses.fields(EncoderConfig)[1:]:
-        value: Any = raw.get(field.name, defaults.get(field.name))
+    values: dict[str, Any] = {"family": name, **family.fixed}
+    for field in dataclasses.fields(EncoderConfig):
+        if field.name in values:
+            continue
+        value: Any = raw.get(field.name, family.defaults.get(field.name))
         number = int if field.type is int else (int, float)
-        least = 0 if field.name in defaults else 1
+        least = 0 if field.name in family.defaults else 1
         most = MOST_LAYERS if field.name == "num_hidden_layers" else LARGEST
         most = 0.999 if field.name.endswith("_prob") else most
         good = isinstance(value, number) and not isinstance(value, bool)
@@ -181,7 +167,8 @@ def _tokenizer(folder: Path, config: EncoderConfig) -> Any:
                 str(folder),
                 local_files_only=True,
                 trust_remote_code=False,  # unsaid, a folder with code of its own asks
-                model_input_names=INPUTS[config.family],
+                # One of a general class would not know that BERT reads segments.
+                model_input_names=config.differences.inputs,
             )
     except Exception as fault:  # whatever the parsers of many file formats raise
         reason = " ".join(str(fault).split())[:200]
@@ -252,23 +239,22 @@ def config_json(
     """
     outputs = heads.labels_of(kind, len(labels))
     names = list(labels) if labels else [f"LABEL_{i}" for i in range(outputs)]
+    family = config.differences
     values = dataclasses.asdict(config)
-    family = values.pop("family")
-    # The family's and the kind's share of transformers' class name.
-    name = {"bert": "Bert", "roberta": "Roberta"}[family]
-    name += {"qa": "ForQuestionAnswering", "mlm": "ForMaskedLM"}.get(
-        kind, "ForSequenceClassification"
-    )
-    values |= ONLY | {
-        "model_type": family,
-        "architectures": [name],
+    del values["family"]
+    sort = {"qa": "QuestionAnswering", "mlm": "MaskedLM"}
+    sort = sort.get(kind, "SequenceClassification")
+    values = {name: x for name, x in values.items() if name not in family.fixed}
+    values |= {
+        **family.only,
+        **family.written,
+        "model_type": config.family,
+        "architectures": [f"{family.name}For{sort}"],
         "dtype": "float32",
     }
     if kind != "mlm":
         values["id2label"] = {str(i): label for i, label in enumerate(names)}
         values["label2id"] = {label: i for i, label in enumerate(names)}
-    if family == "roberta":
-        values |= {"bos_token_id": 0, "eos_token_id": 2}
     if kind in ("classification", "regression"):
         regression = kind == "regression"
         values["problem_type"] = (

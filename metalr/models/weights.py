@@ -11,47 +11,6 @@ from metalr.errors import MetalrError
 from metalr.models.encoder import EncoderConfig, Params, initial
 from metalr.runtime import files
 
-# Module there (below `bert.` or `roberta.`), module here (below `encoder.`), its sort.
-EMBEDDINGS = (
-    ("embeddings.word_embeddings", "embeddings.words", "table"),
-    ("embeddings.position_embeddings", "embeddings.positions", "table"),
-    ("embeddings.token_type_embeddings", "embeddings.types", "table"),
-    ("embeddings.LayerNorm", "embeddings.norm", "norm"),
-)
-# The same below `encoder.layer.N.` and `layers.N.`.
-LAYER = (
-    ("attention.self.query", "attention.query", "linear"),
-    ("attention.self.key", "attention.key", "linear"),
-    ("attention.self.value", "attention.value", "linear"),
-    ("attention.output.dense", "attention.output", "linear"),
-    ("attention.output.LayerNorm", "attention_norm", "norm"),
-    ("intermediate.dense", "up", "linear"),
-    ("output.dense", "down", "linear"),
-    ("output.LayerNorm", "output_norm", "norm"),
-)
-# Whole names. The files of a bare RoBERTa have a pooler too, which its classifiers
-# leave aside.
-SEQUENCE_HEAD = {
-    "bert": (("bert.pooler.dense", "dense", "linear"), ("classifier", "out", "linear")),
-    "roberta": (
-        ("classifier.dense", "dense", "linear"),
-        ("classifier.out_proj", "out", "linear"),
-    ),
-}
-SPAN_HEAD = (("qa_outputs", "out", "linear"),)
-MASKED_HEAD = {
-    "bert": (
-        ("cls.predictions.transform.dense", "dense", "linear"),
-        ("cls.predictions.transform.LayerNorm", "norm", "norm"),
-        ("cls.predictions", "words", "bias"),
-    ),
-    "roberta": (
-        ("lm_head.dense", "dense", "linear"),
-        ("lm_head.layer_norm", "norm", "norm"),
-        ("lm_head", "words", "bias"),
-    ),
-}
-
 # Leaf there, leaf here, whether the two are each other's transpose.
 LEAVES = {
     "table": (("weight", "embedding", False),),
@@ -70,15 +29,20 @@ def weight_map(
       config: The encoder.
       kind: A row of `heads.KINDS`.
     """
-    family = config.family
-    modules = [(f"{family}.{a}", f"encoder.{b}", sort) for a, b, sort in EMBEDDINGS]
+    family = config.differences
+    below = lambda name: f"{family.prefix}.{name}"  # noqa: E731
+    modules = [
+        (below(there), f"encoder.{here}", sort)
+        for there, here, sort in family.embeddings
+    ]
     for i in range(config.num_hidden_layers):
+        within = family.layers.format(i)
         modules += [
-            (f"{family}.encoder.layer.{i}.{a}", f"encoder.layers.{i}.{b}", sort)
-            for a, b, sort in LAYER
+            (below(f"{within}.{there}"), f"encoder.layers.{i}.{here}", sort)
+            for there, here, sort in family.layer
         ]
-    head = {"qa": SPAN_HEAD, "mlm": MASKED_HEAD[family]}
-    modules += head.get(kind, SEQUENCE_HEAD[family])
+    head = {"qa": family.span_head, "mlm": family.masked_head}
+    modules += head.get(kind, family.sequence_head)
     for there, here, sort in modules:
         for leaf_there, leaf_here, transposed in LEAVES[sort]:
             yield f"{there}.{leaf_there}", (*here.split("."), leaf_here), transposed
@@ -138,9 +102,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def _plain(name: str, family: str) -> str:
+def _plain(name: str, prefix: str) -> str:
     """Returns a weight's name without prefix, LayerNorm's leaves in today's words."""
-    name = name.removeprefix(f"{family}.")
+    name = name.removeprefix(f"{prefix}.")
     for old, new in (("gamma", "weight"), ("beta", "bias")):
         name = name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}")
     return name
@@ -154,13 +118,14 @@ def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.nd
     """
     from safetensors import SafetensorError, safe_open
 
-    wanted = {_plain(there, config.family) for there, _, _ in weight_map(config, kind)}
+    prefix = config.differences.prefix
+    wanted = {_plain(there, prefix) for there, _, _ in weight_map(config, kind)}
     found: dict[str, np.ndarray] = {}
     for path in files:
         try:
             with safe_open(path, framework="np") as file:
                 for name in file.keys():
-                    if (plain := _plain(name, config.family)) in wanted:
+                    if (plain := _plain(name, prefix)) in wanted:
                         found[plain] = file.get_tensor(name)
         # TypeError and AttributeError: of a dtype that NumPy has not.
         except (SafetensorError, OSError, TypeError, AttributeError) as fault:
@@ -199,7 +164,7 @@ def assemble(
     misshapen: list[str] = []
     for there, path, transposed in weight_map(config, kind):
         shape = leaf(shapes, path).shape
-        value = tensors.get(_plain(there, config.family))
+        value = tensors.get(_plain(there, config.differences.prefix))
         if value is not None and transposed:
             value = value.T
         if value is not None and value.shape == shape:

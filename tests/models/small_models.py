@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from metalr.models import heads, huggingface
+from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig
 
 BERT = EncoderConfig(
@@ -20,11 +20,13 @@ BERT = EncoderConfig(
     attention_probs_dropout_prob=0.1,
     pad_token_id=0,
 )
+ROBERTA = dataclasses.replace(
+    BERT, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
+)
 CONFIGS = {
     "bert": BERT,
-    "roberta": dataclasses.replace(
-        BERT, family="roberta", type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
-    ),
+    "roberta": ROBERTA,
+    "mpnet": dataclasses.replace(ROBERTA, family="mpnet", type_vocab_size=0),
 }
 
 WORDS = (
@@ -62,3 +64,32 @@ def save_bert(folder: Path) -> Path:
     model = huggingface.Pretrained(config, graphdef, params, tokenizer, {})
     huggingface.export(folder, model, "classification", ("negative", "positive"))
     return folder
+
+
+def oracle(config: EncoderConfig, kind: str, labels: tuple[str, ...] = ()):
+    """Returns transformers' model with this head, its weights large enough to tell.
+
+    The caller has to have PyTorch.
+    """
+    import torch
+    import transformers
+
+    values = huggingface.config_json(config, kind, labels)
+    theirs = transformers.AutoConfig.for_model(**values)
+    torch.manual_seed(0)
+    model = getattr(transformers, values["architectures"][0])(theirs).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def taken_over(theirs, config: EncoderConfig, kind: str, num_labels: int = 0):
+    """Returns the graph and the parameters of ours, which lacks no weight of theirs."""
+    # state_dict shares its memory with the model; names as in a file.
+    state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    prefix = f"{config.differences.prefix}."
+    tensors = {name.removeprefix(prefix): value for name, value in state.items()}
+    graphdef, shapes = heads.outline(config, kind, num_labels, "float32")
+    params, drawn = weights.assemble(tensors, shapes, config, kind, seed=0)
+    assert not drawn
+    return graphdef, params

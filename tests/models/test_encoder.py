@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalr.models import heads, huggingface, weights
-from metalr.models.encoder import EncoderConfig, dropout, random_words
+from metalr.models import heads, huggingface
+from metalr.models.dropout import dropout, random_words
+from metalr.models.encoder import EncoderConfig, distance_buckets
 from tests.models import small_models
 
 # Where nothing hangs on the depth: compiling is what these tests spend their time on.
@@ -30,26 +31,12 @@ def make_batch(config: EncoderConfig, length: int = 12) -> dict[str, np.ndarray]
     rng = np.random.default_rng(0)
     ids = rng.integers(2, config.vocab_size, (3, length))
     mask = np.arange(length) < np.array([[length], [length - 5], [3]])
-    types = np.where(np.arange(length) > 4, config.type_vocab_size - 1, 0)
+    types = np.where(np.arange(length) > 4, max(config.type_vocab_size - 1, 0), 0)
     return {
         "input_ids": np.where(mask, ids, config.pad_token_id).astype(np.int32),
         "token_type_ids": np.where(mask, types, 0).astype(np.int32),
         "attention_mask": mask,
     }
-
-
-def oracle(config: EncoderConfig):
-    """Returns transformers' encoder with weights large enough to tell."""
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    values = huggingface.config_json(config, "qa", ())
-    sort = {"bert": transformers.BertConfig, "roberta": transformers.RobertaConfig}
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(sort[config.family](**values)).eval()
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn_like(parameter)
-    return model
 
 
 def to_torch(batch: dict[str, np.ndarray]) -> dict:
@@ -65,10 +52,10 @@ def stages(graphdef, params, batch) -> list[jax.Array]:
     def run(params):
         encoder = nnx.merge(graphdef, params).encoder
         ids, types, mask = batch.values()
-        bias = jnp.where(mask, 0.0, -1e30)[:, None, None, :]
+        context = encoder.context(mask)
         embedded = encoder.embeddings(ids, types, mask.astype(jnp.int32), None, 0)
         flat = embedded.reshape(-1, embedded.shape[-1])
-        one = encoder.layers["0"](flat, bias, None, 0).reshape(embedded.shape)
+        one = encoder.layers["0"](flat, context, None, 0).reshape(embedded.shape)
         return embedded, one, encoder(ids, types, mask)
 
     return run(params)
@@ -77,12 +64,12 @@ def stages(graphdef, params, batch) -> list[jax.Array]:
 @pytest.fixture(scope="module", params=CONFIGS)
 def compared(request):
     """Yields our three stages and PyTorch's, on a padded batch."""
+    pytest.importorskip("torch")
     config = CONFIGS[request.param]
-    model, batch = oracle(config), make_batch(config)
-    tensors = {k: v.numpy() for k, v in model.state_dict().items()}
-    graphdef, shapes = heads.outline(config, "qa", 2, "float32")
-    params, _ = weights.assemble(tensors, shapes, config, "qa", seed=0)
-    theirs = model(**to_torch(batch), output_hidden_states=True).hidden_states
+    model, batch = small_models.oracle(config, "qa"), make_batch(config)
+    graphdef, params = small_models.taken_over(model, config, "qa")
+    given = to_torch({name: batch[name] for name in config.differences.inputs})
+    theirs = model(**given, output_hidden_states=True).hidden_states
     return stages(graphdef, params, batch), [theirs[0], theirs[1], theirs[-1]]
 
 
@@ -91,6 +78,16 @@ def test_encoder_gives_what_pytorch_gives(compared, stage):
     ours, theirs = compared
     assert np.std(ours[stage]) > 0.1
     np.testing.assert_allclose(ours[stage], theirs[stage].detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 512])
+def test_distances_fall_into_the_buckets_of_transformers_mpnet(length):
+    torch = pytest.importorskip("torch")
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    places = torch.arange(length)
+    theirs = MPNetEncoder.relative_position_bucket(places[None] - places[:, None])
+    np.testing.assert_array_equal(distance_buckets(length, 32), theirs)
 
 
 def test_real_minilm_gives_what_pytorch_gives():
@@ -222,7 +219,7 @@ def test_pieces_of_a_batch_draw_the_masks_of_the_whole():
 MANY_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
-from metalr.models.encoder import random_words
+from metalr.models.dropout import random_words
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 over = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
 draw = lambda: random_words(jax.random.key(7), (8, 3, 5))
