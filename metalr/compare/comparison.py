@@ -9,13 +9,15 @@ import numpy as np
 from metalr.compare import measures, statistics, store
 from metalr.compare.measures import Bar, Problem, Row, Run
 from metalr.errors import MetalrError
+from metalr.finetune.config import NOTHING, PACE, RunConfig, that_change
 
 SUBJECT = "metalr"  # the row that the answer is about
 
 # Settings in which runs of one task and model may differ: what a way to set the rate
 # brings along, and what makes no difference to the numbers.
 OF_THE_METHOD = {"scheduler", "learning_rate", "warmup_steps", "predictor"}
-WITHOUT_EFFECT = {"output", "tensorboard", "save_every", "log_every"}
+WITHOUT_EFFECT = that_change(PACE, NOTHING)
+DEFAULTS = RunConfig().to_json()  # of settings that an older metalr did not have
 
 
 class Comparison(NamedTuple):
@@ -95,7 +97,8 @@ def _check_settings(runs: Sequence[Run]) -> None:
             other = first.setdefault(key, run)
             names = run["settings"].keys() | other["settings"].keys()
             names -= WITHOUT_EFFECT | free | {"seed"}
-            pairs = {n: [r["settings"].get(n) for r in (other, run)] for n in names}
+            said = lambda r, n: r["settings"].get(n, DEFAULTS.get(n))  # noqa: E731
+            pairs = {n: [said(r, n) for r in (other, run)] for n in names}
             pairs["kind of data"] = [r["data"].get("kind") for r in (other, run)]
             differ = [f"{n} {a!r} and {b!r}" for n, (a, b) in pairs.items() if a != b]
             if differ:

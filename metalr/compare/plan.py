@@ -265,6 +265,11 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
         fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
             raise MetalrError(f"the setting {name} can't be {value!r:.80}")
+    if settings.get("metric") == "eval_loss":
+        raise MetalrError(
+            "runs are compared by a score, which rises; got the setting metric = "
+            "'eval_loss'"
+        )
     return check(RunConfig(**settings, **varied))
 
 

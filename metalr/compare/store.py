@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError
+from metalr.finetune.config import NOTHING, PACE, that_change
 from metalr.finetune.result import faults
 from metalr.runtime.files import is_number, plain
 
@@ -24,12 +25,13 @@ LONGEST_LINE = 64 * 2**20
 
 
 def key(settings: Mapping[str, Any], **more: Any) -> str:
-    """Returns the name of a run: a hash of its settings but where it writes.
+    """Returns the name of a run: a hash of the settings that change its numbers.
 
     >>> key({"seed": 1, "output": "a"}) == key({"seed": 1, "output": "b"})
     True
     """
-    told = {k: v for k, v in settings.items() if k not in ("output", "tensorboard")}
+    free = that_change(PACE, NOTHING)
+    told = {k: v for k, v in settings.items() if k not in free}
     text = json.dumps(plain({**told, **more}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

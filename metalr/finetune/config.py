@@ -17,6 +17,10 @@ from typing import Any
 
 from metalr.errors import MetalrError, unknown_name
 
+# What another value of a setting changes: the numbers of a run (unless the field says
+# otherwise), at which steps its history has a row, or nothing that a run is about.
+PACE, NOTHING = "pace", "nothing"
+
 
 def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
     """Returns a field that is a flag of the command line too.
@@ -25,8 +29,8 @@ def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
       default: Of both.
       group: Heading in the help.
       help: In the help, without the default.
-      **extra: choices; low and high, between which a number has to lie; free, which
-        says that the field makes no difference to a run's numbers.
+      **extra: choices; low and high, between which a number has to lie; changes, what
+        of a run another value changes, if not its numbers.
     """
     return field(default=default, metadata={"group": group, "help": help, **extra})
 
@@ -120,20 +124,27 @@ class RunConfig:
         choices=("float32", "bfloat16"),
     )
 
-    # On which devices; none of it changes what is learned.
+    # On which devices; none of it changes what is learned, but for rounding.
     parallel: str = flag(
         "auto",
         "devices",
         "jit: rows over all devices; pmap: the same, the older way; one: the first "
         "device; auto: one on a CPU, else jit",
         choices=("auto", "one", "jit", "pmap"),
-        free=True,
+        changes=NOTHING,
     )
     shard_params: bool = flag(
-        False, "devices", "cut parameters and optimizer state as rows are", free=True
+        False,
+        "devices",
+        "cut parameters and optimizer state as rows are",
+        changes=NOTHING,
     )
     model_shards: int = flag(
-        1, "devices", "devices that share the kernels of one copy", low=1, free=True
+        1,
+        "devices",
+        "devices that share the kernels of one copy",
+        low=1,
+        changes=NOTHING,
     )
     # Nothing is kept for a gradient, so four times the rows need less memory than a
     # training step does. More of them pay on a large accelerator alone.
@@ -142,14 +153,17 @@ class RunConfig:
         "devices",
         "rows per batch of an evaluation (default: 4 x --batch-size)",
         low=1,
-        free=True,
+        changes=NOTHING,
     )
     # Unrolled layers run faster; see `Encoder` for what a scan saves.
     scan_layers: bool = flag(
-        False, "devices", "compile one layer and loop over it", free=True
+        False, "devices", "compile one layer and loop over it", changes=NOTHING
     )
     remat: bool = flag(
-        False, "devices", "compute layers twice instead of keeping them", free=True
+        False,
+        "devices",
+        "compute layers twice instead of keeping them",
+        changes=NOTHING,
     )
 
     # Question answering.
@@ -170,19 +184,27 @@ class RunConfig:
     evals_per_epoch: int = flag(
         4, "output", "evaluations an epoch where --eval-every is not given", low=1
     )
-    log_every: int = flag(10, "output", "steps between rows of the history", low=1)
+    log_every: int = flag(
+        10, "output", "steps between rows of the history", low=1, changes=PACE
+    )
     save_every: int | None = flag(
-        None, "output", "steps between checkpoints (default: once an epoch)", low=1
+        None,
+        "output",
+        "steps between checkpoints (default: once an epoch)",
+        low=1,
+        changes=NOTHING,
     )
     output: str | None = flag(
         None,
         "output",
         "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
-        free=True,
+        changes=NOTHING,
     )
-    tensorboard: bool = flag(False, "output", "write TensorBoard events too")
+    tensorboard: bool = flag(
+        False, "output", "write TensorBoard events too", changes=NOTHING
+    )
     profile: bool = flag(
-        False, "output", "trace some steps, for ui.perfetto.dev", free=True
+        False, "output", "trace some steps, for ui.perfetto.dev", changes=NOTHING
     )
 
     @property
@@ -202,15 +224,25 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns the names of the settings in which two runs differ.
+def that_change(*what: str) -> frozenset[str]:
+    """Returns the names of the settings that change PACE, NOTHING, or either.
 
-    Where a run writes its files and on which devices it runs makes no difference to
-    it: those settings are `free`.
+    The one list of them: a resumed run, the keys of a store and the comparison of runs
+    all go by it.
     """
     fields = dataclasses.fields(RunConfig)
-    names = {f.name for f in fields if not f.metadata.get("free")}
-    return sorted(n for n in names if old.get(n) != new.get(n))
+    return frozenset(f.name for f in fields if f.metadata.get("changes") in what)
+
+
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns the names of the settings that make two runs differ, in numbers or rows.
+
+    A setting that one of them lacks, which another version of metalr wrote, has its
+    default there.
+    """
+    fields = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    names = fields.keys() - that_change(NOTHING)
+    return sorted(n for n in names if old.get(n, fields[n]) != new.get(n, fields[n]))
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> None:
@@ -245,10 +277,29 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
     """Builds the checked configuration from parsed flags.
 
     Raises:
-      MetalrError: A number lies outside of its range.
+      MetalrError: A number lies outside of its range, or a flag is without effect.
     """
     names = [f.name for f in dataclasses.fields(RunConfig)]
-    return check(RunConfig(**{n: getattr(args, n) for n in names}))
+    config = RunConfig(**{n: getattr(args, n) for n in names})
+    _refuse_ignored(config)
+    return check(config)
+
+
+def _refuse_ignored(config: RunConfig) -> None:
+    """Refuses flags that the other flags leave without effect.
+
+    A plan of many runs may have settings that only some of them read; whoever types a
+    flag for one run means it.
+    """
+    if config.predictor and not config.scheduler.startswith("metalr"):
+        raise MetalrError(
+            f"--predictor is read under --scheduler metalr alone, got --scheduler "
+            f"{config.scheduler}; leave one of them out"
+        )
+    if config.eval_every and config.evals_per_epoch != RunConfig.evals_per_epoch:
+        raise MetalrError(
+            "--eval-every and --evals-per-epoch say the same thing; give one of them"
+        )
 
 
 def check_ranges(config: Any) -> None:

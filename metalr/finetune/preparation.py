@@ -166,15 +166,15 @@ def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
         frequent, count = counts.most_common(1)[0]
         if count <= _MOST * len(rows):
             continue
-        best = f"best {task.metric}, of equal ones that with the lowest eval_loss"
+        why = "as --metric says" if metric else "the task's own score"
+        kept = f"the best {task.metric} ({why}), of equal ones the lowest eval_loss"
         if task.metric == "eval_loss":
-            best = "lowest eval_loss"
-        others = [name for name in task.metrics if name != task.metric]
-        way = f"; --metric {' or '.join([*others, 'eval_loss'])} picks otherwise"
+            kept = f"the lowest eval_loss ({why})"
+        others = [name for name in (*task.metrics, "eval_loss") if name != task.metric]
         return [
             f"{count / len(rows):.0%} of the {split} rows are "
-            f"{task.labels[frequent]!r}: kept is the step with the {best} "
-            + ("(as --metric says)" if metric else f"(the task's own score){way}")
+            f"{task.labels[frequent]!r}: kept is the step with {kept}; --metric also "
+            f"takes {', '.join(others)}"
         ]
     return []
 

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from metalr.compare import comparison, plan
 from metalr.errors import MetalrError
 from metalr.finetune import config as config_lib
 from metalr.finetune import schedulers
 from metalr.finetune.config import RunConfig
+from tests.compare import synthetic_store
 
 pytestmark = pytest.mark.fast
 
@@ -59,6 +61,46 @@ def test_changed_names_what_differs_but_not_the_folder():
     old = RunConfig(output="a").to_json()
     new = dataclasses.replace(RunConfig(), output="b", seed=3, task="rte").to_json()
     assert config_lib.changed(old, new) == ["seed", "task"]
+
+
+FREE = {"tensorboard": True, "eval_batch_size": 7, "save_every": 3, "remat": True}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_setting_that_changes_no_number_is_free_in_a_resume_a_store_and_a_report(name):
+    new = dataclasses.replace(RunConfig(), **{name: FREE[name]})
+    assert config_lib.changed(RunConfig().to_json(), new.to_json()) == []
+    assert plan.key(new) == plan.key(RunConfig())
+    linear = synthetic_store.a_run()
+    other = synthetic_store.a_run(seed=1)
+    other["settings"][name] = FREE[name]
+    assert len(comparison.gather([linear, other], None).runs) == 2
+
+
+def test_rows_of_the_history_may_differ_between_stores_and_not_within_a_run():
+    new = dataclasses.replace(RunConfig(), log_every=3)
+    assert config_lib.changed(RunConfig().to_json(), new.to_json()) == ["log_every"]
+    assert plan.key(new) == plan.key(RunConfig())
+
+
+def test_setting_that_an_older_version_lacks_has_its_default():
+    old = RunConfig().to_json()
+    del old["batch_size"], old["metric"]
+    assert config_lib.changed(old, RunConfig().to_json()) == []
+    new = dataclasses.replace(RunConfig(), batch_size=8)
+    assert config_lib.changed(old, new.to_json()) == ["batch_size"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--predictor", "x", "--scheduler", "linear"],
+        ["--eval-every", "3", "--evals-per-epoch", "2"],
+    ],
+)
+def test_flag_without_effect_is_refused(argv):
+    with pytest.raises(MetalrError, match="(?s)one of them"):
+        parse(*argv)
 
 
 @pytest.mark.parametrize(

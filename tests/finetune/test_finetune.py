@@ -117,7 +117,10 @@ def test_where_one_class_is_frequent_the_kept_step_is_the_trained_one_and_said(
     files = ("--train-file", "rows.jsonl", "--validation-file", "rows.jsonl")
     assert run(*files, *more, "--epochs", 4, "--early-stopping", 3) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "95% of the training rows are 'ok': kept is the step with the best" in said
+    assert (
+        "95% of the training rows are 'ok': kept is the step with the best accuracy"
+        in said
+    )
     result = json.loads((tmp_path / "out/result.json").read_text())
     rows = [row for row in result["history"] if "accuracy" in row]
     assert {"accuracy", "macro_f1", "matthews", "eval_loss"} <= rows[0].keys()
