@@ -19,7 +19,7 @@ SAME = {"kind": "hub", "where": "nyu-mll/glue sst2", "sha256": "1f"}
 HOLDER = """
 import sys, time
 from pathlib import Path
-from metalr import run_folder
+from metalr.finetune import run_folder
 with run_folder.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)

@@ -178,7 +178,7 @@ def test_round_that_was_cut_does_not_go_on_with_fewer_runs(counted, tmp_path):
 KILLS_A_WORKER = """
 import os, pickle, signal, sys
 from pathlib import Path
-from metalr import collect, traces
+from metalr.meta import collect, traces
 
 jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
 output, mark = Path(sys.argv[2]), sys.argv[3]

@@ -107,8 +107,8 @@ def test_stop_is_heard_by_work_in_this_process(tmp_path):
 
 def test_processes_end_with_the_program_that_began_them(tmp_path):
     program = (
-        "import sys\nfrom metalr import executors\n"
-        "from tests import executor_work as work\n"
+        "import sys\nfrom metalr.runtime import executors\n"
+        "from tests.runtime import executor_work as work\n"
         "if __name__ == '__main__': executors.carry_out("
         "work.until_stopped, sys.argv[1:], workers=2, on_result=print)"
     )
@@ -147,9 +147,9 @@ ON_RAY = """
 import json, signal, sys, time
 from pathlib import Path
 import ray
-from metalr import executors
+from metalr.runtime import executors
 from metalr.errors import MetalrError
-from tests import executor_work as work
+from tests.runtime import executor_work as work
 
 executors.RETRIES = 1
 folder = Path(sys.argv[1])
