@@ -1,6 +1,7 @@
 """The command line: what the scripts share, and the `metalr` command."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import logging
@@ -17,7 +18,7 @@ from metalr.errors import EXIT_FAULT, MetalrError
 from metalr.finetune.config import add_flags
 from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
-from metalr.runtime import progress
+from metalr.runtime import hub, progress
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 
@@ -76,6 +77,7 @@ def hush_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log lines
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore")
@@ -102,6 +104,16 @@ def goes_on() -> str:
 
 def guarded(main: Callable[[], int]) -> int:
     """Runs `main`; prints a `MetalrError` as one line and returns its status."""
+    status = _status_of(main)
+    if hub.left_behind():  # by a call whose threads would hold up the exit
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _status_of(main: Callable[[], int]) -> int:
     try:
         return main()
     except MetalrError as fault:

@@ -8,10 +8,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from metalr.data import derived, files, sources, toy
+from metalr.data import derived, files, hub_rows, sources, toy
 from metalr.data.rows import Row, Task, check_rows
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
+from metalr.runtime import hub
 
 # These two have no validation split on the hub; their papers score on test.
 _HUB_SPLITS = {("imdb", "validation"): "test", ("ag_news", "validation"): "test"}
@@ -135,7 +136,7 @@ def _from_source(
     if source != "auto":
         return _from_folder(task, source)
     reason = "the hub does not answer"
-    if sources.hub_answers():
+    if hub.answers():
         try:
             return _from_hub(task)
         except MetalrError as fault:
@@ -163,7 +164,7 @@ def _from_hub(task: Task) -> TaskData:
     def read(split: str) -> list[Row]:
         nonlocal dropped
         split = _HUB_SPLITS.get((task.name, split), split)
-        rows = sources.read_hub(dataset_id, name, split)
+        rows = hub_rows.read(dataset_id, name, split)
         # Some sets have a handful of rows with an empty text among hundreds of
         # thousands. In a user's own file that is a fault; here nobody can mend it.
         texts = [column for column in (task.text, task.pair) if column]

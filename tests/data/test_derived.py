@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 
-from metalr.data import derived, sources
+from metalr.data import derived, hub_rows
 from metalr.data.derived import SETS
 from metalr.data.loading import load
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
+from metalr.runtime import hub
 
 pytestmark = pytest.mark.fast
 
@@ -102,7 +103,7 @@ def test_there_are_as_many_toy_rows_as_are_asked_for(name, count):
 
 
 def test_the_note_on_toy_rows_names_the_task_itself(monkeypatch):
-    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda: False)
     note = load("cloze", "auto").origin["note"]
     assert note.startswith("TOY DATA") and note.endswith("the real cloze")
 
@@ -123,8 +124,8 @@ def test_where_the_hub_answers_all_of_it_is_the_hubs(monkeypatch):
         rows = [dict.fromkeys(columns, text) for text in texts(f"{name}{split[0]}")]
         return [{**row, "label": 0} for row in rows]
 
-    monkeypatch.setattr(sources, "hub_answers", lambda: True)
-    monkeypatch.setattr(sources, "read_hub", read)
+    monkeypatch.setattr(hub, "answers", lambda: True)
+    monkeypatch.setattr(hub_rows, "read", read)
     data = load("origin", "auto")
     assert data.origin["kind"] == "hub" and len(data.train) == 70
     assert all(row["text"].startswith(SET[row["label"]]) for row in data.train)

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from metalr.data import sources, tasks
+from metalr.data import hub_rows, tasks
 from metalr.data.loading import fingerprint, load
 from metalr.data.rows import Task
 from metalr.data.tasks import FRESH, TASKS
 from metalr.errors import MetalrError
+from metalr.runtime import hub
 from tests.data.test_rows import QA
 
 REAL = Path(
@@ -113,7 +114,7 @@ def test_toy_sizes_by_default():
 
 
 def test_auto_says_loudly_that_it_runs_on_toy_rows(monkeypatch):
-    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda: False)
     data = load("sst2", "auto", train_rows=5)
     assert data.origin["kind"] == "toy"
     assert data.origin["note"].startswith("TOY DATA: the hub does not answer")
@@ -129,8 +130,8 @@ def fake_hub(monkeypatch, splits: dict[str, list[dict]]) -> list[tuple]:
             raise MetalrError("broken off")
         return splits[split]
 
-    monkeypatch.setattr(sources, "hub_answers", lambda: True)
-    monkeypatch.setattr(sources, "read_hub", read)
+    monkeypatch.setattr(hub, "answers", lambda: True)
+    monkeypatch.setattr(hub_rows, "read", read)
     return asked
 
 

@@ -1,13 +1,9 @@
-"""Readers of files and of the hub: what they return, and every way they refuse."""
+"""Readers of files: what they return, and every way they refuse."""
 
 import csv
 import gzip
 import io
 import json
-import threading
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pyarrow
@@ -206,117 +202,3 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(MetalrError, match="can't be read: Is a directory"):
         sources.read_rows(tmp_path / "folder.csv")
-
-
-# ------------------------------------------------------------ the hub
-
-
-@pytest.fixture(autouse=True)
-def fresh_hub(monkeypatch):
-    """Forgets what the hub answered and sees no settings of the machine."""
-    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    sources._answers.cache_clear()
-    yield
-    sources._answers.cache_clear()
-
-
-class Reply(io.BytesIO):
-    status = 200
-
-
-def test_a_hanging_network_holds_nobody_up(monkeypatch):
-    release = threading.Event()
-
-    def hang(*args, **kwargs):
-        release.wait(20)
-        raise urllib.error.URLError("late")
-
-    monkeypatch.setattr(urllib.request, "urlopen", hang)
-    start = time.monotonic()
-    assert not sources.hub_answers(0.2)
-    assert time.monotonic() - start < 5
-    release.set()
-
-
-def test_the_hub_is_asked_once_at_the_endpoint_in_use(monkeypatch):
-    asked = []
-
-    def answer(url, timeout):
-        asked.append(url)
-        return Reply()
-
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
-    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
-    assert sources.hub_answers() and sources.hub_answers(10.0)
-    assert asked == ["https://mirror.example/api/datasets/nyu-mll/glue"]
-
-
-def test_offline_mode_asks_nobody(monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", pytest.fail)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert not sources.hub_answers()
-
-
-def test_a_hub_that_refuses_does_not_answer(monkeypatch):
-    def refuse(url, timeout):
-        raise urllib.error.URLError("refused")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    assert not sources.hub_answers()
-
-
-def cache_a_split(folder: Path, rows: list[dict]) -> None:
-    """Lays rows down the way datasets keeps what it once downloaded."""
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
-
-    folder = folder / "nyu-mll___glue" / "sst2" / "0.0.0" / "abc"
-    folder.mkdir(parents=True)
-    features = datasets.Features(
-        {
-            "sentence": datasets.Value("string"),
-            "label": datasets.ClassLabel(names=["negative", "positive"]),
-        }
-    )
-    with ArrowWriter(path=str(folder / "glue-train.arrow"), features=features) as out:
-        for row in rows:
-            out.write(row)
-        count, size = out.finalize()
-    split = {"name": "train", "num_bytes": size, "num_examples": count}
-    info = {
-        "builder_name": "parquet",
-        "dataset_name": "glue",
-        "config_name": "sst2",
-        "version": "0.0.0",
-        "splits": {"train": {**split, "dataset_name": "glue"}},
-    }
-    datasets.DatasetInfo(features=features, **info).write_to_directory(str(folder))
-
-
-def test_a_dead_hub_is_replaced_by_the_local_cache(monkeypatch, tmp_path, capfd):
-    import datasets.config
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    cache_a_split(tmp_path, ROWS)
-    assert sources.read_hub("nyu-mll/glue", "sst2", "train") == ROWS
-    with pytest.raises(MetalrError, match="does not answer .* lacks it. --data toy"):
-        sources.read_hub("nyu-mll/glue", "mnli", "train")
-    # The libraries' switches are as before, and nothing was printed over the report.
-    assert not datasets.config.HF_HUB_OFFLINE
-    assert not huggingface_hub.constants.HF_HUB_OFFLINE
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_set_that_the_hub_lacks_is_a_users_fault(monkeypatch):
-    import datasets
-
-    def refuse(*args, **kwargs):
-        raise FileNotFoundError("no such set")
-
-    monkeypatch.setattr(sources, "hub_answers", lambda: True)
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(MetalrError, match="can't be read from the hub: no such set"):
-        sources.read_hub("no/such", None, "train")

@@ -14,8 +14,8 @@ import pytest
 
 import finetune
 from metalr import cli
-from metalr.data import sources
 from metalr.finetune import run_folder
+from metalr.runtime import hub
 from tests.models import small_models
 
 ROOT = Path(__file__).parents[2]
@@ -331,7 +331,7 @@ WRONG_MODELS = {
 
 @pytest.mark.parametrize("what", WRONG_MODELS)
 def test_wrong_model_gets_one_line_and_status_2(what, run, capsys, monkeypatch):
-    monkeypatch.setattr(sources, "hub_answers", lambda *a, **k: False)
+    monkeypatch.setattr(hub, "answers", lambda *a, **k: False)
     name, message = WRONG_MODELS[what]
     assert run("--data", "toy", model=name) == 2
     err = capsys.readouterr().err
@@ -339,7 +339,7 @@ def test_wrong_model_gets_one_line_and_status_2(what, run, capsys, monkeypatch):
 
 
 def test_dead_hub_is_said_in_one_line(run, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "hub_answers", lambda *a, **k: False)
+    monkeypatch.setattr(hub, "answers", lambda *a, **k: False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     assert run("--data", "toy", model="bert-base-uncased") == 2
     err = capsys.readouterr().err
@@ -386,7 +386,7 @@ def test_second_run_on_a_folder_in_use_is_refused_and_the_first_untouched(
 def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_averysecretword")
     monkeypatch.setenv("HF_ENDPOINT", "https://me:averysecretword@127.0.0.1:1")
-    monkeypatch.setattr(sources, "hub_answers", lambda *a, **k: False)
+    monkeypatch.setattr(hub, "answers", lambda *a, **k: False)
     auto = [x for x in SMALL if x not in ("--data", "toy")]
     assert run("--task", "sst2", *auto, *FAST, "--output", "out") == 0
     assert run("--task", "sst2", model="bert-base-uncased") == 2

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from metalr.data import sources
 from metalr.errors import MetalrError
 from metalr.models import huggingface, locate
+from metalr.runtime import hub
+from tests.runtime import hub_server
 
 
 @pytest.mark.fast
@@ -50,30 +51,124 @@ def test_minilm_loads_its_first_layers_without_importing_its_package():
     assert package not in sys.modules
 
 
-@pytest.mark.fast
-@pytest.mark.parametrize("online", [True, False])
-def test_the_hub_is_asked_only_where_it_answers(tmp_path, monkeypatch, online):
-    import huggingface_hub
+# ------------------------------------------------------------ the hub
 
-    asked = {}
+FILES = {
+    "config.json": b"{}",
+    "vocab.txt": b"one",
+    "model.safetensors": bytes(range(256)) * 20,
+    "pytorch_model.bin": b"pickled",
+    "onnx/model.safetensors": b"of another tool",
+}
 
-    def snapshot_download(name, **options):
-        asked.update(options, name=name)
-        return str(tmp_path / "snapshots" / "a-revision")
 
-    monkeypatch.setattr(sources, "hub_answers", lambda: online)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    found = locate.find("someone/bert")
-    assert asked["name"] == "someone/bert" and asked["local_files_only"] is not online
-    assert not any("bin" in pattern for pattern in asked["allow_patterns"])
-    origin = {"kind": "hub", "where": "someone/bert", "revision": "a-revision"}
-    assert found.origin == origin
+@pytest.fixture
+def served(monkeypatch, tmp_path):
+    with hub_server.here(monkeypatch, tmp_path / "home") as here:
+        here.add("someone/bert", FILES)
+        yield here
+
+
+def test_a_model_of_the_hub_is_fetched_once(served, capfd):
+    sha = served.repositories["models", "someone/bert"].sha
+    for _ in range(2):
+        found = locate.find("someone/bert")
+        assert found.origin == {
+            "kind": "hub",
+            "where": "someone/bert",
+            "revision": sha,
+        }
+        held = {path.name: path.read_bytes() for path in found.folder.iterdir()}
+        wanted = ("config.json", "vocab.txt", "model.safetensors")
+        assert held == {name: FILES[name] for name in wanted}
+    assert max(n for asked, n in served.asked.items() if "resolve" in asked) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("way", ["offline", "busy", "hanging"])
+def test_without_the_hub_the_cache_is_used(served, monkeypatch, way):
+    first = locate.find("someone/bert")
+    if way == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        monkeypatch.setenv(hub.PATIENCE, "0.5")
+        manners = {"busy": hub_server.busy(429), "hanging": hub_server.hang}
+        served.misbehave("/api/models", manners[way])
+    again = locate.find("someone/bert")
+    assert again.folder == first.folder
+    assert ("busy (429" in again.origin.get("note", "")) == (way == "busy")
+
+
+def test_a_newer_revision_is_found(served):
+    first = locate.find("someone/bert")
+    served.add("someone/bert", FILES | {"config.json": b"[]"})
+    again = locate.find("someone/bert")
+    assert again.folder != first.folder
+    assert (again.folder / "config.json").read_bytes() == b"[]"
+
+
+def test_pickled_weights_alone_get_the_advice_to_convert(served):
+    served.add("someone/old", {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    for _ in range(2):  # from the hub, and from the cache
+        with pytest.raises(MetalrError, match="pickled alone .*save_pretrained"):
+            locate.find("someone/old")
+        served.misbehave("/api/models", hub_server.busy(503))
+
+
+def flip(body: bytes) -> bytes:
+    return bytes([body[0] ^ 1]) + body[1:]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_with_another_hash_than_the_hubs_is_refused(served, name):
+    served.misbehave(f"GET .*{name}", hub_server.with_body(flip))
+    with pytest.raises(MetalrError, match=f"{name} is not the file that the hub has"):
+        locate.find("someone/bert")
+
+
+def test_a_file_that_was_damaged_later_is_refused(served, monkeypatch):
+    folder = locate.find("someone/bert").folder
+    file = folder / "model.safetensors"
+    file.write_bytes(flip(file.read_bytes()))
+    for name in ("someone/bert", str(folder)):
+        with pytest.raises(MetalrError, match="SHA-256|its hash is .*fetch it again"):
+            locate.find(name)
+
+
+@pytest.mark.parametrize("header", ["etag", "x_linked_etag", "x_repo_commit"])
+def test_no_header_leads_out_of_the_cache(served, tmp_path, header):
+    before = {*tmp_path.iterdir()}
+    way_out = hub_server.with_headers(**{header: '"../../../../outside"'})
+    served.misbehave("HEAD .*model.safetensors", way_out)
+    with pytest.raises(MetalrError, match="would lead out of the cache"):
+        locate.find("someone/bert")
+    assert {*tmp_path.iterdir()} <= before | {tmp_path / "home"}
+
+
+def test_no_revision_leads_out_of_the_cache(served, monkeypatch):
+    monkeypatch.setattr(hub_server.Repository, "sha", "../../outside")
+    with pytest.raises(MetalrError, match="names a revision '../../outside'"):
+        locate.find("someone/bert")
+
+
+def test_a_snapshot_that_leads_out_of_the_cache_is_refused(served, tmp_path):
+    file = locate.find("someone/bert").folder / "config.json"
+    file.unlink()
+    (tmp_path / "secret.json").write_text("{}")
+    file.symlink_to(tmp_path / "secret.json")
+    with pytest.raises(MetalrError, match="leads out of the cache, to .*secret.json"):
+        locate.find("someone/bert")
+
+
+def test_a_model_that_the_hub_lacks_is_said(served):
+    with pytest.raises(MetalrError, match="no/such can't be read from the hub: 404"):
+        locate.find("no/such")
 
 
 def test_a_dead_hub_and_an_empty_cache_name_the_ways_out(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(sources, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "answers", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(MetalrError, match="does not answer.*minilm.*FOLDER"):
         locate.find("bert-base-uncased")

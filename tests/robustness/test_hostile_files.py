@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import metalr
 from metalr import cli, errors
-from metalr.data import sources
+from metalr.data import hub_rows, sources
 from metalr.errors import MetalrError
 from metalr.models import weights
 from metalr.runtime import files
@@ -296,5 +296,5 @@ def test_address_of_the_hub_is_quoted_without_its_password(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://me:secretword@127.0.0.1:1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(MetalrError, match=r"https://\*\*\*@127") as fault:
-        sources.read_hub("nyu-mll/glue", "sst2", "train")
+        hub_rows.read("nyu-mll/glue", "sst2", "train")
     assert "secretword" not in str(fault.value)
