@@ -94,7 +94,7 @@ def carry_out(
         return stop.status or 128 + signal.SIGTERM  # another process heard it
     if not hosts.is_first():
         return 0
-    curves.draw(result, made[1])
+    curves.draw_curves(result, made[1])
     files.write_json(made[0], result)  # last: with it the run counts as finished
     display.summary(result, made, quiet=quiet)
     return 0

@@ -207,10 +207,10 @@ def _schedulers(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from metalr.report import show
 
-    found = show.read([Path(run) for run in args.runs])
-    show.terminal(found)
+    found = show.read_runs([Path(run) for run in args.runs])
+    show.print_runs(found)
     if args.png:
-        show.picture(found, Path(args.png))
+        show.draw_runs(found, Path(args.png))
         print(args.png)
     return 0
 
@@ -264,7 +264,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     if args.pairs < 0:
         raise MetalrError(f"--pairs must be at least 0, got {args.pairs}")
-    plan = plans.changed(
+    plan = plans.override(
         plans.read_plan(args.plan),
         tasks=args.tasks,
         models=args.models,
@@ -278,17 +278,17 @@ def _compare(args: argparse.Namespace) -> int:
     path = args.output / execute.STORE
     runs = plans.expand(plan)
     if not args.report_only:
-        runs, note = plans.settled(runs)
+        runs, note = plans.resolve_data(runs)
         if note:
             print(note)
     if args.dry_run:
-        _table(*execute.outlook(runs, path))
+        _table(*execute.forecast(runs, path))
         return 0
     from metalr.finetune import run_folder
     from metalr.report import report
 
     if not args.report_only:
-        plans.baseline(runs, args.baseline)  # a wrong name is told now
+        plans.choose_baseline(runs, args.baseline)  # a wrong name is told now
     with run_folder.held(args.output):
         if not args.report_only:
             status = _carry_out(args, runs, path)
@@ -297,10 +297,10 @@ def _compare(args: argparse.Namespace) -> int:
         keys = {plans.key(config) for config in runs}
         lines = [
             line
-            for line in store.read(path)
+            for line in store.read_lines(path)
             if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
         ]
-        print(report.write(lines, args.output, baseline=args.baseline))
+        print(report.write_report(lines, args.output, baseline=args.baseline))
     return 0
 
 
@@ -309,17 +309,17 @@ def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int
     from metalr.compare import execute
     from metalr.runtime import progress
 
-    stop, todo = Stop(), execute.missing(runs, path)
+    stop, todo = Stop(), execute.pending(runs, path)
     if todo:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done, in {path}")
         with progress.counting(len(todo)) as tell:
-            execute.carry_out(
+            execute.execute(
                 todo,
                 path,
                 workers=args.workers,
                 executor=args.executor,
                 stop=stop,
-                tell=lambda line: tell(execute.words(line)),
+                on_line=lambda line: tell(execute.describe(line)),
             )
     if args.pairs and not stop():
         _measure_overhead(runs, path, args.pairs, stop)
@@ -334,7 +334,7 @@ def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -
     from metalr.finetune import recipe
     from metalr.runtime import progress
 
-    done = {line["key"] for line in store.read(path)}
+    done = {line["key"] for line in store.read_lines(path)}
     todo = {key: c for c in runs if (key := overhead.key(c)) not in done}
     if not todo:
         return

@@ -1,1 +1,1 @@
-"""Schedulers held against each other: plans, runs, statistics."""
+"""Compare schedulers: plans, runs, criteria, aggregates."""

@@ -1,8 +1,8 @@
-"""What a way to set the rate costs: its step over plain AdamW's, in pairs.
+"""Overhead of a scheduler: the time of its step over plain AdamW's, in pairs.
 
 A pair is one training step under the scheduler and one under AdamW with a constant
-rate, on the same batch, in alternating order; the ratio of a pair is free of what else
-the machine does at that time. Memory is that of the optimizer's state.
+rate, on the same batch, in alternating order, so that other load on the machine slows
+both sides of a pair. Memory is the size of the optimizer's state.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from metalr.finetune.preparation import Prepared, prepare
 
 BASELINE = "constant"
 _WARM_UP = 2  # pairs that are not counted
-_REPETITIONS = 5  # whose medians are told
+_REPETITIONS = 5  # each gives one median
 
 
 def key(config: RunConfig) -> str:
-    """Returns the name of a measurement: scheduler, model, shape, kind of device."""
+    """Return the key of a measurement: scheduler, model, shape, kind of device."""
     names = ("scheduler", "model", "batch_size")
     shape = {name: getattr(config, name) for name in names}
     shape["device"] = jax.default_backend()
@@ -33,15 +33,15 @@ def key(config: RunConfig) -> str:
 
 
 def length(config: RunConfig) -> int:
-    """Returns the tokens of an entry, the task's own where no other is set."""
+    """Return the tokens of a batch entry, the task's default if none are set."""
     return config.max_length or TASKS[str(config.task)].max_length
 
 
 def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str, Any]]:
-    """Measures each scheduler and shape among the runs once.
+    """Measure each scheduler and shape among the runs once.
 
     Args:
-      runs: What is compared; of runs that differ in rate or seed the first is taken.
+      runs: The runs of a plan; of runs that differ in rate or seed the first is taken.
       pairs: Steps of each side.
 
     Yields:
@@ -49,17 +49,15 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
       `state_ratio`, bytes of the optimizer's state over AdamW's.
 
     Raises:
-      MetalrError: Data or model can't be had.
+      MetalrError: Data or model cannot be loaded.
     """
-    plain: dict[tuple, _Side] = {}  # AdamW's side of each task and shape, prepared once
+    plain: dict[tuple, _Side] = {}  # AdamW's side of each task and shape
     for config in {key(config): config for config in reversed(runs)}.values():
-        place = (config.task, config.model, config.batch_size, length(config))
-        if place not in plain:
-            config_of_plain = dataclasses.replace(
-                config, scheduler=BASELINE, learning_rate=None
-            )
-            plain = {place: _Side(prepare(config_of_plain))}  # one in memory at a time
-        sides = [plain[place], _Side(prepare(config))]
+        shape = (config.task, config.model, config.batch_size, length(config))
+        if shape not in plain:
+            adamw = dataclasses.replace(config, scheduler=BASELINE, learning_rate=None)
+            plain = {shape: _Side(prepare(adamw))}  # one in memory at a time
+        sides = [plain[shape], _Side(prepare(config))]
         ratios = list(_ratios(sides, pairs))
         size = len(ratios) // _REPETITIONS or 1
         yield {
@@ -79,20 +77,20 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
 
 
 class _Side:
-    """A run that takes one step at a time."""
+    """A run that does one step at a time."""
 
     def __init__(self, prepared: Prepared):
         params = prepared.problem.params
         state = prepared.layout.init(prepared.tx.init, params)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._state = loop.start(params, state, seed=0)
-        self._batch = prepared.problem.batches.batch(0)  # of one shape, all the time
+        self._batch = prepared.problem.batches.batch(0)  # of one shape at every step
         self._step: Callable = loop.make_step(
             prepared.problem.loss_fn, prepared.tx, accumulate=1
         )
 
     def seconds(self) -> float:
-        """Takes a step and returns how long it took."""
+        """Do one step and return how long it took."""
         begun = time.perf_counter()
         found = self._step(self._state, self._batch)
         self._state, _ = jax.block_until_ready(found)
@@ -100,6 +98,7 @@ class _Side:
 
 
 def _ratios(sides: list[_Side], pairs: int) -> Iterator[float]:
+    """Yield the time of the second side over that of the first, pair by pair."""
     for pair in range(pairs + _WARM_UP):
         order = (0, 1) if pair % 2 else (1, 0)
         taken = {side: sides[side].seconds() for side in order}

@@ -1,8 +1,8 @@
-"""A plan of a comparison: schedulers x tasks x models x seeds.
+"""The plan of a comparison: schedulers x tasks x models x seeds.
 
-A plan is a file (TOML or JSON) or one that is shipped, and `expand` makes it a list of
-runs. Everything but the rate is the same for every run: rows, order, dropout, head,
-loop, evaluation.
+A plan is a TOML or JSON file, or the name of one that is shipped; `expand` turns it
+into a list of runs. All but the learning rate is the same for every run: rows, order,
+dropout, head, loop, evaluation.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr import predictor
-from metalr.compare import measures, store
+from metalr.compare import methods, store
 from metalr.controller import CONTROLLER_VERSION
 from metalr.data import loading
 from metalr.data.tasks import TASKS
@@ -27,19 +27,19 @@ from metalr.finetune.config import RunConfig, check
 from metalr.runtime.files import is_number
 
 PLANS = Path(__file__).parent / "plans"
-_LARGEST_PLAN = 2**20  # bytes; the shipped ones have one thousand
+_LARGEST_PLAN = 2**20  # bytes; the shipped plans have some thousand
 _MOST_RUNS = 100_000  # years of a GPU
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared on what."""
+    """What is compared, and on which workloads."""
 
-    tasks: Mapping[str, Mapping[str, Any]]  # name -> settings of its own
+    tasks: Mapping[str, Mapping[str, Any]]  # name -> settings of this task alone
     models: Sequence[str]
     schedulers: Sequence[str]  # each at its default base rate
     seeds: int
-    tuned: Sequence[str] = ()  # schedulers that are also run at each of `rates`
+    tuned: Sequence[str] = ()  # schedulers that also run at each of `rates`
     rates: Sequence[float] = ()
     rates_of: Mapping[str, Sequence[float]] = field(default_factory=dict)
     evaluations: int = 20  # in a run
@@ -47,10 +47,14 @@ class Plan:
 
 
 def read_plan(name: str) -> Plan:
-    """Reads a plan: the name of a shipped one, or a TOML or JSON file.
+    """Read a plan.
+
+    Args:
+      name: Name of a shipped plan, or a TOML or JSON file.
 
     Raises:
-      MetalrError: There is none, or it says something that no plan says.
+      MetalrError: There is no such plan, or a field is unknown, missing or of another
+        type.
     """
     shipped = sorted(path.stem for path in PLANS.glob("*.toml"))
     path = PLANS / f"{name}.toml" if name in shipped else Path(name)
@@ -60,16 +64,16 @@ def read_plan(name: str) -> Plan:
             f"{', '.join(shipped)}"
         )
     if path.stat().st_size > _LARGEST_PLAN:
-        raise MetalrError(f"{path} is over 1 MB; no plan is that long")
+        raise MetalrError(f"{path} is larger than 1 MB, and a plan is far smaller")
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise MetalrError(f"{path} is not a plan: {error}") from error
-    return _checked(found, str(path))
+    return _check_fields(found, str(path))
 
 
-def _checked(found: Any, where: str) -> Plan:
+def _check_fields(found: Any, where: str) -> Plan:
     fields = {f.name: f for f in dataclasses.fields(Plan)}
     if not isinstance(found, dict):
         raise MetalrError(f"{where}: a plan is a table, got {type(found).__name__}")
@@ -87,15 +91,15 @@ def _checked(found: Any, where: str) -> Plan:
         for name in found.keys() & fields.keys()
         if not isinstance(found[name], kinds[name]) or isinstance(found[name], bool)
     ]
-    faults = faults or _unfit(found)
+    faults = faults or _entry_faults(found)
     if faults:
         known = ", ".join(fields)
         raise MetalrError(f"{where}: {'; '.join(faults)}. A plan has {known}")
     return Plan(**found)
 
 
-def _unfit(found: Mapping[str, Any]) -> list[str]:
-    """Says what the lists and tables of a plan hold that they should not."""
+def _entry_faults(found: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the entries of a plan's lists and tables."""
     lists = {name: found.get(name, []) for name in ("models", "schedulers", "tuned")}
     faults = [
         f"{name} must be a list of names, got {entries!r:.80}"
@@ -111,7 +115,7 @@ def _unfit(found: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def changed(
+def override(
     plan: Plan,
     *,
     tasks: Sequence[str] | None = None,
@@ -122,17 +126,17 @@ def changed(
     predictor: str | None = None,
     **fields: Any,
 ) -> Plan:
-    """Returns a plan with what is not None in place of its own.
+    """Return a copy of a plan with the arguments that are not None in place.
 
     Args:
       plan: The plan.
-      tasks: These alone; a task that the plan has keeps its settings.
-      schedulers: These alone, and none at other base rates than their own.
-      tuned: These at each of the plan's rates.
-      steps: Of every run.
+      tasks: These tasks alone; a task of the plan keeps its settings.
+      schedulers: These schedulers alone, each at its default base rate.
+      tuned: Schedulers to run at each of the plan's rates.
+      steps: Steps of every run.
       data: Where rows come from.
-      predictor: Folder of a learned one.
-      **fields: Of `Plan`.
+      predictor: Folder of a learned predictor.
+      **fields: Other fields of `Plan`.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     settings = dict(plan.settings)
@@ -154,22 +158,26 @@ def changed(
 # ------------------------------------------------------------------ the runs
 
 
-def settled(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
-    """Returns runs whose "auto" is the hub or toy rows, the same for all; and a note.
+def resolve_data(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
+    """Replace "auto" by "hub" or "toy", the same for all runs.
 
-    Asked run by run, a hub that fails once would put toy rows among the real ones.
+    If each run asked by itself, a hub that fails once would mix toy rows with real
+    ones.
+
+    Returns:
+      The runs, and a note for the user ("" if there is none).
     """
     is_open = lambda run: run.data == "auto" and not run.train_file  # noqa: E731
     names = [str(run.task) for run in runs if is_open(run)]
     if not names:
         return list(runs), ""
     data, note = loading.settle(names, "auto")
-    settle = lambda run: dataclasses.replace(run, data=data)  # noqa: E731
-    return [settle(run) if is_open(run) else run for run in runs], note
+    resolve = lambda run: dataclasses.replace(run, data=data)  # noqa: E731
+    return [resolve(run) if is_open(run) else run for run in runs], note
 
 
 def expand(plan: Plan) -> list[RunConfig]:
-    """Returns the runs of a plan: all of seed 0 first, so that early rows compare.
+    """Return the runs of a plan, all of seed 0 first, so that early results compare.
 
     Raises:
       MetalrError: A task, scheduler or setting is unknown or out of its range.
@@ -180,7 +188,7 @@ def expand(plan: Plan) -> list[RunConfig]:
         for model in plan.models:
             for task, own in plan.tasks.items():
                 settings = {**plan.settings, **own}
-                for scheduler, rate in _rows(plan):
+                for scheduler, rate in _scheduler_rates(plan):
                     config = _config(
                         settings,
                         task=task,
@@ -189,16 +197,16 @@ def expand(plan: Plan) -> list[RunConfig]:
                         learning_rate=rate,
                         seed=seed,
                     )
-                    config = _paced(config, plan.evaluations)
+                    config = _spread_evaluations(config, plan.evaluations)
                     runs.setdefault(key(config), config)
     return list(runs.values())
 
 
-def baseline(runs: Sequence[RunConfig], name: str | None) -> str:
-    """Returns the row to compare with as `measures.baseline`, before hours of runs.
+def choose_baseline(runs: Sequence[RunConfig], name: str | None) -> str:
+    """Return the baseline as `methods.choose_baseline`, before hours of runs.
 
     Raises:
-      MetalrError: There is none; the message has the nearest names.
+      MetalrError: There is no such method; the message has the nearest names.
     """
     unrun = [
         {
@@ -212,7 +220,7 @@ def baseline(runs: Sequence[RunConfig], name: str | None) -> str:
         }
         for config in runs
     ]
-    return measures.baseline(measures.rows(unrun), name)
+    return methods.choose_baseline(methods.group(unrun), name)
 
 
 def _check_names(plan: Plan) -> None:
@@ -230,51 +238,54 @@ def _check_names(plan: Plan) -> None:
             )
     if plan.tuned and not plan.rates:
         raise MetalrError("a plan with `tuned` schedulers needs `rates` to try")
-    # Repeated rows count twice here: to find them would take the memory that is spared.
-    rows = len(plan.schedulers) + len(plan.tuned) * len(plan.rates)
-    rows += sum(map(len, plan.rates_of.values()))
-    runs = plan.seeds * len(plan.models) * len(plan.tasks) * rows
+    # Repeated rates count twice here: finding them would need the memory of the list.
+    rates = len(plan.schedulers) + len(plan.tuned) * len(plan.rates)
+    rates += sum(map(len, plan.rates_of.values()))
+    runs = plan.seeds * len(plan.models) * len(plan.tasks) * rates
     if runs > _MOST_RUNS:
         raise MetalrError(
             f"a plan has at most {_MOST_RUNS} runs, got up to {runs}; split it"
         )
 
 
-def _rows(plan: Plan) -> list[tuple[str, float]]:
-    """Returns (scheduler, base rate) without repetition, in the plan's order."""
-    rows = [(name, schedulers.get(name).learning_rate) for name in plan.schedulers]
-    rows += [(name, rate) for name in plan.tuned for rate in plan.rates]
-    rows += [(name, rate) for name, rates in plan.rates_of.items() for rate in rates]
-    return list(dict.fromkeys(rows))
+def _scheduler_rates(plan: Plan) -> list[tuple[str, float]]:
+    """Return (scheduler, base rate) without repetition, in the plan's order."""
+    found = [(name, schedulers.get(name).learning_rate) for name in plan.schedulers]
+    found += [(name, rate) for name in plan.tuned for rate in plan.rates]
+    found += [(name, rate) for name, rates in plan.rates_of.items() for rate in rates]
+    return list(dict.fromkeys(found))
 
 
 _HINTS = typing.get_type_hints(RunConfig)
-# At a multiplier of 1 it makes no difference who would have been asked.
-_LEARNED = ("metalr", "metalr_shuffled")
-_VARIED = ("task", "model", "scheduler", "learning_rate", "seed", "output")
+# With the multiplier fixed at 1 the predictor makes no difference.
+LEARNED = ("metalr", "metalr_shuffled")
+_VARIED_BY_PLAN = ("task", "model", "scheduler", "learning_rate", "seed", "output")
 
 
 def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
+    """Return a checked run with settings from a file and those that a plan varies."""
     for name, value in settings.items():
-        if name in _VARIED:
-            raise MetalrError(f"{name} is the plan's to vary, not one of its settings")
+        if name in _VARIED_BY_PLAN:
+            raise MetalrError(
+                f"{name} is varied by the plan and cannot be one of its settings"
+            )
         if name not in _HINTS:
             raise unknown_name("setting", name, _HINTS)
-        # TOML's 3 is a fine 3.0, and a bool is no int.
+        # TOML writes 3.0 as 3 too; a bool is not accepted as an int.
         allowed = typing.get_args(_HINTS[name]) or (_HINTS[name],)
         fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
-            raise MetalrError(f"the setting {name} can't be {value!r:.80}")
+            raise MetalrError(f"the setting {name} cannot be {value!r:.80}")
     if settings.get("metric") == "eval_loss":
         raise MetalrError(
-            "runs are compared by a score, which rises; got the setting metric = "
-            "'eval_loss'"
+            "runs are compared by a score, where more is better; got the setting "
+            "metric = 'eval_loss'"
         )
     return check(RunConfig(**settings, **varied))
 
 
-def _paced(config: RunConfig, evaluations: int) -> RunConfig:
-    """Spreads the evaluations over the run, which may be given in steps or epochs."""
+def _spread_evaluations(config: RunConfig, evaluations: int) -> RunConfig:
+    """Spread the evaluations over the run, whose length is in steps or epochs."""
     if config.max_steps:
         every = -(-config.max_steps // evaluations)
         return dataclasses.replace(config, eval_every=every)
@@ -283,18 +294,18 @@ def _paced(config: RunConfig, evaluations: int) -> RunConfig:
 
 
 def key(config: RunConfig) -> str:
-    """Returns the run's name in the store.
+    """Return the key of a run in the store.
 
-    Settings at their defaults are not in it, so that a setting which a later metalr
-    adds leaves stores as they are; a default that changes has to change
-    `store.VERSION`. A run under metalr is another one when predictor or controller are.
+    Settings at their defaults are left out, so that keys stay the same when a later
+    version adds a setting; whoever changes a default must change `store.VERSION`. The
+    key of a run under metalr also depends on the predictor and the controller.
     """
-    learned = config.scheduler in _LEARNED
+    learned = config.scheduler in LEARNED
     digest = _digest(config.predictor) if learned else None
     more = {"controller": CONTROLLER_VERSION} if learned else {}
     defaults = RunConfig().to_json()
-    told = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    return store.key(told, predictor_sha256=digest, **more)
+    set_by_user = {k: v for k, v in config.to_json().items() if v != defaults[k]}
+    return store.key(set_by_user, predictor_sha256=digest, **more)
 
 
 @functools.cache

@@ -1,8 +1,8 @@
-"""The results of a comparison: one JSON object a line, each run once.
+"""The result store of a comparison: one JSON object a line, one line a run.
 
-A run is keyed by the hash of its settings, so that it is never done twice. Lines are
-appended whole, under a lock, and a line that a kill has torn is cut off by the next
-append; stores of several machines are merged by concatenation.
+The key of a run is the hash of its settings, so that no run is repeated. A line is
+appended whole, under a lock; a line that was cut off by a kill is removed by the next
+append. Stores of several machines are merged by concatenation.
 """
 
 import hashlib
@@ -19,29 +19,29 @@ from metalr.runtime.files import is_number, plain
 
 VERSION = 1
 RUN, OVERHEAD = "run", "overhead"  # kinds of lines
-OVERHEAD_PLACE = ("scheduler", "model", "batch_size", "max_length", "device")
+OVERHEAD_FIELDS = ("scheduler", "model", "batch_size", "max_length", "device")
 # A result of thousands of steps is some 100 kB; a longer line is no result.
 LONGEST_LINE = 64 * 2**20
 
 
 def key(settings: Mapping[str, Any], **more: Any) -> str:
-    """Returns the name of a run: a hash of the settings that change its numbers.
+    """Return the key of a run: a hash of the settings that change its numbers.
 
     >>> key({"seed": 1, "output": "a"}) == key({"seed": 1, "output": "b"})
     True
     """
-    free = that_change(PACE, NOTHING)
-    told = {k: v for k, v in settings.items() if k not in free}
-    text = json.dumps(plain({**told, **more}), sort_keys=True)
+    ignored = that_change(PACE, NOTHING)
+    hashed = {k: v for k, v in settings.items() if k not in ignored}
+    text = json.dumps(plain({**hashed, **more}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
-    """Adds a line: all of it or nothing, whoever else appends at the same time.
+    """Append a line as a whole, safe against other processes that append.
 
     Args:
-      path: The store, in a folder that exists; made if it is missing.
-      line: With `kind` and `key`; the version is added.
+      path: The store, in a folder that exists; created if it is missing.
+      line: A line with `kind` and `key`; the version is added.
 
     Raises:
       MetalrError: The file cannot be written.
@@ -50,7 +50,7 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     try:
         with open(path, "a+b") as file:
             _lock(file)
-            _cut_torn_line(file)
+            _remove_partial_line(file)
             file.write(text.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -58,11 +58,11 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         raise MetalrError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Reads a store; of lines with the same key the last one counts.
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a store; of lines with the same key the last one counts.
 
-    A last line without an end was being written when its process was killed: it is
-    left out.
+    A last line without a line break was being written when its process was killed; it
+    is ignored.
 
     Raises:
       MetalrError: The file cannot be read, or a line is broken or of another version.
@@ -74,32 +74,36 @@ def read(path: Path) -> list[dict[str, Any]]:
             while text := file.readline(LONGEST_LINE):
                 number += 1
                 if len(text) == LONGEST_LINE:
-                    raise MetalrError(_broken(path, number, "too long to be a result"))
+                    raise MetalrError(
+                        _fault_in_line(path, number, "too long to be a result")
+                    )
                 if not text.endswith(b"\n"):
                     break
                 if text.strip():
-                    line = _parsed(path, number, text)
+                    line = _parse(path, number, text)
                     found[line["key"]] = line
     except OSError as error:
         raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
     return list(found.values())
 
 
-def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
+def _parse(path: Path, number: int, text: bytes) -> dict[str, Any]:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MetalrError(_broken(path, number, f"not JSON ({error})")) from error
-    if wrong := fault(line):
-        raise MetalrError(_broken(path, number, wrong))
+        raise MetalrError(
+            _fault_in_line(path, number, f"not JSON ({error})")
+        ) from error
+    if fault := find_fault(line):
+        raise MetalrError(_fault_in_line(path, number, fault))
     return line
 
 
-def fault(line: Any) -> str | None:
-    """Returns in words what keeps a value from being a line of a store, None if it is.
+def find_fault(line: Any) -> str | None:
+    """Return what is wrong with a line of a store, or None if it is valid.
 
-    A run has the fields of a result with the chance of its metric and its base rate;
-    an overhead has its place and its ratios.
+    A run must have the fields of a result, the chance of its metric and its base rate;
+    an overhead must have its `OVERHEAD_FIELDS` and its ratios.
     """
     if not isinstance(line, dict) or not isinstance(line.get("key"), str):
         return "not a result of metalr compare"
@@ -116,30 +120,30 @@ def fault(line: Any) -> str | None:
 
 
 def _run_faults(line: Mapping[str, Any]) -> list[str]:
-    wrong, chance = [], line.get("chance")
+    found, chance = [], line.get("chance")
     if not isinstance(chance, dict) or not is_number(chance.get(line["metric"])):
-        wrong.append("no chance for its metric")
+        found.append("no chance for its metric")
     if not is_number(line["settings"].get("learning_rate")):
-        wrong.append("no learning_rate in its settings")
-    return wrong
+        found.append("no learning_rate in its settings")
+    return found
 
 
 def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
-    names = (*OVERHEAD_PLACE, "step_ratio", "state_ratio")
+    names = (*OVERHEAD_FIELDS, "step_ratio", "state_ratio")
     if missing := [name for name in names if name not in line]:
         return [f"missing {', '.join(missing)}"]
     ratios = line["step_ratio"]
     if not isinstance(ratios, list) or not ratios or not all(map(is_number, ratios)):
-        return ["step_ratio is no list of numbers"]
-    return [] if is_number(line["state_ratio"]) else ["state_ratio is no number"]
+        return ["step_ratio is not a list of numbers"]
+    return [] if is_number(line["state_ratio"]) else ["state_ratio is not a number"]
 
 
-def _broken(path: Path, number: int, fault: str) -> str:
+def _fault_in_line(path: Path, number: int, fault: str) -> str:
     return f"{path}, line {number}: {fault}; delete that line and run again"
 
 
 def _lock(file: Any) -> None:
-    """Waits for the file; closing it, or the end of the process, lets it go."""
+    """Wait for the lock on a file, which ends with the file or the process."""
     try:
         import fcntl
     except ImportError:  # Windows, where one process writes at a time
@@ -147,7 +151,8 @@ def _lock(file: Any) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _cut_torn_line(file: Any) -> None:
+def _remove_partial_line(file: Any) -> None:
+    """Truncate a file after its last line break."""
     end = file.seek(0, os.SEEK_END)
     kept = end
     while kept:

@@ -1,1 +1,1 @@
-"""What people look at: reports, tables, figures."""
+"""Reports, tables and figures for people."""

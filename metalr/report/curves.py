@@ -1,4 +1,4 @@
-"""Pictures of a run: `curves.png`, and the style of every plot."""
+"""The curves of one run: `curves.png`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,71 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metalr.runtime.files import replace
+from metalr.report.style import (
+    GUIDE,
+    MARKED,
+    PALETTE,
+    label_powers,
+    plot_curve,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Okabe and Ito's colours, told apart with every kind of colour vision. Black and
-# yellow are left out: the one is for text, the other too pale for a line in print.
-PALETTE = (
-    "#0072B2",  # blue
-    "#D55E00",  # vermillion
-    "#009E73",  # green
-    "#CC79A7",  # purple
-    "#E69F00",  # orange
-    "#56B4E9",  # sky
-)
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1)), (0, (5, 2, 1, 2)))  # for grey print
-
-# matplotlib settings of every plot that metalr draws.
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#333333",
-    "axes.edgecolor": "#999999",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3.5,
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.dpi": 160,
-    "savefig.facecolor": "white",
-}
+    from matplotlib.figure import Figure
 
 _NOT_SCORES = {"step", "epoch"}
-_FOLLOWED_BY_EYE = 40  # points; fewer than these need no smoothing
 
 
-def draw(result: Mapping[str, Any], path: Path) -> None:
+def draw_curves(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss, scores and learning rate of a run over its steps.
 
-    The loss as logged is faint, its smoothed course strong; scores have a panel if
-    there was an evaluation, and the multiplier of the rate has one if there is one.
-    Dotted lines mark the epochs, a circle the step whose weights were kept, crosses
-    the steps whose loss was not finite.
+    The logged loss is pale and its moving average strong. Scores have a panel if there
+    was an evaluation, and the multiplier if there is one. Dotted lines mark the epochs,
+    a circle the step whose weights were kept, crosses the steps whose loss was not
+    finite.
 
     Args:
-      result: A result as in `metalr.finetune.result.FIELDS`.
+      result: A result with `metalr.finetune.result.FIELDS`.
       path: Where the PNG goes.
 
     Raises:
       MetalrError: The file cannot be written.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     history = result["history"]
     panels = [_draw_loss]
     if _score_names(history):
@@ -80,11 +46,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     if any("lr_multiplier" in row for row in history):
         panels.append(_draw_multiplier)
 
-    with matplotlib.rc_context(STYLE):
-        # A figure of its own and not pyplot's: nothing global stays behind, and a
-        # script with a window open is not disturbed.
-        figure = Figure(figsize=(7.2, 0.7 + 1.9 * len(panels)), layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+    def fill(figure: "Figure") -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = list(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0])
         figure.suptitle(_title(result), fontsize=11, x=0.01, ha="left")
         for panel, ax in zip(panels, axes, strict=True):
@@ -94,20 +58,21 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes[-1].set_xlabel("step")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.align_ylabels()
-        replace(path, lambda draft: canvas.print_figure(draft, format="png"))
+
+    save_figure(path, (7.2, 0.7 + 1.9 * len(panels)), fill)
 
 
 def _title(result: Mapping[str, Any]) -> str:
     words = [result["task"], result["model"], result["scheduler"]]
     if result["data"].get("kind") == "toy":
-        words[0] += " (toy data)"  # must never be taken for the real set
+        words[0] += " (toy data)"  # must not be mistaken for the real set
     return "  ·  ".join([*words, f"seed {result['seed']}"])
 
 
 def series(
     history: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and values of the rows that have `name`; null as NaN."""
+    """Return steps and values of the history's rows that have `name`; null as NaN."""
     rows = [row for row in history if name in row]
     steps = np.array([row["step"] for row in rows], float)
     values = [math.nan if row[name] is None else float(row[name]) for row in rows]
@@ -115,7 +80,7 @@ def series(
 
 
 def _score_names(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the scores in evaluation rows (those without a training loss)."""
+    """Return the scores in evaluation rows (those without a training loss)."""
     names: dict[str, None] = {}  # a set that keeps its order
     for row in history:
         if "loss" not in row:
@@ -128,52 +93,33 @@ def _is_loss(name: str) -> bool:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Returns the debiased moving average over a twentieth of the run; skips NaN."""
+    """Return the debiased moving average over a twentieth of the run; skip NaN."""
     decay = math.exp(-20 / len(values))
     total = weight = 0.0
-    smooth = []
+    smoothed = []
     for value in values:
         if math.isfinite(value):
             total, weight = decay * total + value, decay * weight + 1.0
-        smooth.append(total / weight if weight else math.nan)
-    return np.array(smooth)
-
-
-def line(
-    ax: "Axes",
-    steps: np.ndarray,
-    values: np.ndarray,
-    colour: int,
-    label: str,
-    dash: int = 0,
-) -> None:
-    """Draw a curve in a colour and dash of the tables, with marks if it has few."""
-    ax.plot(
-        steps,
-        values,
-        color=PALETTE[colour % len(PALETTE)],
-        linestyle=DASHES[dash % len(DASHES)],
-        marker="o" if len(steps) <= _FOLLOWED_BY_EYE else "",
-        label=label,
-    )
+        smoothed.append(total / weight if weight else math.nan)
+    return np.array(smoothed)
 
 
 def _draw_loss(ax: "Axes", result: Mapping[str, Any]) -> None:
     history = result["history"]
     steps, values = series(history, "loss")
-    if len(steps) > _FOLLOWED_BY_EYE:
+    if len(steps) > MARKED:
         ax.plot(steps, values, color=PALETTE[0], alpha=0.3, linewidth=0.7)
-        smoothed = smooth(np.minimum(values, _ceiling(values)))
-        line(ax, steps, smoothed, 0, "training, smoothed")
+        smoothed = smooth(np.minimum(values, _upper_limit(values)))
+        plot_curve(ax, steps, smoothed, 0, "training, smoothed")
     else:
-        line(ax, steps, values, 0, "training")
+        plot_curve(ax, steps, values, 0, "training")
     names = dict.fromkeys(name for row in history for name in row if _is_loss(name))
     for index, name in enumerate(names, start=1):
         split = name.removesuffix("eval_loss").rstrip("_") or "validation"
-        line(ax, *series(history, name), index, split, dash=index)
+        plot_curve(ax, *series(history, name), index, split, dash=index)
     drawn = np.concatenate([np.asarray(line.get_ydata()) for line in ax.lines])
-    if np.max(drawn, where=np.isfinite(drawn), initial=-math.inf) > _ceiling(drawn):
-        ax.set_ylim(top=_ceiling(drawn))
+    if np.max(drawn, where=np.isfinite(drawn), initial=-math.inf) > _upper_limit(drawn):
+        ax.set_ylim(top=_upper_limit(drawn))
     lost = steps[~np.isfinite(values)]
     if len(lost):
         at_the_top = ax.get_xaxis_transform()  # x in steps, y in axes heights
@@ -184,8 +130,8 @@ def _draw_loss(ax: "Axes", result: Mapping[str, Any]) -> None:
     _legend(ax)
 
 
-def _ceiling(values: np.ndarray) -> float:
-    """Returns what only a few wild values exceed, which would flatten all others."""
+def _upper_limit(values: np.ndarray) -> float:
+    """Return a limit that only a few outliers exceed, which would flatten the rest."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return math.inf
@@ -196,7 +142,7 @@ def _ceiling(values: np.ndarray) -> float:
 def _draw_scores(ax: "Axes", result: Mapping[str, Any]) -> None:
     history = result["history"]
     for index, name in enumerate(_score_names(history)):
-        line(ax, *series(history, name), index, name, dash=index)
+        plot_curve(ax, *series(history, name), index, name, dash=index)
     best, name = result["best_step"], result["metric"]
     value = result["metrics"].get(name)
     if best is not None and value is not None:
@@ -211,9 +157,9 @@ def _draw_rate(ax: "Axes", result: Mapping[str, Any]) -> None:
     from matplotlib.ticker import LogFormatter
 
     steps, values = series(result["history"], "learning_rate")
-    # A schedule may begin and end at 0, which a log axis has no place for.
+    # A schedule may begin and end at 0, which a log axis cannot show.
     values = np.where(values > 0, values, math.nan)
-    line(ax, steps, values, 2, "learning rate")
+    plot_curve(ax, steps, values, 2, "learning rate")
     if np.isfinite(values).any():
         ax.set_yscale("log")
         few = LogFormatter(minor_thresholds=(1.5, 0.6))  # 2e-05, as it is typed
@@ -226,17 +172,14 @@ def _draw_rate(ax: "Axes", result: Mapping[str, Any]) -> None:
 
 
 def _draw_multiplier(ax: "Axes", result: Mapping[str, Any]) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    line(ax, *series(result["history"], "lr_multiplier"), 3, "multiplier")
-    ax.axhline(1.0, color="#999999", linewidth=0.8)
-    ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plot_curve(ax, *series(result["history"], "lr_multiplier"), 3, "multiplier")
+    ax.axhline(1.0, **GUIDE)
+    label_powers(ax)
     ax.set_ylabel("multiplier")
 
 
 def _legend(ax: "Axes") -> None:
-    # Above the axes: inside, there is no place that no curve ever crosses.
+    # Above the axes: inside, a curve may cross any place.
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.2)
 
 
@@ -253,7 +196,7 @@ def _mark_epochs(axes: Sequence["Axes"], history: Sequence[Mapping[str, Any]]) -
             ax.axvline(step, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
         axes[-1].annotate(
             f"epoch {epoch}",
-            (step, 1.02),  # above the last panel: it has no legend there
+            (step, 1.02),  # above the last panel, which has no legend there
             xycoords=axes[-1].get_xaxis_transform(),
             ha="right",
             fontsize=7,

@@ -28,16 +28,16 @@ class Points(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; the first column stands left, the others right."""
+    """A table; the first column is aligned left, the others right."""
 
     head: Sequence[str]
     cells: Sequence[Sequence[str]]
-    strong: Sequence[str] = ()  # first cells of the lines to be set off
-    left: bool = False  # all columns stand left: words, not numbers
+    strong: Sequence[str] = ()  # first cells of the lines to emphasise
+    left: bool = False  # align all columns left: words, not numbers
 
 
 class Picture(NamedTuple):
-    """A PNG with what it shows, in words."""
+    """A PNG and its caption."""
 
     file: Path
     caption: str
@@ -45,7 +45,7 @@ class Picture(NamedTuple):
 
 Block = Heading | Text | Points | Table | Picture
 
-# Fonts of the reader's own machine; nothing is fetched.
+# Fonts of the reader's machine; nothing is loaded from the network.
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 72rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
@@ -76,7 +76,7 @@ figcaption { font-size: .85rem; color: #555; max-width: 46rem; }
 
 
 def to_markdown(blocks: Sequence[Block], folder: Path) -> str:
-    """Returns the page as Markdown, with pictures linked relative to `folder`."""
+    """Return the page as Markdown, with pictures linked relative to `folder`."""
     return "\n\n".join(_markdown(block, folder) for block in blocks) + "\n"
 
 
@@ -101,7 +101,7 @@ def _markdown(block: Block, folder: Path) -> str:
 
 
 def _md(text: str) -> str:
-    """Returns text in which no character means anything to Markdown, on one line.
+    """Escape text for Markdown, on one line.
 
     >>> print(_md("a|b *c* <i> my_model"))
     a\\|b \\*c\\* &lt;i> my\\_model
@@ -111,7 +111,7 @@ def _md(text: str) -> str:
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """Returns the page as one HTML file that holds its pictures and fetches nothing."""
+    """Return the page as one HTML file that includes its pictures."""
     title = next((b.text for b in blocks if isinstance(b, Heading)), "")
     body = "\n".join(map(_html, blocks))
     return (
@@ -123,12 +123,12 @@ def to_html(blocks: Sequence[Block]) -> str:
 
 
 def _text(text: str) -> str:
-    """Returns text in which no character means anything to HTML.
+    """Escape text for HTML.
 
     >>> _text("<b> & 95 %").encode("ascii", "xmlcharrefreplace")
     b'&lt;b&gt; &amp; 95&#160;%'
     """
-    return html.escape(text).replace(" %", "\u00a0%")  # never alone on a line
+    return html.escape(text).replace(" %", "\u00a0%")  # do not break before the sign
 
 
 def _html(block: Block) -> str:

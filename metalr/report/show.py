@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metalr.compare import measures
+from metalr.compare import criteria
 from metalr.errors import MetalrError
 from metalr.finetune.result import read_result
-from metalr.report import curves, figures
+from metalr.report.curves import series, smooth
+from metalr.report.style import label_powers, plot_curve, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,14 +24,14 @@ ASCII = "_.-=+*#@"  # the same eight heights where the terminal has no blocks
 CELLS = 48  # characters of a curve; with a name it fits 80 columns
 
 
-def read(paths: Sequence[Path]) -> dict[str, Result]:
-    """Reads finished runs, by short names that differ.
+def read_runs(paths: Sequence[Path]) -> dict[str, Result]:
+    """Read finished runs, and give them short names that differ.
 
     Args:
       paths: Folders of runs, or their result.json.
 
     Raises:
-      MetalrError: One is no finished run.
+      MetalrError: One of them is not a finished run.
     """
     found: dict[str, Result] = {}
     for path in map(Path, paths):
@@ -55,14 +56,14 @@ def spark(
     high: float,
     levels: str = BLOCKS,
 ) -> str:
-    """Returns a curve as one line of `CELLS` characters.
+    """Return a curve as one line of `CELLS` characters.
 
-    A cell shows the value at its middle step, drawn through the finite values; cells
-    that lie wholly before the first or after the last of them are blank.
+    A cell shows the value at its middle step, interpolated between the finite values;
+    cells before the first and after the last of them are blank.
 
     Args:
-      steps: Where the values are, rising.
-      values: The curve; what is not finite is left out.
+      steps: Steps of the values, ascending.
+      values: The curve; values that are not finite are left out.
       last_step: The step at the right end.
       low: Value of the lowest level.
       high: Value of the highest level.
@@ -85,12 +86,12 @@ def spark(
     return "".join(levels[i] if s else " " for i, s in zip(index, seen, strict=True))
 
 
-def terminal(found: Mapping[str, Result], console: "Console | None" = None) -> None:
-    """Prints a table of the runs, and their curves on shared scales.
+def print_runs(runs: Mapping[str, Result], console: "Console | None" = None) -> None:
+    """Print a table of the runs, and their curves on shared scales.
 
     Args:
-      found: Results by name.
-      console: Where to; stdout if not given.
+      runs: Results by name.
+      console: Where to print; stdout if it is None.
     """
     from rich import box
     from rich.console import Console
@@ -103,13 +104,13 @@ def terminal(found: Mapping[str, Result], console: "Console | None" = None) -> N
     facts = Table("run", "task", "model", "scheduler", "rate", box=box.SIMPLE_HEAD)
     for title in ("seed", "steps", "metric", "last", "best", "at step"):
         facts.add_column(title, justify="right")
-    for name, result in found.items():
+    for name, result in runs.items():
         facts.add_row(*map(Text, (name, *_facts(result))))
     console.print(facts)
 
     levels = BLOCKS if console.encoding.lower().startswith("utf") else ASCII
-    # One under the other: four curves beside each other fit no usual terminal.
-    for title, lines in _sparks(found, levels).items():
+    # Below each other: four curves side by side do not fit a usual terminal.
+    for title, lines in _sparks(runs, levels).items():
         table = Table("run", box=box.SIMPLE_HEAD)
         table.add_column(Text(title), no_wrap=True, min_width=CELLS)
         for name, line in lines.items():
@@ -117,10 +118,10 @@ def terminal(found: Mapping[str, Result], console: "Console | None" = None) -> N
         console.print(table)
 
 
-def _panels(found: Mapping[str, Result]) -> dict[str, str]:
-    """Returns the columns of the histories that there are, by title: one a panel."""
-    rows = [row for result in found.values() for row in result["history"]]
-    metrics = dict.fromkeys(result["metric"] for result in found.values())
+def _panels(runs: Mapping[str, Result]) -> dict[str, str]:
+    """Return the columns that the histories have, by title: one a panel."""
+    rows = [row for result in runs.values() for row in result["history"]]
+    metrics = dict.fromkeys(result["metric"] for result in runs.values())
     wanted = {"loss": "loss", **{metric: metric for metric in metrics}}
     wanted |= {"learning rate": "learning_rate", "multiplier": "lr_multiplier"}
     return {
@@ -135,7 +136,7 @@ def _facts(result: Result) -> list[str]:
         result["task"] + (" (toy)" if result["data"].get("kind") == "toy" else ""),
         result["model"],
         result["scheduler"],
-        measures.rate_name(measures.rate(result)),
+        criteria.format_rate(criteria.base_rate(result)),
         str(result["seed"]),
         str(result["steps"]),
         metric,
@@ -145,66 +146,64 @@ def _facts(result: Result) -> list[str]:
     ]
 
 
-def _sparks(found: Mapping[str, Result], levels: str) -> dict[str, dict[str, str]]:
-    """Returns each quantity's curves by name of the run; its title says the scale.
+def _sparks(runs: Mapping[str, Result], levels: str) -> dict[str, dict[str, str]]:
+    """Return each quantity's curves by name of the run, under a title with its scale.
 
     Rate and multiplier are drawn by their logarithm.
     """
-    last = max((row["step"] for r in found.values() for row in r["history"]), default=1)
-    drawn = {}
-    for title, column in _panels(found).items():
-        series = {
-            name: curves.series(result["history"], column)
-            for name, result in found.items()
+    last = max((row["step"] for r in runs.values() for row in r["history"]), default=1)
+    found = {}
+    for title, column in _panels(runs).items():
+        drawn = {
+            name: series(result["history"], column) for name, result in runs.items()
         }
         log = title in ("learning rate", "multiplier")
         if log:
-            series = {
+            drawn = {
                 name: (x, np.log2(y, out=np.full_like(y, math.nan), where=y > 0))
-                for name, (x, y) in series.items()
+                for name, (x, y) in drawn.items()
             }
-        every = np.concatenate([y[np.isfinite(y)] for _, y in series.values()])
+        every = np.concatenate([y[np.isfinite(y)] for _, y in drawn.values()])
         if not len(every):
             continue
         low, high = float(every.min()), float(every.max())
         ends = [2.0**end if log else end for end in (low, high)]
-        drawn[f"{title}, {ends[0]:.3g} to {ends[1]:.3g}"] = {
+        found[f"{title}, {ends[0]:.3g} to {ends[1]:.3g}"] = {
             name: spark(x, y, last, low, high, levels)
-            for name, (x, y) in series.items()
+            for name, (x, y) in drawn.items()
             if np.isfinite(y).any()
         }
-    return drawn
+    return found
 
 
-def picture(found: Mapping[str, Result], path: Path) -> None:
-    """Draws the curves of the runs over each other, a panel for each quantity.
+def draw_runs(runs: Mapping[str, Result], path: Path) -> None:
+    """Draw the curves of the runs over each other, a panel for each quantity.
 
     Raises:
       MetalrError: The file cannot be written.
     """
-    panels = _panels(found) or {"loss": "loss"}
+    panels = _panels(runs) or {"loss": "loss"}
 
     def fill(figure: "Figure") -> None:
         axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
         for ax, (title, name) in zip(axes, panels.items(), strict=True):
-            for index, (label, result) in enumerate(found.items()):
-                steps, values = curves.series(result["history"], name)
+            for index, (label, result) in enumerate(runs.items()):
+                steps, values = series(result["history"], name)
                 if name == "loss" and len(steps):
-                    values = curves.smooth(values)
-                curves.line(ax, steps, values, index, label, dash=index)
+                    values = smooth(values)
+                plot_curve(ax, steps, values, index, label, dash=index)
             drawn = [np.asarray(line.get_ydata()) for line in ax.lines]
-            if name in ("learning_rate", "lr_multiplier") and any(
-                (values > 0).any() for values in drawn
-            ):
-                ax.set_yscale("log", base=10 if name == "learning_rate" else 2)
+            if any((values > 0).any() for values in drawn):
+                if name == "learning_rate":
+                    ax.set_yscale("log")
+                elif name == "lr_multiplier":
+                    label_powers(ax)
             ax.set_ylabel(f"{title}, smoothed" if name == "loss" else title)
-            if name == "lr_multiplier":
-                ax.yaxis.set_major_formatter("{x:g}")
             ax.margins(x=0.01)
         axes[-1].set_xlabel("step")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3)
         figure.align_ylabels()
 
-    rows = -(-len(found) // 3)
-    figures.draw(path, (8.0, 0.6 + 0.2 * rows + 1.9 * len(panels)), fill)
+    rows = -(-len(runs) // 3)
+    save_figure(path, (8.0, 0.6 + 0.2 * rows + 1.9 * len(panels)), fill)

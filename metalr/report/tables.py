@@ -1,4 +1,4 @@
-"""The tables of a comparison as plain strings; `document` says how they look."""
+"""The tables of a comparison as plain strings; `document` formats them."""
 
 import math
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from metalr.compare import measures, statistics
-from metalr.compare.comparison import WITHOUT_EFFECT, Comparison, difference
-from metalr.compare.measures import Problem
-from metalr.compare.store import OVERHEAD_PLACE
+from metalr.compare import aggregates, criteria
+from metalr.compare.comparison import WITHOUT_EFFECT, Comparison, score_difference
+from metalr.compare.criteria import Workload, format_time
+from metalr.compare.store import OVERHEAD_FIELDS
 
 Cells = list[tuple[str, ...]]
 
 SUMMARY_HEAD = (
-    "row",
+    "method",
     "share of the best",
     "difference to the baseline",
     "steps to 95 %",
@@ -27,56 +27,64 @@ SUMMARY_HEAD = (
     "rates tried",
 )
 
-# What the columns say, in the words of the report.
+# What the columns mean, as the report explains them.
 LEGEND = (
     "Share of the best: (final score - chance) / (best final score - chance), with the "
-    "best over all rows and seeds of a task and model. A failed run scores chance.",
+    "best over all methods and seeds of a task and model. A failed run scores chance.",
     "Difference: paired by task, model and seed; mean and 95 % bootstrap interval over "
-    "the pairs, so it speaks of these tasks and not of others.",
+    "the pairs, so it holds for these tasks and not for others.",
     "Steps to 95 % and 99 % of the best: median over tasks and models of the factor to "
-    "the fastest row there, seeds by their median; ∞ is a miss.",
+    "the fastest method there, with the median over seeds; ∞ is a miss.",
     "Area: under the validation curve, share of the best. Rank: mean by final score.",
     "Profile: AlgoPerf's score for 95 %, up to a factor of 4; 1 is the fastest "
     "everywhere. Missed: runs that never reach 95 %.",
-    "A tuned row takes for each task and model the base rate with the best mean final "
-    "score: it is picked by the very scores that it shows. Rates tried is its price.",
+    "A tuned method uses for each task and model the base rate with the best mean "
+    "final score: it is chosen by the scores that it shows. Rates tried is its price.",
 )
 
 
-def summary_table(found: Comparison) -> Cells:
-    """Returns the cells under `SUMMARY_HEAD`, the best share first.
+def summary_table(comparison: Comparison) -> Cells:
+    """Return the cells under `SUMMARY_HEAD`, the best share first.
 
-    Steps to a target are the median over problems of the factor to the fastest row,
+    Steps to a target are the median over workloads of the factor to the fastest method,
     the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %.
     """
-    ranks = statistics.mean_ranks(found.rows)
-    factors = [
-        statistics.factors(found.rows, share, found.bars) for share in (0.95, 0.99)
+    methods = comparison.methods
+    ranks = aggregates.mean_ranks(methods)
+    slowdowns = [
+        aggregates.slowdowns(methods, share, comparison.references)
+        for share in (0.95, 0.99)
     ]
     lines = []
-    for name, row in found.rows.items():
-        share = statistics.spread(found.values(row.runs, "share of the best"))
-        gap = difference(found, name)
-        times = found.values(row.runs, "steps to 95 %")
-        is_base = name == found.baseline
+    for name, method in methods.items():
+        share, area, steps = (
+            comparison.values(method.runs, criterion)
+            for criterion in (
+                "share of the best",
+                "area under the curve",
+                "steps to 95 %",
+            )
+        )
+        spread = aggregates.spread(share)
+        gap = score_difference(comparison, name)
         cells = (
             name,
-            f"{share.mean:.3f} (IQR {share.iqr:.3f})",
-            "baseline" if is_base else _interval(gap),
-            *(measures.time_name(statistics.spread(f[name]).median) for f in factors),
-            f"{np.mean(found.values(row.runs, 'area under the curve')):.3f}",
+            f"{spread.mean:.3f} (IQR {spread.iqr:.3f})",
+            "baseline" if name == comparison.baseline else _interval(gap),
+            *(format_time(aggregates.spread(s[name]).median) for s in slowdowns),
+            f"{np.mean(area):.3f}",
             "–" if math.isnan(ranks[name]) else f"{ranks[name]:.1f}",
-            f"{statistics.profile_score(factors[0][name]):.2f}",
-            f"{np.isinf(times).sum()} of {len(times)}",
-            f"{sum(map(measures.failed, row.runs))} of {len(row.runs)}",
-            f"{np.mean([*row.rates.values()]):.3g}",
+            f"{aggregates.profile_score(slowdowns[0][name]):.2f}",
+            f"{np.isinf(steps).sum()} of {len(steps)}",
+            f"{sum(map(criteria.failed, method.runs))} of {len(method.runs)}",
+            f"{np.mean([*method.rates_tried.values()]):.3g}",
         )
-        lines.append((-share.mean, cells))
+        lines.append((-spread.mean, cells))
     return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
 
 
-PROBLEM_HEAD = (
-    "row",
+WORKLOAD_HEAD = (
+    "method",
     "rate",
     "final, mean ± std",
     "final, median (IQR)",
@@ -90,31 +98,34 @@ PROBLEM_HEAD = (
 )
 
 
-def problem_table(found: Comparison, place: Problem) -> Cells:
-    """Returns the cells under `PROBLEM_HEAD` for a task and model, best first.
+def workload_table(comparison: Comparison, workload: Workload) -> Cells:
+    """Return the cells under `WORKLOAD_HEAD` for a task and model, best first.
 
-    Times are medians over seeds; steps paid are the rates tried times the steps to
-    95 %.
+    Steps and epochs are medians over seeds; steps paid are the rates tried times the
+    steps to 95 %.
     """
     lines = []
-    for name, row in found.rows.items():
-        runs = found.of(name, place)
+    for name, method in comparison.methods.items():
+        runs = comparison.runs_of(name, workload)
         if not runs:
             continue
-        of = {m: statistics.spread(found.values(runs, m)) for m in measures.MEASURES}
+        of = {
+            criterion: aggregates.spread(comparison.values(runs, criterion))
+            for criterion in criteria.CRITERIA
+        }
         final, steps = of["final score"], of["steps to 95 %"].median
         cells = (
             name,
-            measures.rate_name(measures.rate(runs[0])),
+            criteria.format_rate(criteria.base_rate(runs[0])),
             f"{final.mean:.3f} ± {final.std:.3f}",
             f"{final.median:.3f} ({final.iqr:.3f})",
             f"{of['best score'].mean:.3f}",
-            measures.time_name(of["epochs to 95 %"].median, ".2f"),
-            measures.time_name(of["epochs to 99 %"].median, ".2f"),
-            measures.time_name(steps, ".0f"),
-            measures.time_name(measures.cost(row, place, steps), ".0f"),
+            format_time(of["epochs to 95 %"].median, ".2f"),
+            format_time(of["epochs to 99 %"].median, ".2f"),
+            format_time(steps, ".0f"),
+            format_time(method.steps_paid(workload, steps), ".0f"),
             f"{of['area under the curve'].mean:.3f}",
-            f"{sum(map(measures.failed, runs))} of {len(runs)}",
+            f"{sum(map(criteria.failed, runs))} of {len(runs)}",
         )
         lines.append((-final.mean, cells))
     return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
@@ -132,12 +143,12 @@ OVERHEAD_HEAD = (
 )
 
 
-def overhead_table(found: Comparison) -> Cells:
-    """Returns the cells under `OVERHEAD_HEAD`: factors to plain AdamW."""
+def overhead_table(comparison: Comparison) -> Cells:
+    """Return the cells under `OVERHEAD_HEAD`: factors to plain AdamW."""
     lines = []
-    for line in found.overheads:
+    for line in comparison.overheads:
         low, middle, high = np.percentile(line["step_ratio"], [25, 50, 75])
-        cells = [str(line[name]) for name in OVERHEAD_PLACE]
+        cells = [str(line[name]) for name in OVERHEAD_FIELDS]
         cells += [f"{middle:.3f}", f"{low:.3f} to {high:.3f}"]
         lines.append((*cells, f"{line['state_ratio']:.3f}"))
     return sorted(lines)
@@ -146,31 +157,32 @@ def overhead_table(found: Comparison) -> Cells:
 ORIGIN_HEAD = ("task", "model", "data", "weights")
 
 
-def origin_table(found: Comparison) -> Cells:
-    """Returns the cells under `ORIGIN_HEAD`: where data and weights are from."""
+def origin_table(comparison: Comparison) -> Cells:
+    """Return the cells under `ORIGIN_HEAD`: where data and weights come from."""
     lines = []
-    for place in found.bars:
-        run = next(r for r in found.runs if measures.problem(r) == place)
-        lines.append((*place, _origin(run["data"]), _origin(run["weights"])))
+    for workload in comparison.references:
+        run = next(r for r in comparison.runs if criteria.workload(r) == workload)
+        lines.append((*workload, _origin(run["data"]), _origin(run["weights"])))
     return lines
 
 
-def settings_table(found: Comparison) -> Cells:
-    """Returns each setting with its values over all runs, most of them one."""
-    names = sorted({name for run in found.runs for name in run["settings"]})
+def settings_table(comparison: Comparison) -> Cells:
+    """Return each setting with its values over all runs, in most cases one."""
+    names = sorted({name for run in comparison.runs for name in run["settings"]})
     lines = []
     for name in names:
-        values = {str(run["settings"].get(name)): None for run in found.runs}
+        values = {str(run["settings"].get(name)): None for run in comparison.runs}
         if name not in WITHOUT_EFFECT and values.keys() != {"None"}:
             lines.append((name, ", ".join(values)))
     return lines
 
 
-def versions_table(found: Comparison) -> Cells:
-    """Returns each library with the versions that the runs were made with."""
-    names = sorted({name for run in found.runs for name in run["versions"]})
+def versions_table(comparison: Comparison) -> Cells:
+    """Return each library with the versions that the runs were made with."""
+    runs = comparison.runs
+    names = sorted({name for run in runs for name in run["versions"]})
     return [
-        (name, ", ".join(sorted({str(r["versions"].get(name)) for r in found.runs})))
+        (name, ", ".join(sorted({str(run["versions"].get(name)) for run in runs})))
         for name in names
     ]
 
@@ -180,7 +192,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 
-def _interval(gap: statistics.Interval) -> str:
+def _interval(gap: aggregates.Interval) -> str:
     if not gap.pairs:
         return "–"
-    return f"{gap.middle:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

@@ -10,8 +10,8 @@ and AdamW. "Rows" feeds real batches as either side would: metalr bucketed by le
 with the vocabulary in use, PyTorch in random order padded to the longest row.
 
 The peak is that of a 2048^3 product in metalr's process, measured between the pairs;
-the share of it counts the products of the step alone (`metalr.compare.costs`), padding
-too.
+the share of it counts the matmuls of the step alone (`metalr.compare.roofline`), of
+padding too.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     import jax
     import jax.numpy as jnp
 
-    from metalr.compare import costs
+    from metalr.compare import roofline
     from metalr.data import batches, encode, tasks
     from metalr.finetune import loop, schedulers
     from metalr.models import heads, huggingface
@@ -111,7 +111,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     while (what := pipe.recv()) is not None:
         params, data_batches = feed(what)
         flops = sum(
-            costs.step(loaded.config, *batch["input_ids"].shape).flops
+            roofline.step(loaded.config, *batch["input_ids"].shape).flops
             for batch in data_batches
         )
         params = jax.tree.map(jnp.copy, params)

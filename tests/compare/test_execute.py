@@ -80,15 +80,15 @@ def test_plan_of_the_targets_has_only_tasks_that_the_predictor_has_not_seen():
 @pytest.mark.fast
 def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
     found = plan.read_plan(write(tmp_path))
-    fewer = plan.changed(found, tasks=["rte", "cola"], schedulers=["static"], seeds=1)
+    fewer = plan.override(found, tasks=["rte", "cola"], schedulers=["static"], seeds=1)
     runs = plan.expand(fewer)
     assert [(c.task, c.max_steps) for c in runs] == [("rte", 6), ("cola", 4)]
-    shorter = plan.expand(plan.changed(found, steps=3, data="auto"))
+    shorter = plan.expand(plan.override(found, steps=3, data="auto"))
     assert {(c.max_steps, c.data) for c in shorter} == {(3, "auto")}
     shipped = str(ROOT / "checkpoints/predictor")
-    named = plan.expand(plan.changed(found, predictor=shipped))
+    named = plan.expand(plan.override(found, predictor=shipped))
     assert {c.predictor for c in named} == {shipped}
-    assert plan.changed(found) == found
+    assert plan.override(found) == found
 
 
 @pytest.mark.fast
@@ -98,11 +98,11 @@ def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
         ({"schedulers": ["linaer"]}, "unknown scheduler 'linaer'; did you mean"),
         ({"tasks": {"sst": {}}}, "unknown task 'sst'"),
         ({"settings": {"bach_size": 3}}, "unknown setting 'bach_size'; did you mean"),
-        ({"settings": {"batch_size": "4"}}, "batch_size can't be '4'"),
+        ({"settings": {"batch_size": "4"}}, "batch_size cannot be '4'"),
         ({"settings": {"batch_size": -4}}, "--batch-size must be"),
         ({"settings": {"parallel": "pmpa"}}, "unknown --parallel 'pmpa'; did you mean"),
         ({"settings": {"max_steps": 0}}, "--max-steps must be"),
-        ({"settings": {"seed": 4}}, "seed is the plan's to vary"),
+        ({"settings": {"seed": 4}}, "seed is varied by the plan"),
         ({"seeds": 0}, "seeds must be 1 to 100000, got 0"),
         ({"seeds": 10**99}, "seeds must be 1 to 100000, got 1000"),
         ({"seeds": 10**5}, "at most 100000 runs, got up to 1200000"),
@@ -146,12 +146,12 @@ def test_a_file_that_is_no_plan_is_one_clear_line(name, text, tmp_path):
 def test_a_baseline_that_the_report_will_not_have_is_refused_before_the_runs(tmp_path):
     runs = plan.expand(plan.read_plan(write(tmp_path)))
     for name in ("linear tuned", "linear 2e-5", "prodigy", "metalr"):
-        assert plan.baseline(runs, name) == name
-    assert plan.baseline(runs, None) == "linear tuned"
+        assert plan.choose_baseline(runs, name) == name
+    assert plan.choose_baseline(runs, None) == "linear tuned"
     untuned = [config for config in runs if config.learning_rate != 1e-3]
-    assert plan.baseline(untuned, None) == "linear 2e-5"
+    assert plan.choose_baseline(untuned, None) == "linear 2e-5"
     with pytest.raises(MetalrError, match="did you mean 'linear tuned'"):
-        plan.baseline(runs, "linear tune")
+        plan.choose_baseline(runs, "linear tune")
 
 
 @pytest.mark.fast
@@ -167,7 +167,7 @@ def test_key_of_a_metalr_run_changes_with_the_predictor(tmp_path, monkeypatch):
 def test_key_of_the_control_at_one_depends_on_no_predictor_and_the_shuffled_ones_does(
     monkeypatch,
 ):
-    found = plan.changed(
+    found = plan.override(
         plan.read_plan("small"), schedulers=["metalr_fixed", "metalr_shuffled"], seeds=1
     )
     runs = plan.expand(found)
@@ -193,11 +193,11 @@ def test_time_left_is_told_by_runs_of_the_same_shape(tmp_path):
             "wall_seconds": 100.0,
         },
     ]
-    assert execute.seconds_of(config, done) == 8.0
-    assert execute.seconds_of(config, done[1:]) > 20  # on paper
+    assert execute.estimate_seconds(config, done) == 8.0
+    assert execute.estimate_seconds(config, done[1:]) > 20  # on paper
     changed = dataclasses.replace
-    assert math.isnan(execute.seconds_of(changed(config, model="x"), done))
-    assert math.isnan(execute.seconds_of(changed(config, max_steps=None), done))
+    assert math.isnan(execute.estimate_seconds(changed(config, model="x"), done))
+    assert math.isnan(execute.estimate_seconds(changed(config, max_steps=None), done))
 
 
 @pytest.mark.fast
@@ -211,7 +211,7 @@ def test_time_left_is_told_by_runs_of_the_same_shape(tmp_path):
     ],
 )
 def test_name_of_a_model_tells_its_size(model, layers, width):
-    found = execute._encoder(model)
+    found = execute._encoder_by_name(model)
     assert (found.num_hidden_layers, found.hidden_size) == (layers, width)
 
 
@@ -231,11 +231,11 @@ def tiny_plan(tmp_path):
 def test_auto_is_asked_once_for_all_runs(tmp_path, monkeypatch):
     answers = iter([False])  # a second question raises
     monkeypatch.setattr(hub, "answers", lambda: next(answers))
-    runs = plan.expand(plan.changed(plan.read_plan(tiny_plan(tmp_path)), data="auto"))
-    settled, note = plan.settled(runs)
+    runs = plan.expand(plan.override(plan.read_plan(tiny_plan(tmp_path)), data="auto"))
+    settled, note = plan.resolve_data(runs)
     assert {run.data for run in settled} == {"toy"} and note.startswith("TOY DATA")
     assert [dataclasses.replace(run, data="auto") for run in settled] == runs
-    assert plan.settled(settled) == (settled, "")
+    assert plan.resolve_data(settled) == (settled, "")
 
 
 def command(plan_file, output, *more):
@@ -246,7 +246,7 @@ def command(plan_file, output, *more):
 
 
 def scores(path):
-    return {line["key"]: line["history"] for line in store.read(path)}
+    return {line["key"]: line["history"] for line in store.read_lines(path)}
 
 
 def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_numbers(tmp_path):
@@ -261,12 +261,12 @@ def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_numbers(tmp_
     first = scores(path)
     assert first and len(first) < 6, "it was killed too late or never began"
     runs = plan.expand(plan.read_plan(plan_file))
-    todo = execute.missing(runs, path)
+    todo = execute.pending(runs, path)
     assert len(todo) == len(runs) - len(first)
-    assert execute.carry_out(todo, path, workers=1)
-    assert execute.missing(runs, path) == []
+    assert execute.execute(todo, path, workers=1)
+    assert execute.pending(runs, path) == []
     again = tmp_path / "again.jsonl"
-    assert execute.carry_out(runs, again, workers=1)
+    assert execute.execute(runs, again, workers=1)
     assert scores(path) == scores(again)
     assert len(path.read_text().splitlines()) == len(runs)  # none was done twice
 
@@ -279,7 +279,7 @@ def test_overhead_is_told_of_each_scheduler_once_with_its_state(tmp_path):
     for line in lines:
         store.append(tmp_path / "s", line)
         assert len(line["step_ratio"]) == 5 and min(line["step_ratio"]) > 0
-    assert len(store.read(tmp_path / "s")) == 3
+    assert len(store.read_lines(tmp_path / "s")) == 3
     # AdamW keeps two copies of the parameters, DoWG one; metalr adds its sample.
     assert found["dowg"]["state_ratio"] == pytest.approx(0.5, abs=0.01)
     assert found["linear"]["state_ratio"] == pytest.approx(1, abs=0.001)
@@ -289,18 +289,18 @@ def test_overhead_is_told_of_each_scheduler_once_with_its_state(tmp_path):
 def test_a_run_that_diverges_is_a_result(tmp_path):
     config = plan.expand(plan.read_plan(tiny_plan(tmp_path)))[0]
     huge = {"learning_rate": 1e30, "clip_norm": 0.0}
-    result = execute.one(type(config)(**config.to_json() | huge))
+    result = execute.execute_run(type(config)(**config.to_json() | huge))
     assert "the loss is" in result["failed"] and result["stopped"] == "diverged"
     assert all(name in result for name in ("history", "versions", "chance"))
     store.append(tmp_path / "s", {"kind": "run", "key": "k", **result})
-    assert store.read(tmp_path / "s")[0]["failed"] == result["failed"]
+    assert store.read_lines(tmp_path / "s")[0]["failed"] == result["failed"]
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("model", ["minilm:two", "minilm:0", "somebody/else"])
 def test_time_of_a_model_of_unknown_size_is_unknown(tmp_path, model):
-    found = plan.changed(plan.read_plan(write(tmp_path)), models=[model])
-    assert math.isnan(execute.seconds_of(plan.expand(found)[0], []))
+    found = plan.override(plan.read_plan(write(tmp_path)), models=[model])
+    assert math.isnan(execute.estimate_seconds(plan.expand(found)[0], []))
 
 
 @pytest.mark.fast

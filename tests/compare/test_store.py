@@ -28,7 +28,7 @@ def test_lines_come_back_in_order_with_numbers_that_json_has(tmp_path):
     path = tmp_path / "runs.jsonl"
     store.append(path, line("a", seconds=1.5))
     store.append(path, line("b", metrics={"f1": float("nan")}))
-    found = store.read(path)
+    found = store.read_lines(path)
     assert [row["key"] for row in found] == ["a", "b"]
     assert found[0]["seconds"] == 1.5 and found[1]["metrics"] == {"f1": None}
 
@@ -41,7 +41,10 @@ def test_stores_of_two_machines_merge_by_concatenation_and_the_last_line_counts(
     store.append(tmp_path / "two", line("b"))
     both = tmp_path / "both"
     both.write_bytes((tmp_path / "one").read_bytes() + (tmp_path / "two").read_bytes())
-    assert {row["key"]: row["seed"] for row in store.read(both)} == {"a": 2, "b": 0}
+    assert {row["key"]: row["seed"] for row in store.read_lines(both)} == {
+        "a": 2,
+        "b": 0,
+    }
 
 
 @given(cut=st.integers(1, 200))
@@ -52,9 +55,9 @@ def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(
     store.append(path, line("a"))
     store.append(path, line("b"))
     path.write_bytes(path.read_bytes()[:-cut])
-    assert [row["key"] for row in store.read(path)] == ["a"]
+    assert [row["key"] for row in store.read_lines(path)] == ["a"]
     store.append(path, line("c"))
-    assert [row["key"] for row in store.read(path)] == ["a", "c"]
+    assert [row["key"] for row in store.read_lines(path)] == ["a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_a_broken_line_is_named_with_the_way_out(text, said, tmp_path):
     path = tmp_path / "runs.jsonl"
     path.write_text(text + "\n")
     with pytest.raises(MetalrError, match=said):
-        store.read(path)
+        store.read_lines(path)
 
 
 def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
@@ -81,12 +84,12 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path, monkeyp
     path = tmp_path / "runs.jsonl"
     path.write_text(json.dumps({"key": "a" * 2000}) + "\n")
     with pytest.raises(MetalrError, match="too long"):
-        store.read(path)
+        store.read_lines(path)
 
 
 def test_a_missing_store_is_one_clear_line(tmp_path):
     with pytest.raises(MetalrError, match="cannot read .*No such file"):
-        store.read(tmp_path / "none")
+        store.read_lines(tmp_path / "none")
 
 
 def _append_many(path, name):
@@ -102,7 +105,7 @@ def test_two_processes_that_append_at_once_lose_no_line(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(store.read(path)) == 100
+    assert len(store.read_lines(path)) == 100
 
 
 def test_key_tells_settings_apart_and_not_folders():

@@ -69,7 +69,7 @@ def drawn(monkeypatch):
 )
 def test_one_panel_for_each_thing_there_is(tmp_path, drawn, case, panels):
     path = tmp_path / "curves.png"
-    curves.draw(a_result(**case), path)
+    curves.draw_curves(a_result(**case), path)
     width, height = size(path)
     assert width > 1000
     assert height > 200 * len(panels)
@@ -80,7 +80,7 @@ def test_one_panel_for_each_thing_there_is(tmp_path, drawn, case, panels):
 
 def test_curves_show_the_numbers_of_the_history(tmp_path, drawn):
     result = a_result(rows=20)
-    curves.draw(result, tmp_path / "curves.png")
+    curves.draw_curves(result, tmp_path / "curves.png")
     loss, score, rate = drawn[0].axes
     lines = {line.get_label(): line for ax in (loss, score) for line in ax.lines}
     expected = [row["loss"] for row in result["history"] if "loss" in row]
@@ -97,7 +97,7 @@ def test_steps_without_a_finite_loss_are_marked(tmp_path, drawn):
     lost = result["history"][10:13]
     for row, value in zip(lost, (math.nan, None, math.inf), strict=True):
         row["loss"] = value
-    curves.draw(result, tmp_path / "curves.png")
+    curves.draw_curves(result, tmp_path / "curves.png")
     (marks,) = [x for x in drawn[0].axes[0].lines if x.get_label() == "not finite"]
     assert list(marks.get_xdata()) == [row["step"] for row in lost]
 
@@ -106,14 +106,14 @@ def test_a_run_that_never_had_a_finite_number_is_drawn(tmp_path):
     result = a_result(evaluations=0)
     for row in result["history"]:
         row["loss"] = row["learning_rate"] = None
-    curves.draw(result, tmp_path / "curves.png")
+    curves.draw_curves(result, tmp_path / "curves.png")
     assert size(tmp_path / "curves.png")[0] > 1000
 
 
 def test_one_spike_does_not_flatten_the_loss(tmp_path, drawn):
     result = a_result(rows=200)
     result["history"][150]["loss"] = 1e9
-    curves.draw(result, tmp_path / "curves.png")
+    curves.draw_curves(result, tmp_path / "curves.png")
     assert drawn[0].axes[0].get_ylim()[1] < 10
 
 
@@ -132,10 +132,10 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     names = [name for name in matplotlib.rcParams if name != "backend"]
     before = {name: matplotlib.rcParams[name] for name in names}
-    curves.draw(a_result(rows=2, evaluations=1), tmp_path / "curves.png")
+    curves.draw_curves(a_result(rows=2, evaluations=1), tmp_path / "curves.png")
     assert {name: matplotlib.rcParams[name] for name in names} == before
 
 
 def test_an_unwritable_target_is_one_clear_line(tmp_path):
     with pytest.raises(MetalrError, match="cannot write .*curves.png: No such file"):
-        curves.draw(a_result(evaluations=0), tmp_path / "none" / "curves.png")
+        curves.draw_curves(a_result(evaluations=0), tmp_path / "none" / "curves.png")

@@ -1,4 +1,4 @@
-"""The report says what the numbers say, of every store that may be compared."""
+"""The report holds what its store holds, as text, tables and pictures."""
 
 import re
 from html.parser import HTMLParser
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from metalr.compare import comparison, measures
+from metalr.compare import comparison, methods
 from metalr.errors import MetalrError
-from metalr.report import document, figures, report
+from metalr.report import comparison_figures, document, report
 from tests.compare.synthetic_store import a_run, pair_of_rows, store
 from tests.report.png import size
 
@@ -42,15 +42,17 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Saves the second that each plot takes, where only words matter."""
-    monkeypatch.setattr(figures, "draw", lambda path, *rest: path.write_bytes(b"PNG"))
+    """Skip drawing, a second a plot, in tests of the text."""
+    monkeypatch.setattr(
+        comparison_figures, "save_figure", lambda path, *rest: path.write_bytes(b"PNG")
+    )
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     lines = store(tasks=("sst2", "cola"), models=("minilm:2",), seeds=2)
-    path = report.write(lines, folder / "new" / "one", baseline="linear tuned")
+    path = report.write_report(lines, folder / "new" / "one", baseline="linear tuned")
     assert path == folder / "new" / "one" / "report.html"
     return path.parent
 
@@ -100,7 +102,7 @@ def test_both_forms_hold_every_row_problem_and_library(written):
 def test_the_same_store_gives_the_same_bytes(tmp_path):
     lines = pair_of_rows([0.6, 0.8], [0.6, 0.7], tasks=("sst2",))
     first, second = (
-        report.write(lines, tmp_path / name, baseline="linear 2e-5").read_bytes()
+        report.write_report(lines, tmp_path / name, baseline="linear 2e-5").read_bytes()
         for name in ("a", "b")
     )
     assert first == second
@@ -109,7 +111,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("hostile", ['<script>alert("1")</script>', "a|b\n# c", "&lt;"])
 def test_words_from_the_data_are_only_words(tmp_path, undrawn, hostile):
     run = a_run(task=hostile, data={"kind": hostile}, versions={hostile: hostile})
-    path = report.write([run], tmp_path, baseline="linear 2e-5")
+    path = report.write_report([run], tmp_path, baseline="linear 2e-5")
     page = Page(path.read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert page.tags.count("h1") == 1
@@ -130,7 +132,7 @@ def test_words_from_the_data_are_only_words(tmp_path, undrawn, hostile):
 def test_toy_data_are_marked_in_the_headings(tmp_path, undrawn, kinds, title):
     tasks = ("sst2", "cola")
     runs = [a_run(t, data={"kind": k}) for t, k in zip(tasks, kinds, strict=True)]
-    path = report.write(runs, tmp_path, baseline="linear 2e-5")
+    path = report.write_report(runs, tmp_path, baseline="linear 2e-5")
     lines = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"# {title}"
     for task, kind in zip(tasks, kinds, strict=True):
@@ -148,7 +150,7 @@ def test_toy_data_are_marked_in_the_headings(tmp_path, undrawn, kinds, title):
     ],
 )
 def test_a_store_without_anything_to_draw_is_drawn(tmp_path, runs):
-    path = report.write(runs, tmp_path, baseline=[*measures.rows(runs)][0])
+    path = report.write_report(runs, tmp_path, baseline=[*methods.group(runs)][0])
     assert size(tmp_path / "figures" / "00.png")[0] > 1000
     assert Page(path.read_text(encoding="utf-8")).tags.count("img") == 5
 
@@ -161,7 +163,7 @@ def test_a_store_without_anything_to_draw_is_drawn(tmp_path, runs):
     ],
 )
 def test_a_store_with_gaps_gives_a_report(tmp_path, undrawn, runs):
-    path = report.write(runs, tmp_path, baseline="linear 2e-5")
+    path = report.write_report(runs, tmp_path, baseline="linear 2e-5")
     text = Page(path.read_text(encoding="utf-8")).text
     assert "nan" not in text
     assert "–" in text  # what can't be said
@@ -169,20 +171,22 @@ def test_a_store_with_gaps_gives_a_report(tmp_path, undrawn, runs):
 
 def test_what_can_not_be_compared_leaves_no_folder(tmp_path):
     with pytest.raises(MetalrError, match="at least one run"):
-        report.write([], tmp_path / "report", baseline="linear 2e-5")
+        report.write_report([], tmp_path / "report", baseline="linear 2e-5")
     assert not (tmp_path / "report").exists()
 
 
 def test_a_folder_that_can_not_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MetalrError, match="cannot write .*file"):
-        report.write([a_run()], tmp_path / "file" / "new", baseline="linear 2e-5")
+        report.write_report(
+            [a_run()], tmp_path / "file" / "new", baseline="linear 2e-5"
+        )
 
 
 def test_band_is_the_range_over_seeds_where_they_are_known():
     seeds = [[(10, 0.2), (20, 0.4)], [(10, 0.6), (20, None), (30, 0.2)], [(20, 0.5)]]
     runs = [{"history": [{"step": s, "f1": v} for s, v in rows]} for rows in seeds]
-    steps, low, middle, high = figures.band(runs, "f1")
+    steps, low, middle, high = comparison_figures.band(runs, "f1")
     np.testing.assert_array_equal(steps, [10, 20, 30])
     np.testing.assert_allclose(low, [0.2, 0.4, 0.2])  # (0.6 + 0.2) / 2 = 0.4 at 20
     np.testing.assert_allclose(middle, [0.4, 0.4, 0.2])
@@ -199,9 +203,11 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "subplots", spy)
     runs = pair_of_rows([0.8, 0.9], [0.6, 0.7], tasks=("sst2",))
-    found = comparison.gather(runs, "linear 2e-5")
-    look = figures.Look(found)
-    figures.problem(found, look, ("sst2", "minilm:2"), tmp_path / "one.png")
+    found = comparison.from_lines(runs, "linear 2e-5")
+    styles = comparison_figures.LineStyles(found)
+    comparison_figures.draw_workload(
+        found, styles, ("sst2", "minilm:2"), tmp_path / "one.png"
+    )
     score, rates, rate, multiplier = drawn[0].axes
     lines = {line.get_label(): line for line in score.lines}
     np.testing.assert_allclose(lines["metalr"].get_ydata(), [0.8, 0.9])
@@ -220,14 +226,14 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
         *(0.9, 0.7),
     }
 
-    figures.sensitivity(found, look, tmp_path / "rates.png")
+    comparison_figures.draw_sensitivity(found, styles, tmp_path / "rates.png")
     (panel,) = drawn[1].axes
     marks = [line for line in panel.lines if line.get_marker() == "o"]
     assert {(*m.get_xdata(), *m.get_ydata()) for m in marks} == {
         (2e-5, 0.9),
         (2e-5, 0.7),
     }
-    figures.profiles(found, look, tmp_path / "two.png")
+    comparison_figures.draw_profiles(found, styles, tmp_path / "two.png")
     lines = {line.get_label(): line for line in drawn[2].axes[0].lines}
     assert set(lines["metalr"].get_ydata()) == {1.0}
     assert set(lines["linear 2e-5"].get_ydata()) == {0.0}
@@ -236,11 +242,15 @@ def test_plots_show_the_numbers_of_the_runs(tmp_path, monkeypatch):
 def test_subject_and_baseline_are_always_drawn_strong():
     runs = [a_run(scheduler=f"s{n}", scores=[0.9]) for n in range(9)]
     runs += [a_run(scores=[0.6]), a_run(scheduler="metalr", scores=[0.55])]
-    look = figures.Look(comparison.gather(runs, "s8"))
-    assert look.names[:3] == ["metalr", "s8", "linear 2e-5"]
-    strong = [look.style(name) for name in look.names]
-    assert len({style["color"] for style in strong}) == len(strong) == figures.SHOWN
-    assert look.style("s7")["color"] == figures.GREY
+    styles = comparison_figures.LineStyles(comparison.from_lines(runs, "s8"))
+    assert styles.names[:3] == ["metalr", "s8", "linear 2e-5"]
+    strong = [styles.style(name) for name in styles.names]
+    assert (
+        len({style["color"] for style in strong})
+        == len(strong)
+        == comparison_figures.MOST_STYLES
+    )
+    assert styles.style("s7")["color"] == comparison_figures.GREY
 
 
 def test_html_and_markdown_of_each_block(tmp_path):

@@ -34,7 +34,7 @@ def runs(tmp_path):
 def printed(found, encoding="utf-8", width=80):
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
-    show.terminal(found, Console(file=file, width=width, force_terminal=False))
+    show.print_runs(found, Console(file=file, width=width, force_terminal=False))
     file.flush()
     return raw.getvalue().decode(encoding)
 
@@ -72,7 +72,7 @@ def test_spark_of_a_flat_scale_is_low():
 
 
 def test_terminal_shows_scores_settings_and_scales(runs):
-    text = printed(show.read(runs), width=160)
+    text = printed(show.read_runs(runs), width=160)
     facts = [line.split() for line in text.splitlines()]
     one = ["one", "sst2", "minilm:2", "metalr", "2e-5", "0", "30", "accuracy"]
     assert [*one, "0.7500", "0.8000", "20"] in facts
@@ -84,12 +84,12 @@ def test_terminal_shows_scores_settings_and_scales(runs):
 
 
 def test_a_terminal_without_blocks_gets_plain_characters(runs):
-    text = printed(show.read(runs), encoding="ascii")  # others would raise
+    text = printed(show.read_runs(runs), encoding="ascii")  # others would raise
     assert set(show.ASCII) & set(text)
 
 
 def test_brackets_in_a_name_are_no_markup(runs):
-    (run, _) = show.read(runs).values()
+    (run, _) = show.read_runs(runs).values()
     text = printed({"[bold]x[/bold]": run | {"task": "[red]sst2[/red]"}}, width=160)
     assert "[bold]x[/bold]" in text
     assert "[red]sst2[/red]" in text
@@ -98,14 +98,14 @@ def test_brackets_in_a_name_are_no_markup(runs):
 def test_a_run_without_any_number_is_shown(tmp_path):
     run = a_run(history=[], scores=[], metrics={}, last_metrics={}, steps=0)
     assert "sst2" in printed({"empty": run})
-    show.picture({"empty": run}, tmp_path / "empty.png")
+    show.draw_runs({"empty": run}, tmp_path / "empty.png")
     assert size(tmp_path / "empty.png")[0] > 1000
 
 
 def test_names_differ_where_folders_do_not(tmp_path, runs):
     (tmp_path / "more").mkdir()
     other = runs[0].rename(tmp_path / "more" / "two")
-    found = show.read([runs[1], other / "result.json"])
+    found = show.read_runs([runs[1], other / "result.json"])
     assert list(found) == ["two", str(other)]
 
 
@@ -116,7 +116,7 @@ def test_a_run_whose_short_name_is_another_run_s_path_is_shown(
     (tmp_path / "runs").mkdir()
     runs[0].rename("runs/x")
     runs[1].rename("x")
-    found = show.read([Path("runs/x"), Path("x")])
+    found = show.read_runs([Path("runs/x"), Path("x")])
     assert list(found) == ["x", str(tmp_path / "x")]
     assert [run["task"] for run in found.values()] == ["sst2", "cola"]
 
@@ -130,7 +130,7 @@ def test_picture_has_a_panel_for_each_quantity(runs, tmp_path, monkeypatch):
         return subplots(self, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "subplots", spy)
-    show.picture(show.read(runs), tmp_path / "all.png")
+    show.draw_runs(show.read_runs(runs), tmp_path / "all.png")
     assert size(tmp_path / "all.png")[0] > 1000
     axes = {ax.get_ylabel(): ax for ax in drawn[0].axes}
     assert list(axes) == [

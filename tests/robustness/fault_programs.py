@@ -316,7 +316,7 @@ class Comparison(Program):
     def result(self, folder):
         from metalr.compare import store
 
-        lines = {line["key"]: line for line in store.read(folder / "runs.jsonl")}
+        lines = {line["key"]: line for line in store.read_lines(folder / "runs.jsonl")}
         count = len((folder / "runs.jsonl").read_text().splitlines())
         runs = [(key, lines[key]["history"]) for key in sorted(lines)]
         return count, runs, (folder / "table.md").read_text()

@@ -23,7 +23,7 @@ from metalr.finetune.config import RunConfig, changed
 from metalr.finetune.result import read_result
 from metalr.meta import labels, traces
 from metalr.models import heads, huggingface, weights
-from metalr.report import summary, tables
+from metalr.report import conclusions, tables
 from metalr.runtime import files
 from tests.compare import synthetic_store
 from tests.models import small_models
@@ -228,14 +228,14 @@ def _read_traces(path: Path) -> None:
 
 def _read_store(path: Path) -> None:
     """Reads a store and all that a report says of it but the pictures."""
-    found = comparison.gather(store.read(path), None)
-    summary.sentences(found)
+    found = comparison.from_lines(store.read_lines(path), None)
+    conclusions.sentences(found)
     for of in (tables.summary_table, tables.overhead_table, tables.origin_table):
         of(found)
     for of in (tables.settings_table, tables.versions_table):
         of(found)
-    for place in found.bars:
-        tables.problem_table(found, place)
+    for place in found.references:
+        tables.workload_table(found, place)
 
 
 def _read_plan(path: Path) -> None:

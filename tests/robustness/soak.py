@@ -68,7 +68,7 @@ def main() -> None:
                 break
             run = dataclasses.replace(config, seed=number)
             if number % 2:
-                result = execute.one(run)
+                result = execute.execute_run(run)
             else:
                 with run_folder.held(folder := Path(work, f"run-{number}")):
                     quiet = display.make(quiet=True)

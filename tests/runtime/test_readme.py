@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalr.compare import comparison, measures
+from metalr.compare import comparison, criteria
 from metalr.compare import store as stores
 from metalr.report import document, report
 
@@ -21,11 +21,11 @@ RATES = (1.25e-6, 2e-5, 3.2e-4)  # of metalr
 
 
 def store(name):
-    return stores.read(ROOT / f"checkpoints/{name}.jsonl")
+    return stores.read_lines(ROOT / f"checkpoints/{name}.jsonl")
 
 
 def shipped(name):
-    return comparison.gather(store(f"{name}/runs"), None)
+    return comparison.from_lines(store(f"{name}/runs"), None)
 
 
 def final(run):
@@ -38,36 +38,40 @@ def cell(runs, seeds=3):
     return f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
 
 
+def rate_name(run):
+    return criteria.format_rate(criteria.base_rate(run))
+
+
 def of_metalr(found, place, rate):
     """Returns the runs of metalr from a base rate, in the order of their seeds."""
     runs = [
         run
         for run in found.runs
-        if measures.problem(run) == place
-        and (run["scheduler"], measures.rate(run)) == ("metalr", rate)
+        if criteria.workload(run) == place
+        and (run["scheduler"], criteria.base_rate(run)) == ("metalr", rate)
     ]
     return sorted(runs, key=lambda run: run["seed"])
 
 
 def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
     found = shipped("comparison")
-    table = document.to_markdown([report.readme_table(found)], tmp_path)
+    table = document.to_markdown([report.compact_table(found)], tmp_path)
     assert table.strip() in TEXT
-    assert not any(found.toy(place) for place in found.bars)
+    assert not any(found.is_toy(place) for place in found.references)
 
 
 @pytest.mark.parametrize("name", ["comparison", "targets"])
 def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
     found = shipped(name)
-    several = len({model for _, model in found.bars}) > 1
-    for place in found.bars:
+    several = len({model for _, model in found.references}) > 1
+    for place in found.references:
         task, model = place
         seeds = 5 if (name, model) == ("targets", "minilm:2") else 3
-        tuned = found.of("linear tuned", place)
+        tuned = found.runs_of("linear tuned", place)
         cells = [
             TASKS[task] + (f", {model[-1]} layers" if several else ""),
-            *(cell(found.of(f"{name} 2e-5", place), seeds) for name in PLAIN),
-            f"{cell(tuned, seeds)} at {measures.rate_name(measures.rate(tuned[0]))}",
+            *(cell(found.runs_of(f"{name} 2e-5", place), seeds) for name in PLAIN),
+            f"{cell(tuned, seeds)} at {rate_name(tuned[0])}",
             *(cell(of_metalr(found, place, rate), seeds) for rate in RATES),
         ]
         assert f"| {' | '.join(cells)} |" in TEXT
@@ -87,7 +91,7 @@ def test_scores_of_the_readme_on_sizes_left_out_are_those_of_their_stores(size):
     for name in names:
         for run in store(f"targets/{name}"):
             if run["model"] == model and run["seed"] < 3:
-                key = (name, run["task"], run["scheduler"], measures.rate(run))
+                key = (name, run["task"], run["scheduler"], criteria.base_rate(run))
                 runs[key].append(run)
     for task in {task for name, task, *_ in runs if name == names[1]}:
         # The narrow encoder has some of the rates with one seed only.
@@ -106,23 +110,25 @@ def test_scores_of_the_readme_on_sizes_left_out_are_those_of_their_stores(size):
 
 def shares(found, row, model=""):
     """Returns a row's mean share of the best, as it is printed."""
-    share = measures.measure("share of the best")
-    places = [p for p in found.bars if p[1].endswith(model)]
-    of = [share(run, found.bars[p]) for p in places for run in found.of(row, p)]
+    share = criteria.criterion("share of the best")
+    places = [p for p in found.references if p[1].endswith(model)]
+    of = [
+        share(run, found.references[p]) for p in places for run in found.runs_of(row, p)
+    ]
     return f"{np.mean(of):.3f}"
 
 
 def test_words_on_the_targets_are_what_their_store_says():
     found = shipped("targets")
-    apart = comparison.difference(found, "metalr", "linear tuned")
+    apart = comparison.score_difference(found, "metalr", "linear tuned")
     assert (
         f"ends at {shares(found, 'metalr')} of the best score above chance, linear "
         f"decay at the best of six rates at {shares(found, 'linear tuned')} (paired "
-        f"difference {apart.middle:+.3f}, 95 % interval {apart.low:+.3f} to "
+        f"difference {apart.estimate:+.3f}, 95 % interval {apart.low:+.3f} to "
         f"{apart.high:+.3f}), 2e-5 at {shares(found, 'static 2e-5')} without a "
         f"schedule and at {shares(found, 'linear 2e-5')} with linear decay"
     ) in WORDS
-    two = {row: shares(found, row, ":2") for row in found.rows}
+    two = {row: shares(found, row, ":2") for row in found.methods}
     assert (
         f"where metalr has {two['metalr']}, schedule-free AdamW has "
         f"{two['schedule_free']}, D-Adaptation {two['dadapt_adamw']}, Mechanic "
@@ -133,7 +139,7 @@ def test_words_on_the_targets_are_what_their_store_says():
 def test_base_rates_meet_and_end_alike_as_the_readme_says():
     found = shipped("targets")
     lost = {}
-    for place in found.bars:
+    for place in found.references:
         of = [of_metalr(found, place, rate) for rate in RATES]
         for same_seed in zip(*of, strict=True):
             fifth = same_seed[0]["steps"] // 5
@@ -153,10 +159,13 @@ def test_base_rates_meet_and_end_alike_as_the_readme_says():
 
 def test_speed_and_spread_are_as_the_readme_says():
     found, soon, narrower = shipped("targets"), [], []
-    for place in found.bars:
+    for place in found.references:
         pairs = [
             sorted(runs, key=lambda run: run["seed"])
-            for runs in (found.of("metalr", place), found.of("linear tuned", place))
+            for runs in (
+                found.runs_of("metalr", place),
+                found.runs_of("linear tuned", place),
+            )
         ]
         own, tuned = ([final(run) for run in runs] for runs in pairs)
         narrower.append(np.std(own) < np.std(tuned))
@@ -183,8 +192,8 @@ def test_the_run_that_a_size_left_out_ruins_is_as_the_readme_says():
     found = shipped("targets")
     shown = {
         (place[0], run["seed"]): run
-        for place in found.bars
-        for run in found.of("metalr", place)
+        for place in found.references
+        for run in found.runs_of("metalr", place)
         if place[1] == "minilm:6"
     }
     apart = {

@@ -1,23 +1,23 @@
-"""Ranks, profiles and intervals give what is worked out by hand, or what numpy has."""
+"""Aggregates give what is worked out by hand, or what NumPy and SciPy give."""
 
 import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from metalr.compare import measures, statistics
+from metalr.compare import aggregates, criteria, methods
 from tests.compare.synthetic_store import a_run
 
 pytestmark = pytest.mark.fast
 
-BAR = measures.Bar(chance=0.5, best=0.9, horizon=40)  # 95 % of best: 0.88
 NAN = math.nan
 
 
 def test_spread_of_numbers_agrees_with_numpy_and_of_one_seed_is_none():
-    found = statistics.spread([1.0, 2.0, 4.0, 9.0])
+    found = aggregates.spread([1.0, 2.0, 4.0, 9.0])
     assert found == pytest.approx((4.0, 3.0, 3.5, math.sqrt(38 / 3), 4))
-    assert statistics.spread([7.0]) == (7.0, 7.0, 0.0, 0.0, 1)
+    assert aggregates.spread([7.0]) == (7.0, 7.0, 0.0, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_spread_of_numbers_agrees_with_numpy_and_of_one_seed_is_none():
     ],
 )
 def test_a_miss_keeps_the_median_and_makes_the_mean_infinite(values, median, iqr):
-    found = statistics.spread(values)
+    found = aggregates.spread(values)
     assert found.mean == math.inf
     assert found.median == median
     np.testing.assert_equal(found.iqr, iqr)
@@ -46,16 +46,16 @@ def test_ranks_share_ties_and_put_failures_last():
         a_run(scheduler="plateau", scores=[0.4]),  # below chance, but it ended
         a_run(scheduler="metalr", seed=1, scores=[0.9]),  # a block that is not full
     ]
-    ranks = statistics.mean_ranks(measures.rows(runs))
+    ranks = aggregates.mean_ranks(methods.group(runs))
     assert ranks == {"metalr": 1.5, "prodigy": 1.5, "plateau": 3, "dowg": 4}
 
 
-def test_rank_is_unknown_without_a_block_that_all_rows_share():
+def test_rank_is_unknown_without_a_block_that_all_methods_share():
     runs = [a_run(), a_run(scheduler="metalr", seed=1)]
-    assert all(map(math.isnan, statistics.mean_ranks(measures.rows(runs)).values()))
+    assert all(map(math.isnan, aggregates.mean_ranks(methods.group(runs)).values()))
 
 
-def test_profile_of_three_rows_on_two_problems():
+def test_profile_of_three_methods_on_two_workloads():
     curves = {  # steps to 95 % of the best: 10 a place in the list
         ("metalr", "sst2"): [0.9, 0.9, 0.9, 0.9],  # 10, the fastest
         ("metalr", "cola"): [0.1, 0.1, 0.9, 0.9],  # 30
@@ -64,30 +64,30 @@ def test_profile_of_three_rows_on_two_problems():
         ("dowg", "sst2"): [0.5, 0.5, 0.5, 0.5],  # misses; and has no run on cola
     }
     runs = [a_run(task, scheduler=s, scores=c) for (s, task), c in curves.items()]
-    found = statistics.factors(measures.rows(runs), 0.95, measures.bars(runs))
+    found = aggregates.slowdowns(methods.group(runs), 0.95, criteria.references(runs))
     np.testing.assert_allclose(found["metalr"], [1, 1.5])
     np.testing.assert_allclose(found["prodigy"], [3, 1])
     assert np.isinf(found["dowg"]).all()
     taus = np.array([1, 1.49, 1.5, 3, 4])
-    shares = [statistics.profile(found[s], taus).tolist() for s in found]
+    shares = [aggregates.profile(found[s], taus).tolist() for s in found]
     assert shares == [[0.5, 0.5, 1, 1, 1], [0.5, 0.5, 0.5, 1, 1], [0] * 5]
-    scores = [statistics.profile_score(found[s]) for s in found]
+    scores = [aggregates.profile_score(found[s]) for s in found]
     np.testing.assert_allclose(scores, [(3 + 2.5) / 6, (1 + 3) / 6, 0])
 
 
 def test_profile_score_is_the_integral_of_the_profile():
-    factors = np.array([1.0, 1.3, 2.7, 3.9, 8.0, math.inf])
+    slowdowns = np.array([1.0, 1.3, 2.7, 3.9, 8.0, math.inf])
     taus = np.linspace(1, 4, 30001)
-    integral = np.trapezoid(statistics.profile(factors, taus), taus) / 3
-    assert statistics.profile_score(factors) == pytest.approx(integral, abs=1e-4)
+    integral = np.trapezoid(aggregates.profile(slowdowns, taus), taus) / 3
+    assert aggregates.profile_score(slowdowns) == pytest.approx(integral, abs=1e-4)
 
 
-def test_pairs_are_of_the_same_problem_and_seed():
+def test_pairs_are_of_the_same_workload_and_seed():
     runs = [a_run(scheduler="metalr", seed=s, scores=[0.8 + s / 100]) for s in range(4)]
     runs += [a_run(seed=s, scores=[0.7 - s / 100]) for s in (3, 1, 9)]
-    table = measures.rows(runs)
-    own, other = statistics.paired(
-        table["metalr"], table["linear 2e-5"], measures.final_score
+    table = methods.group(runs)
+    own, other = aggregates.pair(
+        table["metalr"], table["linear 2e-5"], criteria.final_score
     )
     np.testing.assert_allclose(own, [0.81, 0.83])
     np.testing.assert_allclose(other, [0.69, 0.67])
@@ -97,17 +97,27 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(200):
-        found = statistics.bootstrap(rng.normal(3.0, 1.0, 40), draws=300)
+        found = aggregates.bootstrap(rng.normal(3.0, 1.0, 40), draws=300)
         held += found.low <= 3.0 <= found.high
     assert 0.88 <= held / 200 <= 0.99  # the percentile interval is a little short
 
 
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_interval_is_that_of_scipy(statistic):
+    numbers = np.random.default_rng(3).gamma(2.0, size=60)
+    own = aggregates.bootstrap(numbers, statistic, draws=20000)
+    theirs = scipy.stats.bootstrap(
+        (numbers,), statistic, n_resamples=20000, method="percentile", rng=1
+    ).confidence_interval
+    np.testing.assert_allclose((own.low, own.high), theirs, rtol=0.02)
+
+
 def test_bootstrap_is_seeded_and_needs_pairs():
     numbers = np.random.default_rng(0).normal(size=30)
-    assert statistics.bootstrap(numbers) == statistics.bootstrap(numbers)
-    assert statistics.bootstrap(numbers) != statistics.bootstrap(numbers, seed=1)
-    assert statistics.bootstrap(np.array([2.0])) == (2.0, 2.0, 2.0, 1)
-    assert statistics.bootstrap(np.array([])).pairs == 0
+    assert aggregates.bootstrap(numbers) == aggregates.bootstrap(numbers)
+    assert aggregates.bootstrap(numbers) != aggregates.bootstrap(numbers, seed=1)
+    assert aggregates.bootstrap(np.array([2.0])) == (2.0, 2.0, 2.0, 1)
+    assert aggregates.bootstrap(np.array([])).pairs == 0
 
 
 def test_ratios_survive_misses_on_either_side():
@@ -115,19 +125,19 @@ def test_ratios_survive_misses_on_either_side():
         np.array([20.0, math.inf, 20, math.inf]),
         np.array([40.0, 40, math.inf]),
     )
-    found = statistics.ratio(own, np.append(other, math.inf))
+    found = aggregates.step_ratios(own, np.append(other, math.inf))
     np.testing.assert_equal(found, [0.5, math.inf, 0.0, 1.0])
-    interval = statistics.bootstrap(found, np.median)
-    assert interval.middle == 0.75
+    interval = aggregates.bootstrap(found, np.median)
+    assert interval.estimate == 0.75
     assert (interval.low, interval.high) == (0.0, math.inf)
 
 
-def test_sensitivity_groups_final_scores_by_rate():
+def test_final_scores_are_grouped_by_rate():
     runs = [
         a_run(rate=1e-3, seed=0, scores=[0.9]),
         a_run(rate=2e-5, seed=0, scores=[0.6]),
         a_run(rate=1e-3, seed=1, failed="not finite"),
     ]
-    found = statistics.sensitivity(runs)["linear"]
+    found = aggregates.final_scores_by_rate(runs)["linear"]
     assert list(found) == [2e-5, 1e-3]
     np.testing.assert_array_equal(found[1e-3], [0.9, 0.5])

@@ -1,0 +1,48 @@
+"""The tables of a comparison give what is worked out by hand."""
+
+import pytest
+
+from metalr.compare import comparison
+from metalr.report import tables
+from tests.compare.synthetic_store import a_run, overhead, pair_of_rows
+
+pytestmark = pytest.mark.fast
+
+
+def test_summary_table_by_hand():
+    runs = pair_of_rows([0.9, 0.9], [0.5, 0.9], tasks=("sst2",))
+    runs += [a_run(rate=1e-3, seed=s, scores=[0.5, 0.5]) for s in range(3)]
+    cells = tables.summary_table(comparison.from_lines(runs, "linear 2e-5"))
+    found = {line[0]: line[1:] for line in cells}
+    same = "+0.000 [+0.000, +0.000]"
+    share, done = "1.000 (IQR 0.000)", ("0 of 3", "0 of 3")
+    assert found == {
+        "metalr": (share, same, "1.00", "1.00", "0.750", "2.0", "1.00", *done, "1"),
+        "linear 2e-5": (
+            *(share, "baseline", "2.00", "2.00", "0.250", "2.0", "0.67", *done, "1"),
+        ),
+        "linear tuned": (
+            *(share, same, "2.00", "2.00", "0.250", "2.0", "0.67", *done, "2"),
+        ),
+    }
+
+
+def test_problem_table_counts_the_rates_that_were_tried():
+    runs = [a_run(rate=r, scores=[0.6, s]) for r, s in ((2e-5, 0.7), (1e-3, 0.9))]
+    found = comparison.from_lines(runs, "linear 2e-5")
+    cells = {c[0]: c for c in tables.workload_table(found, ("sst2", "minilm:2"))}
+    head = tables.WORKLOAD_HEAD
+    tuned = dict(zip(head, cells["linear tuned"], strict=True))
+    assert (tuned["rate"], tuned["steps to 95 %"], tuned["steps paid"]) == (
+        *("1e-3", "20", "40"),
+    )
+    assert tuned["epochs to 95 %"] == "1.00"
+    plain = dict(zip(head, cells["linear 2e-5"], strict=True))
+    assert (plain["steps to 95 %"], plain["steps paid"]) == ("∞", "∞")
+
+
+def test_overheads_are_the_quartiles_of_the_pairs():
+    lines = [a_run(), overhead("prodigy", (1.0, 1.1, 1.2, 1.4, 1.6), 2.0)]
+    (cells,) = tables.overhead_table(comparison.from_lines(lines, "linear 2e-5"))
+    assert cells[0] == "prodigy"
+    assert cells[-3:] == ("1.200", "1.100 to 1.400", "2.000")
