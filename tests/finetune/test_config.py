@@ -74,7 +74,7 @@ def test_setting_that_changes_no_number_is_free_in_a_resume_a_store_and_a_report
     linear = synthetic_store.a_run()
     other = synthetic_store.a_run(seed=1)
     other["settings"][name] = FREE[name]
-    assert len(comparison.gather([linear, other], None).runs) == 2
+    assert len(comparison.from_lines([linear, other]).runs) == 2
 
 
 def test_rows_of_the_history_may_differ_between_stores_and_not_within_a_run():
