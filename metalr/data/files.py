@@ -1,31 +1,57 @@
 """A task's rows in the user's own files, or the task that such a file defines."""
 
 import dataclasses
-import random
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from metalr.data import sources
-from metalr.data.rows import Row, Task, check_columns, check_rows, label_set
+from metalr.data import holdout, labels, reading, rows
+from metalr.data.formats import opening
+from metalr.data.formats.table import PLAIN, Options, Table
+from metalr.data.rows import Checked, Task
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
 
 Columns = tuple[str | None, str | None, str | None]  # text, pair, label; None: guess
 
-# Columns that a user's file is known by when the user names none.
-_GUESSES = (
-    ("text", None),
-    ("sentence", None),
+# Columns that a user's file is known by when the user names none: pairs first, since a
+# text alone would leave the other half out.
+_GUESSES: tuple[tuple[str, str | None], ...] = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
+    ("text", "text_pair"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_A", "sentence_B"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("text", None),
+    ("sentence", None),
 )
+# And a label's column, where there is no "label" and only one of these.
+_LABELS = (
+    *("labels", "gold_label", "class", "category", "sentiment", "emotion", "intent"),
+    *("score", "rating", "stars", "target", "entailment_judgment"),
+)
+_QA = {"context", "question", "answers"}
+
+
+class Given(NamedTuple):
+    """What the user says of the files."""
+
+    columns: Columns = (None, None, None)
+    kind: str | None = None  # of the task
+    options: Options = PLAIN
 
 
 def read(
     task_name: str,
     train_file: str | Path,
     validation_file: str | Path | None,
-    columns: Columns,
+    given: Given,
     seed: int,
 ) -> TaskData:
     """Reads and checks the user's rows; the arguments are those of `loading.load`.
@@ -35,31 +61,73 @@ def read(
     """
     if task_name != "file" and task_name not in TASKS:
         raise unknown_name("task", task_name, ["file", *TASKS])
-    rows = sources.read_rows(train_file)
+    table = opening.look(Path(train_file), given.options)
     if task_name == "file":
-        task = _define_task(rows, str(train_file), columns)
+        task, found, assumed = _define_task(table, given)
     else:
-        task = _with_columns(TASKS[task_name], columns)
-    train = check_rows(rows, task, str(train_file))
+        if given.kind not in (None, TASKS[task_name].kind):
+            raise MetalrError(
+                f"{task_name} is a {TASKS[task_name].kind}; --kind {given.kind} goes "
+                "with a file that defines its own task: drop one of them"
+            )
+        task, assumed = _with_columns(TASKS[task_name], given.columns), ()
+        found = rows.read(_wanted(table, task), task, str(table.path))
+    train = rows.finish(found, task, str(table.path))
+    notes = (*table.notes, *assumed)
     where, note = str(train_file), ""
     if validation_file is not None:
-        validation = check_rows(
-            sources.read_rows(validation_file), task, str(validation_file)
-        )
+        other = opening.look(Path(validation_file), given.options)
+        notes += tuple(note for note in other.notes if note not in notes)
+        validation = _validation(other, task)
         where += f", validation: {validation_file}"
+        train, held_out = train, validation.rows
+        left_out = _added(train.left_out, validation.left_out)
     else:
-        held_out = max(1, len(train) // 10)
-        if held_out == len(train):
-            raise MetalrError(
-                f"{train_file} has one row, and none to hold out for validation; "
-                "give more rows or a --validation-file"
-            )
-        order = list(train)
-        random.Random(seed).shuffle(order)
-        validation, train = order[:held_out], order[held_out:]
-        note = f"{held_out} rows of the training file held out for validation"
+        parts = holdout.split(train.rows, task, str(train_file), seed)
+        held_out = train.rows.select(parts.held_out)
+        train = train._replace(rows=train.rows.select(parts.train))
+        note, *thin = parts.notes
+        notes, left_out = (*notes, *thin), train.left_out
     origin = {"kind": "file", "where": where, "note": note}
-    return TaskData(task, train, {task.validation[0]: validation}, origin)
+    used = {task.text, task.pair, task.label, *(_QA if task.kind == "qa" else ())}
+    unread = tuple(name for name in table.names if name and name not in used)
+    record = reading.of(task, unread, left_out, notes)
+    return TaskData(task, train.rows, {task.validation[0]: held_out}, origin, record)
+
+
+def _validation(table: Table, task: Task) -> Checked:
+    found = rows.read(_wanted(table, task), task, str(table.path))
+    found = _by_name(found, table, task)
+    return rows.finish(found, task, str(table.path))
+
+
+def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(one) + Counter(other))
+
+
+def columns_of(table: Table, task: Task) -> list[str]:
+    """Returns the columns of a table that a task needs.
+
+    Raises:
+      MetalrError: The table lacks one.
+    """
+    columns = [c for c in (task.text, task.pair, task.label) if c is not None]
+    for column in columns:
+        # JSON may have it in later rows, which are looked at one by one.
+        if column not in table.names and not _is_json(table):
+            raise MetalrError(
+                f"{table.path} row 1: column {column!r} is missing; the row has "
+                f"{', '.join(filter(None, table.names)) or 'none'}"
+            )
+    return [*columns, "id"] if task.kind == "qa" else columns
+
+
+def _wanted(table: Table, task: Task) -> Iterator[rows.Row]:
+    return table.rows(columns_of(table, task))
+
+
+def _is_json(table: Table) -> bool:
+    return any("json" in suffix.lower() for suffix in table.path.suffixes)
 
 
 def _with_columns(task: Task, columns: Columns) -> Task:
@@ -80,25 +148,53 @@ def _with_columns(task: Task, columns: Columns) -> Task:
     )
 
 
-def _define_task(rows: list[Row], where: str, columns: Columns) -> Task:
+def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str, ...]]:
     """Returns the task that a training file defines by its columns and labels."""
-    text, pair, label = columns
-    known = rows[0].keys()
-    if text is None and {"context", "question", "answers"} <= known:
-        task = _with_columns(TASKS["squad"], columns)
-        return dataclasses.replace(task, name="file", hub=("", None))
+    text, pair, label = given.columns
+    known, where = set(table.names), str(table.path)
+    if given.kind == "qa" or (given.kind is None and text is None and _QA <= known):
+        task = _with_columns(TASKS["squad"], given.columns)
+        task = dataclasses.replace(task, name="file", hub=("", None))
+        return task, rows.read(_wanted(table, task), task, where), ()
     if text is None:
-        fits = [g for g in _GUESSES if g[0] in known and (not g[1] or g[1] in known)]
-        if not fits:
-            raise MetalrError(
-                f"{where} has no column 'text' or 'sentence'; it has "
-                f"{', '.join(known)}. Name it with --text-column"
-            )
-        text, guessed = fits[0]
+        text, guessed = _guess_text(table)
         pair = pair or guessed
-    label = label or "label"
+    label = label or _guess_label(table)
     task = Task(name="file", text=text, pair=pair, label=label, hub=("", None))
-    check_columns(rows, task, where)
-    return dataclasses.replace(
-        task, **label_set([r[label] for r in rows], where, label)
-    )
+    found = rows.read(_wanted(table, task), task, where)
+    found = _by_name(found, table, task)
+    names = table.classes.get(label)
+    said = labels.define(found.labels, where, label, given.kind, names)
+    return dataclasses.replace(task, **said.fields), found, said.notes
+
+
+def _guess_text(table: Table) -> tuple[str, str | None]:
+    known = set(table.names)
+    fits = [g for g in _GUESSES if g[0] in known and (not g[1] or g[1] in known)]
+    if not fits:
+        shown = ", ".join([name for name in table.names if name][:20])
+        raise MetalrError(
+            f"{table.path} has no column 'text' or 'sentence'; it has "
+            f"{shown}. Name it with --text-column; if that is a row and no header, "
+            "add --no-header and name columns by number, from 1"
+        )
+    return fits[0]
+
+
+def _guess_label(table: Table) -> str:
+    found = [name for name in _LABELS if name in table.names]
+    return found[0] if len(found) == 1 and "label" not in table.names else "label"
+
+
+def _by_name(found: rows.Read, table: Table, task: Task) -> rows.Read:
+    """Puts names in the place of ids, in a file that has names for its ids."""
+    names = table.classes.get(task.label)
+    if names is None or task.name != "file":
+        return found
+
+    def name(label: Any) -> Any:
+        if not isinstance(label, int) or not -1 <= label < len(names):
+            return label
+        return "-" if label == -1 else names[label]
+
+    return found._replace(labels=[name(label) for label in found.labels])

@@ -2,14 +2,17 @@
 
 import difflib
 import hashlib
-import json
 import os
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from metalr.data import derived, files, hub_rows, sources, toy
-from metalr.data.rows import Row, Task, check_rows
+from metalr.data import derived, files, hub_rows, reading, rows, toy
+from metalr.data.columns import Row, Rows
+from metalr.data.formats import opening
+from metalr.data.formats.table import PLAIN, Options
+from metalr.data.rows import Task, check_rows
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import hub
@@ -29,6 +32,9 @@ def load(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    kind: str | None = None,
+    encoding: str | None = None,
+    header: bool = True,
     train_rows: int | None = None,
     validation_rows: int | None = None,
     seed: int = 0,
@@ -49,6 +55,11 @@ def load(
         second text, `label_column` that of the label. Guessed where not given.
       pair_column: See `text_column`.
       label_column: See `text_column`.
+      kind: Of the task that the user's file defines, one of `labels.KINDS`; None:
+        by its columns and labels.
+      encoding: Of the user's text files; None: UTF-8, or what their first bytes say.
+      header: Whether the first line of the user's CSV and TSV files names the columns;
+        if not, their names are the numbers from 1 on.
       train_rows: Take this many of them, drawn by `seed`. (Toy: make this many.)
       validation_rows: The same for each validation split.
       seed: Of the draw and of the toy generator. Not the training seed: runs that
@@ -58,41 +69,43 @@ def load(
     Raises:
       MetalrError: Anything that is wrong with names, files or rows.
     """
-    for name, rows in (("train", train_rows), ("validation", validation_rows)):
-        if rows is not None and rows < 1:
-            raise MetalrError(f"{name} rows must be at least 1, got {rows}")
-    if train_file is None and source not in _NAMED and os.path.isfile(source):
+    for name, count in (("train", train_rows), ("validation", validation_rows)):
+        if count is not None and count < 1:
+            raise MetalrError(f"{name} rows must be at least 1, got {count}")
+    if train_file is None and source not in _NAMED and opening.is_one(source):
         train_file, source = source, "auto"
     columns = (text_column, pair_column, label_column)
     if train_file is not None:
         if source != "auto":
             raise MetalrError(f"give a training file or --data {source}, not both")
-        data = files.read(task_name, train_file, validation_file, columns, seed)
-    elif validation_file is not None or any(columns):
+        given = files.Given(columns, kind, Options(encoding, header))
+        data = files.read(task_name, train_file, validation_file, given, seed)
+    elif validation_file is not None or any((*columns, kind, encoding, not header)):
         raise MetalrError(
-            "--validation-file and the column names go with --train-file, "
-            "which is not given"
+            "--validation-file, the column names, --kind, --encoding and --no-header "
+            "go with --train-file, which is not given"
         )
     elif task_name not in TASKS:
         raise unknown_name("task", task_name, TASKS)
     else:
         sizes = {"train": train_rows, "validation": validation_rows}
         data = _from_source(TASKS[task_name], source, sizes, seed)
+    train = _draw(data.train, train_rows, seed)
     return data._replace(
-        train=_draw(data.train, train_rows, seed),
+        train=train,
         validation={
-            split: _draw(rows, validation_rows, seed)
-            for split, rows in data.validation.items()
+            split: _draw(scored, validation_rows, seed)
+            for split, scored in data.validation.items()
         },
+        reading=reading.counted(data.reading, data.task, train),
     )
 
 
 def fingerprint(data: TaskData) -> dict[str, str]:
     """Returns what tells these rows from any others: kind, where and a SHA-256."""
     digest = hashlib.sha256()
-    for rows in (data.train, *data.validation.values()):
-        for row in rows:
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    for split in (data.train, *data.validation.values()):
+        Rows.of(split).digest(digest)
         digest.update(b"\n")  # the end of a split
     where = {name: data.origin.get(name, "") for name in ("kind", "where")}
     return {**where, "sha256": digest.hexdigest()}
@@ -113,12 +126,12 @@ def settle(names: Sequence[str], source: str) -> tuple[str, str]:
     return origin["kind"], origin["note"]
 
 
-def _draw(rows: list[Row], count: int | None, seed: int) -> list[Row]:
-    if count is None or count >= len(rows):
-        return rows
-    order = list(range(len(rows)))
+def _draw(split: Rows, count: int | None, seed: int) -> Rows:
+    if count is None or count >= len(split):
+        return split
+    order = list(range(len(split)))
     random.Random(seed).shuffle(order)
-    return [rows[index] for index in order[:count]]
+    return split.select(order[:count])
 
 
 # ------------------------------------------------------------ hub, folder, toy
@@ -160,23 +173,32 @@ def _from_hub(task: Task) -> TaskData:
         )
     where = f"{dataset_id} {name or ''}".strip()
     dropped = 0
+    left_out: Counter[str] = Counter()
 
-    def read(split: str) -> list[Row]:
+    def read(split: str) -> Rows:
         nonlocal dropped
         split = _HUB_SPLITS.get((task.name, split), split)
-        rows = hub_rows.read(dataset_id, name, split)
+        there = hub_rows.read(dataset_id, name, split)
         # Some sets have a handful of rows with an empty text among hundreds of
         # thousands. In a user's own file that is a fault; here nobody can mend it.
         texts = [column for column in (task.text, task.pair) if column]
-        kept = [row for row in rows if all(row.get(c, "?") != "" for c in texts)]
-        dropped += len(rows) - len(kept)
-        return check_rows(kept, task, f"{where} ({split})")
+        kept = [row for row in there if all(row.get(c, "?") != "" for c in texts)]
+        dropped += len(there) - len(kept)
+        return _checked(kept, task, f"{where} ({split})", left_out)
 
     train = read("train")
     validation = {split: read(split) for split in task.validation}
     note = f"rows with an empty text left out: {dropped}" if dropped else ""
     origin = {"kind": "hub", "where": where, "note": note}
-    return TaskData(task, train, validation, origin)
+    record = reading.of(task, left_out=dict(left_out))
+    return TaskData(task, train, validation, origin, record)
+
+
+def _checked(there: Iterable[Row], task: Task, where: str, left_out: Counter) -> Rows:
+    """Returns checked rows, and counts what was left out of them."""
+    found = rows.finish(rows.read(there, task, where), task, where)
+    left_out.update(found.left_out)
+    return found.rows
 
 
 def _from_others(
@@ -205,6 +227,7 @@ def _from_others(
         check_rows(train, task, task.name),
         {task.validation[0]: check_rows(validation, task, task.name)},
         origin,
+        reading.of(task),
     )
 
 
@@ -217,14 +240,14 @@ def _from_toy(
             f"or --data FOLDER with {task.name}/train.jsonl and validation.jsonl"
         )
 
-    def make(split: str) -> list[Row]:
+    def make(split: str) -> Rows:
         kind = "train" if split == "train" else "validation"
-        rows = toy.make(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)
-        return check_rows(rows, task, f"toy {task.name} ({split})")
+        made = toy.make(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)
+        return check_rows(made, task, f"toy {task.name} ({split})")
 
     validation = {split: make(split) for split in task.validation}
     origin = {"kind": "toy", "where": "metalr's own generator", "note": note}
-    return TaskData(task, make("train"), validation, origin)
+    return TaskData(task, make("train"), validation, origin, reading.of(task))
 
 
 def _from_folder(task: Task, source: str) -> TaskData:
@@ -237,27 +260,31 @@ def _from_folder(task: Task, source: str) -> TaskData:
             f"got {source!r}{hint}"
         )
     if not (folder / task.name).is_dir():
-        held = sources.listing(folder)
+        held = opening.listing(folder)
         raise MetalrError(f"{folder} has no folder {task.name!r}; it holds {held}")
-    train = _read_split(task, folder / task.name, "train")
+    left_out: Counter[str] = Counter()
+    train = _read_split(task, folder / task.name, left_out, "train")
     validation = {}
     for number, split in enumerate(task.validation):
         # MNLI's first split may be called just "validation", as everybody's is.
         names = (split,) if number else tuple(dict.fromkeys((split, "validation")))
-        validation[split] = _read_split(task, folder / task.name, *names)
+        validation[split] = _read_split(task, folder / task.name, left_out, *names)
     origin = {"kind": "folder", "where": str(folder / task.name), "note": ""}
-    return TaskData(task, train, validation, origin)
+    record = reading.of(task, left_out=dict(left_out))
+    return TaskData(task, train, validation, origin, record)
 
 
-def _read_split(task: Task, folder: Path, *names: str) -> list[Row]:
+def _read_split(task: Task, folder: Path, left_out: Counter, *names: str) -> Rows:
     wanted = [folder / f"{name}{end}" for name in names for end in _FILE_ENDINGS]
     found = [path for path in wanted if path.is_file()]
     if not found:
         raise MetalrError(
             f"{folder} has no file {names[-1]}{{{','.join(_FILE_ENDINGS)}}}; "
-            f"it holds {sources.listing(folder)}"
+            f"it holds {opening.listing(folder)}"
         )
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
         raise MetalrError(f"{folder} holds {both}: leave one of them there")
-    return check_rows(sources.read_rows(found[0]), task, str(found[0]))
+    table = opening.look(found[0], PLAIN)
+    there = table.rows(files.columns_of(table, task))
+    return _checked(there, task, str(found[0]), left_out)

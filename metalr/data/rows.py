@@ -6,16 +6,20 @@ has to look at a row with suspicion.
 """
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from metalr.data import labels
+from metalr.data.columns import Row, Rows, TextColumns
+from metalr.data.labels import is_missing, show
 from metalr.errors import MetalrError
 
-Row = dict[str, Any]
+__all__ = ["Row", "Rows", "Task", "check_rows", "well_formed"]
 
-_MAX_CLASSES = 1000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,6 +44,23 @@ class Task:
     made_of: tuple[str, ...] = ()  # tasks whose texts its rows are put together from
 
 
+class Read(NamedTuple):
+    """The cells of a file that a task needs: texts checked, labels as they are."""
+
+    texts: TextColumns
+    labels: list[Any]
+    ids: list[str]  # of questions
+    blank: int  # rows that hold nothing, passed over
+    numbers: list[int]  # of the rows in the file, from 1; [] where none is missing
+
+
+class Checked(NamedTuple):
+    """Rows in their final form."""
+
+    rows: Rows
+    left_out: dict[str, int]  # rows, by the reason in words
+
+
 def well_formed(text: str) -> str:
     """Returns a text as tokenizers take it.
 
@@ -49,7 +70,7 @@ def well_formed(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def check_rows(rows: list[Row], task: Task, where: str) -> list[Row]:
+def check_rows(rows: Iterable[Row], task: Task, where: str) -> Rows:
     """Returns the rows with the task's columns alone and labels in their final form.
 
     Args:
@@ -60,79 +81,152 @@ def check_rows(rows: list[Row], task: Task, where: str) -> list[Row]:
     Raises:
       MetalrError: The first fault, with its row (counted from 1), column and value.
     """
-    if not rows:
-        raise MetalrError(f"{where} is empty: it holds no rows")
-    check_columns(rows, task, where)
-    label: Callable[[Any, Task], Any] = {
-        "classification": _class_id,
-        "regression": _score,
-    }.get(task.kind, lambda value, task: value)
-    checked = []
+    return finish(read(rows, task, where), task, where).rows
+
+
+def read(rows: Iterable[Row], task: Task, where: str) -> Read:
+    """Takes what a task needs out of rows, before the labels are known.
+
+    Raises:
+      MetalrError: As `check_rows`.
+    """
+    texts = [column for column in (task.text, task.pair) if column is not None]
+    found = Read(TextColumns(texts), [], [], 0, [])
+    blank, number = 0, 0
+    kept: dict[str, str] = {}  # equal labels are one object
     for number, row in enumerate(rows, start=1):
         column = task.text
-        clean: Row = {}
         try:
-            for column in (task.text, task.pair):
-                if column is not None:
-                    clean[column] = _text(row[column])
+            if _is_blank(row, task):
+                blank += 1
+                continue
+            values = []
+            for column in texts:
+                values.append(_text(row[column]))
             column = task.label
-            clean[column] = label(row[column], task)
+            label = labels.plain(row[column])
             if task.kind == "qa":
-                clean[column] = _answers(row[column], clean["context"])
-                clean["id"] = str(row.get("id", number))
+                label = _answers(row[column], values[texts.index("context")])
+                found.ids.append(well_formed(str(row.get("id", number))))
+        except KeyError:
+            raise MetalrError(
+                f"{where} row {number}: column {column!r} is missing; "
+                f"the row has {', '.join(map(str, row)) or 'none'}"
+            ) from None
         except ValueError as fault:
             raise MetalrError(
                 f"{where} row {number}: column {column!r} {fault}"
             ) from fault
-        checked.append(clean)
-    return checked
+        if type(label) is str:
+            label = kept.setdefault(label, label) if len(kept) < 10_000 else label
+        found.texts.append(values)
+        found.labels.append(label)
+        if blank:
+            found.numbers.append(number)
+    if not number:
+        raise MetalrError(f"{where} is empty: it holds no rows")
+    if blank and len(found.numbers) < len(found.labels):
+        before = len(found.labels) - len(found.numbers)
+        found.numbers[:0] = range(1, before + 1)
+    return found._replace(blank=blank)
 
 
-def check_columns(rows: list[Row], task: Task, where: str) -> None:
-    """Raises the error for the first row that lacks one of the task's columns."""
-    wanted = [column for column in (task.text, task.pair, task.label) if column]
-    for number, row in enumerate(rows, start=1):
-        for column in wanted:
-            if column not in row:
+def finish(found: Read, task: Task, where: str) -> Checked:
+    """Puts the labels into their final form.
+
+    Raises:
+      MetalrError: As `check_rows`.
+    """
+    form: Callable[[Any, Task], Any] = {
+        "classification": _class_id,
+        "regression": lambda value, task: labels.score(value),
+    }.get(task.kind, lambda value, task: value)
+    known: dict[Any, Any] = {}  # by type too: True equals 1
+    final, hidden = [], Counter[str]()
+    for place, value in enumerate(found.labels):
+        key = (type(value), value) if isinstance(value, str | int | float) else None
+        if key is not None and key in known:
+            label = known[key]
+        else:
+            try:
+                label = form(value, task)
+            except ValueError as fault:
+                number = found.numbers[place] if found.numbers else place + 1
                 raise MetalrError(
-                    f"{where} row {number}: column {column!r} is missing; "
-                    f"the row has {', '.join(map(str, row)) or 'none'}"
-                )
+                    f"{where} row {number}: column {task.label!r} {fault}"
+                ) from fault
+            if key is not None and len(known) < 10_000:
+                known[key] = label
+        if label is None:
+            hidden[str(value)] += 1
+        final.append(label)
+    return _kept(found, task, where, final, hidden)
+
+
+def _kept(
+    found: Read, task: Task, where: str, final: list[Any], hidden: Counter[str]
+) -> Checked:
+    """Returns the rows that have a label, by column."""
+    import pyarrow
+
+    columns: dict[str, Any] = {task.label: pyarrow.array(final, from_pandas=False)}
+    if task.kind == "qa":
+        columns["id"] = pyarrow.array(found.ids, pyarrow.string())
+    rows = found.texts.finish(columns)
+    if hidden:
+        there = np.flatnonzero([label is not None for label in final])
+        if len(there) == 0:
+            raise MetalrError(
+                f"{where}: no row has a gold label; {', '.join(hidden)} marks the "
+                "hidden labels of a test split"
+            )
+        rows = rows.select(there)
+    left_out = {f"no gold label ({name})": n for name, n in sorted(hidden.items())}
+    if found.blank:
+        left_out["blank"] = found.blank
+    return Checked(rows, left_out)
+
+
+def _is_blank(row: Row, task: Task) -> bool:
+    """Says whether a row holds nothing, as the last ones of a spreadsheet."""
+    if not is_missing(row.get(task.text, ".")) or len(row) < 2:
+        return False
+    return all(value is None or value == "" for value in row.values())
 
 
 def _text(value: Any) -> str:
-    if _is_missing(value):
-        raise ValueError(f"is empty (holds {_show(value)})")
+    if is_missing(value):
+        raise ValueError(f"is empty (holds {show(value)}); leave the row out")
     if not isinstance(value, str):
-        raise ValueError(f"holds {_show(value)}, which is no text")
-    return value
+        raise ValueError(f"holds {show(value)}, which is no text")
+    return well_formed(value)
 
 
-def _class_id(value: Any, task: Task) -> int:
-    """Returns the id of a label that is given by name or, for a known set, by id."""
+def _class_id(value: Any, task: Task) -> int | None:
+    """Returns the id of a label that is given by name or, for a known set, by id.
+
+    None says that the row has no gold label.
+    """
     own = task.name == "file"  # there 1 is the name of a label, not its id
-    if not _is_missing(value) and isinstance(value, str | int | float):
-        name = _label_name(value)
+    if not is_missing(value) and isinstance(value, str | int | float):
+        name = labels.spelled(value)
         if name in task.labels:
             return task.labels.index(name)
-        number = _number(value)
+        number = labels.number(value)
         if not own and number is not None and number in range(len(task.labels)):
             return int(number)
+        if labels.is_hidden(name, task.labels):
+            return None
     if own:
-        known = f"the training file knows {', '.join(task.labels)}"
+        known = f"the training file knows {_some(task.labels)}"
     else:
         ids = ", ".join(map(str, range(len(task.labels))))
         known = f"{task.name} knows {ids} ({', '.join(task.labels)})"
-    hidden = "; -1 marks the hidden labels of a test split" if value == -1 else ""
-    raise ValueError(f"holds {_show(value)}; {known}{hidden}")
+    raise ValueError(f"holds {show(value)}; {known}")
 
 
-def _score(value: Any, task: Task) -> float:
-    del task
-    number = None if isinstance(value, bool) else _number(value)
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"holds {_show(value)}, which is no finite number")
-    return float(number)
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20] + (f"... ({len(names)})",) * (len(names) > 20))
 
 
 def _answers(value: Any, context: str) -> dict[str, list[Any]]:
@@ -144,86 +238,23 @@ def _answers(value: Any, context: str) -> dict[str, list[Any]]:
     starts = value.get("answer_start") if isinstance(value, dict) else None
     if not (isinstance(texts, list) and isinstance(starts, list)):
         raise ValueError(
-            f"holds {_show(value)}; SQuAD's form is "
+            f"holds {show(value)}; SQuAD's form is "
             '{"text": ["..."], "answer_start": [0]}'
         )
     if len(texts) != len(starts):
         raise ValueError(f"has {len(texts)} texts and {len(starts)} answer_start")
     if not texts:
         raise ValueError("has no answer; every question must have one in its context")
+    texts = [well_formed(text) if isinstance(text, str) else text for text in texts]
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"has an answer without text ({_show(text)})")
+            raise ValueError(f"has an answer without text ({show(text)})")
         if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-            raise ValueError(f"has the answer_start {_show(start)}, which is no offset")
+            raise ValueError(f"has the answer_start {show(start)}, which is no offset")
         there = context[start : start + len(text)]
         if there != text:
             raise ValueError(
-                f"says that {_show(text)} starts at {start}, "
-                f"where the context has {_show(there)}"
+                f"says that {show(text)} starts at {start}, "
+                f"where the context has {show(there)}"
             )
     return {"text": texts, "answer_start": starts}
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _label_name(value: str | int | float) -> str:
-    """Returns the one spelling of a label: a CSV file's "1" is a JSON file's 1 or 1.0.
-
-    >>> [_label_name(label) for label in ("1", "1.0", 1, 1.0, True, " yes", 0.5)]
-    ['1', '1', '1', '1', 'true', 'yes', '0.5']
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    name = str(value).strip()
-    return name.split(".")[0] if re.fullmatch(r"-?\d+\.0+", name) else name
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _show(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-def label_set(values: list[Any], where: str, column: str) -> dict[str, Any]:
-    """Returns the fields of a task that follow from the labels of its rows."""
-    for number, value in enumerate(values, start=1):
-        if _is_missing(value) or not isinstance(value, str | int | float):
-            raise MetalrError(
-                f"{where} row {number}: column {column!r} holds {_show(value)}, "
-                "which is no label"
-            )
-    names = {_label_name(value) for value in values}
-    numbers = [_number(name) for name in names]
-    if all(n is not None for n in numbers):
-        if not all(float(n).is_integer() for n in numbers if n is not None):
-            metrics = ("pearson", "spearman")
-            return {"kind": "regression", "metric": metrics[0], "metrics": metrics}
-        ordered = sorted(names, key=float)
-    else:
-        ordered = sorted(names)
-    if len(ordered) < 2:
-        raise MetalrError(
-            f"{where}: column {column!r} holds {ordered[0]!r} in every row; "
-            "a task needs two labels at least"
-        )
-    if len(ordered) > _MAX_CLASSES:
-        raise MetalrError(
-            f"{where}: column {column!r} holds {len(ordered)} different labels, more "
-            f"than {_MAX_CLASSES}; is it the right one? (--label-column)"
-        )
-    # Matthews beside accuracy, because nobody says which of the user's labels is
-    # the positive one that F1 would need.
-    return {"labels": tuple(ordered), "metrics": ("accuracy", "matthews")}

@@ -3,16 +3,18 @@
 from typing import NamedTuple
 
 from metalr.data import derived
-from metalr.data.rows import Row, Task
+from metalr.data.reading import Reading
+from metalr.data.rows import Rows, Task
 
 
 class TaskData(NamedTuple):
     """The rows of one run: `metalr.data.loading.load`'s answer."""
 
     task: Task
-    train: list[Row]
-    validation: dict[str, list[Row]]  # by split, the main one first
+    train: Rows
+    validation: dict[str, Rows]  # by split, the main one first
     origin: dict[str, str]  # kind: hub, folder, toy or file; where; note
+    reading: Reading  # what was read, left out and assumed
 
 
 # No predictor and no choice of this project has seen these: docs/protocol.md tests on

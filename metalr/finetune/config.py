@@ -8,13 +8,14 @@ warm-up steps, weight decay 0.01.
 
 import argparse
 import dataclasses
-import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metalr.data import labels
+from metalr.data.formats import opening
 from metalr.errors import MetalrError, unknown_name
 
 # What another value of a setting changes: the numbers of a run (unless the field says
@@ -64,6 +65,18 @@ class RunConfig:
     text_column: str | None = flag(None, "what", "column of the (first) text")
     pair_column: str | None = flag(None, "what", "column of the second text")
     label_column: str | None = flag(None, "what", "column of the label or score")
+    kind: str = flag(
+        "auto",
+        "what",
+        "what your own rows are; auto: by their columns and labels",
+        choices=("auto", *labels.KINDS),
+    )
+    encoding: str | None = flag(
+        None, "what", "of your own text files, such as cp1252 (default: UTF-8)"
+    )
+    no_header: bool = flag(
+        False, "what", "the first line is a row; columns are named by number, from 1"
+    )
     train_rows: int | None = flag(None, "what", "use at most N training rows", low=1)
     validation_rows: int | None = flag(
         None, "what", "use at most N validation rows", low=1
@@ -216,7 +229,7 @@ class RunConfig:
     @property
     def task_name(self) -> str:
         """The task, or what a run without one is about: the user's file, or sst2."""
-        own = self.train_file or os.path.isfile(self.data)
+        own = self.train_file or opening.is_one(self.data)
         return self.task or ("file" if own else "sst2")
 
     def to_json(self) -> dict[str, Any]:

@@ -130,6 +130,9 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
         text_column=config.text_column,
         pair_column=config.pair_column,
         label_column=config.label_column,
+        kind=None if config.kind == "auto" else config.kind,
+        encoding=config.encoding,
+        header=not config.no_header,
         train_rows=config.train_rows,
         validation_rows=config.validation_rows,
     )

@@ -46,6 +46,7 @@ def title(prepared: Prepared) -> list[str]:
     return [
         f"task   {data.task.name}: {len(data.train)} training and {validation} "
         f"validation rows, {origin_line(data.origin)}",
+        *(f"rows   {line}" for line in data.reading.lines()),
         f"model  {config.model}: {model.config.family}, {size:.1f} M parameters in "
         f"training, {origin_line(model.origin)}",
         f"rate   {config.scheduler}, base {config.learning_rate:g}, batch "
@@ -147,6 +148,7 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
         "task": data.task.name,
         "model": prepared.config.model,
         "data": data.origin,
+        "reading": data.reading.to_json(),
         "weights": model.origin,
         "scheduler": prepared.config.scheduler,
         "seed": prepared.config.seed,

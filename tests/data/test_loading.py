@@ -288,9 +288,9 @@ BAD_FILES: dict[str, tuple[list[dict], dict[str, Any], str]] = {
         "row 2: column 'label' holds nan",
     ),
     "list label": (
-        [{"text": "a", "label": [1]}],
+        [{"text": "a", "label": [1, 2]}],
         {},
-        r"holds \[1\], which is no label",
+        r"holds \[1, 2\], which is no label",
     ),
     "too many labels": (
         [{"text": "a", "label": f"l{n}"} for n in range(1001)],

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import metalr
 from metalr import cli, errors
 from metalr.data import hub_rows, sources
+from metalr.data.formats import json_rows, text
 from metalr.errors import MetalrError
 from metalr.models import weights
 from metalr.runtime import files
@@ -80,9 +81,9 @@ def test_damaged_file_gets_an_error_of_one_line_or_none(name, tmp_path):
 
 def bomb(kind, folder, monkeypatch):
     """Writes a file that would fill the memory, limits lowered to keep it small."""
-    monkeypatch.setattr(sources, "_MAX_LINE", 2**16)
-    monkeypatch.setattr(sources, "_MAX_WHOLE", 2**17)
-    monkeypatch.setattr(sources, "_MAX_ROWS", 5000)
+    monkeypatch.setattr(text, "MAX_LINE", 2**16)
+    monkeypatch.setattr(json_rows, "MAX_WHOLE", 2**17)
+    monkeypatch.setattr(text, "MAX_ROWS", 5000)
     monkeypatch.setattr(files, "MAX_JSON", 2**16)
     match kind:
         case "long line":

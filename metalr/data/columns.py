@@ -1,0 +1,147 @@
+"""Rows as columns of Arrow: millions of them in little more memory than their text."""
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import hashlib
+
+    import pyarrow
+
+Row = dict[str, Any]
+
+_CHUNK = 4096  # rows that are Python objects at a time
+_CHUNK_TEXT = 2**24  # and characters
+
+
+class Rows(Sequence[Row]):
+    """A sequence of dicts that is stored by column.
+
+    A row is made when it is asked for, and so is a slice of rows, which shares the
+    columns. Whoever needs one column of many rows takes `column`.
+    """
+
+    def __init__(self, table: "pyarrow.Table", order: np.ndarray | None = None):
+        """Takes the columns.
+
+        Args:
+          table: The columns.
+          order: Which rows of them, in which order; None: all.
+        """
+        self._table = table
+        self._order = order
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Rows":
+        """Returns rows by column, whatever they were."""
+        if isinstance(rows, Rows):
+            return rows
+        import pyarrow
+
+        return cls(pyarrow.Table.from_pylist(list(rows)))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return self._table.column_names
+
+    def column(self, name: str, first: int = 0, last: int | None = None) -> list[Any]:
+        """Returns the values of a column, of all rows or of those in a range."""
+        return self._arrow(first, last).column(name).to_pylist()
+
+    def array(self, name: str) -> np.ndarray:
+        """Returns a column of numbers."""
+        return self._arrow(0, None).column(name).to_numpy()
+
+    def select(self, index: np.ndarray | Sequence[int]) -> "Rows":
+        """Returns some of the rows, in the order given."""
+        index = np.asarray(index, np.int64)
+        return Rows(self._table, index if self._order is None else self._order[index])
+
+    def digest(self, into: "hashlib._Hash") -> None:
+        """Adds names and values to a hash."""
+        for name in sorted(self.names):
+            into.update(f"{name}\n".encode())
+            for first in range(0, len(self), _CHUNK):
+                values = self.column(name, first, first + _CHUNK)
+                into.update(repr(values).encode("utf-8", "backslashreplace"))
+
+    def _arrow(self, first: int, last: int | None) -> "pyarrow.Table":
+        last = len(self) if last is None else min(last, len(self))
+        if self._order is None:
+            return self._table.slice(first, max(0, last - first))
+        return self._table.take(self._order[first:last])
+
+    def __len__(self) -> int:
+        """Counts the rows."""
+        return self._table.num_rows if self._order is None else len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+    def __getitem__(self, index: int | slice) -> "Row | Rows":
+        """Returns a row, or some of them."""
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        index = int(index) % len(self)
+        return self._arrow(index, index + 1).to_pylist()[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yields every row."""
+        for first in range(0, len(self), _CHUNK):
+            yield from self._arrow(first, first + _CHUNK).to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        """Says whether the rows equal those of any other sequence."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(operator.eq, self, other))
+
+    def __repr__(self) -> str:
+        """Shows the first rows."""
+        shown = ", ".join(repr(row) for row in self[:3])
+        return f"Rows({len(self)}: {shown}{', ...' * (len(self) > 3)})"
+
+
+class TextColumns:
+    """Takes texts row by row and keeps them as Arrow does."""
+
+    def __init__(self, names: Sequence[str]):
+        """Begins with no rows; `names` are those of the columns."""
+        self._chunks: dict[str, list[Any]] = {name: [] for name in names}
+        self._open: dict[str, list[str]] = {name: [] for name in names}
+        self._size = self._rows = 0  # of what is open
+
+    def append(self, texts: Iterable[str]) -> None:
+        """Adds a row: one text for each of the names."""
+        for column, text in zip(self._open.values(), texts, strict=True):
+            column.append(text)
+            self._size += len(text)
+        self._rows += 1
+        if self._size > _CHUNK_TEXT or self._rows >= _CHUNK:
+            self._flush()
+
+    def finish(self, others: Mapping[str, Any]) -> Rows:
+        """Returns the rows with other columns beside the texts."""
+        import pyarrow
+
+        self._flush()
+        columns: dict[str, Any] = {
+            name: pyarrow.chunked_array(chunks, pyarrow.large_string())
+            for name, chunks in self._chunks.items()
+        }
+        return Rows(pyarrow.table(columns | dict(others)))
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        for name, texts in self._open.items():
+            self._chunks[name].append(pyarrow.array(texts, pyarrow.large_string()))
+            texts.clear()
+        self._size = self._rows = 0

@@ -1,0 +1,217 @@
+"""Parquet and Arrow files, and what `datasets` saves to a folder."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from metalr.data.formats import text
+from metalr.data.formats.table import Options, Row, Table
+from metalr.errors import MetalrError
+from metalr.runtime import memory
+
+_BATCH = 1024  # rows that are Python objects at a time
+_STATE, _SPLITS = "state.json", "dataset_dict.json"  # of a folder of datasets
+
+
+def look_at_parquet(path: Path, options: Options) -> Table:
+    """Looks at a Parquet file.
+
+    Raises:
+      MetalrError: The file breaks its format.
+    """
+    with _refused(path, "Parquet"), memory.bounded(path):
+        with _parquet(path, ()) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+    _check_count(path, count)
+
+    def batches(columns: list[str]) -> Iterator[Any]:
+        import pyarrow
+
+        # A text that occurs often is then in memory once.
+        texts = [n for n in columns if pyarrow.types.is_string(schema.field(n).type)]
+        with _parquet(path, texts) as file:
+            yield from file.iter_batches(_BATCH, columns=columns, use_threads=False)
+
+    return _table(path, "Parquet", schema, batches)
+
+
+def _parquet(path: Path, as_dictionary: Sequence[str]) -> Any:
+    import pyarrow.parquet
+
+    # ParquetFile and not read_table: that one makes columns of folder names such as
+    # "label=1". With a buffer, a column is read page by page.
+    return pyarrow.parquet.ParquetFile(
+        path, read_dictionary=list(as_dictionary), buffer_size=2**20
+    )
+
+
+def look_at_arrow(path: Path, options: Options) -> Table:
+    """Looks at a file of Arrow: the stream that datasets writes, or Feather.
+
+    Raises:
+      MetalrError: The file breaks its format.
+    """
+    return _arrow_table(path, [path])
+
+
+def look_at_folder(path: Path, options: Options) -> Table:
+    """Looks at a folder that `Dataset.save_to_disk` made.
+
+    Raises:
+      MetalrError: The folder is none, or one of several splits.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        splits = json.loads((path / _SPLITS).read_bytes())["splits"]
+        raise MetalrError(
+            f"{path} holds the splits {', '.join(map(str, splits))}; name one, such as "
+            f"{path / str(splits[0])}"
+        )
+    try:
+        files = json.loads((path / _STATE).read_bytes())["_data_files"]
+        found = [path / Path(file["filename"]).name for file in files]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise MetalrError(
+            f"{path} is no folder that Dataset.save_to_disk made; a data file ends in "
+            f".csv, .tsv, .jsonl, .json, .parquet or .arrow"
+        ) from fault
+    return _arrow_table(path, found)
+
+
+def is_saved(path: Path) -> bool:
+    """Says whether a folder is one of `save_to_disk`."""
+    return (path / _STATE).is_file() or (path / _SPLITS).is_file()
+
+
+def _arrow_table(path: Path, files: list[Path]) -> Table:
+    if not files:
+        raise MetalrError(f"{path} is empty: it holds no rows")
+    with _refused(path, "Arrow"), memory.bounded(path), _stream(files[0]) as first:
+        schema = first.schema
+
+    def batches(columns: list[str]) -> Iterator[Any]:
+        for file in files:
+            with _stream(file) as reader:
+                for number in range(reader.num_record_batches):
+                    yield from _pieces(reader.get_batch(number), columns)
+
+    def streamed(columns: list[str]) -> Iterator[Any]:
+        for file in files:
+            with _stream(file) as reader:
+                for batch in reader:
+                    yield from _pieces(batch, columns)
+
+    is_stream = not hasattr(first, "num_record_batches")
+    return _table(path, "Arrow", schema, streamed if is_stream else batches)
+
+
+def _stream(path: Path) -> Any:
+    import pyarrow
+
+    source = pyarrow.memory_map(str(path))
+    if source.read(6) == b"ARROW1":
+        return pyarrow.ipc.open_file(source)
+    source.seek(0)
+    return pyarrow.ipc.open_stream(source)
+
+
+def _pieces(batch: Any, columns: list[str]) -> Iterator[Any]:
+    batch = batch.select(columns)
+    for first in range(0, batch.num_rows, _BATCH):
+        yield batch.slice(first, _BATCH)
+
+
+# ------------------------------------------------------------ both
+
+
+def _table(
+    path: Path, kind: str, schema: Any, batches: Callable[[list[str]], Iterator[Any]]
+) -> Table:
+    names = list(schema.names)
+
+    def rows(columns: Sequence[str] | None) -> Iterator[Row]:
+        wanted = [n for n in names if columns is None or n in columns]
+        for name in wanted:
+            if names.count(name) > 1:
+                raise MetalrError(f"{path} has the column {name!r} more than once")
+        with _refused(path, kind):
+            yield from _rows(path, batches(wanted))
+
+    return Table(path, tuple(names), rows, (), _classes(schema))
+
+
+def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
+    done, left = 0, max(text.LEAST_UNPACKED, text.MOST_PACKED * _size(path))
+    while True:
+        with memory.bounded(path):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            columns = [_values(column) for column in batch.columns]
+        done += batch.num_rows
+        _check_count(path, done)
+        for column in columns:
+            left -= sum(len(v) for v in column if isinstance(v, str | bytes))
+        if left < 0:
+            raise MetalrError(
+                f"{path} unpacks to over {text.MOST_PACKED} times its size; if that is "
+                "no mistake, write it as .jsonl"
+            )
+        names = batch.schema.names
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    """Returns a column's values; equal texts of a dictionary are one object."""
+    import pyarrow
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.to_pylist()
+    indices = column.indices
+    used = indices.unique().drop_null()
+    texts = dict(
+        zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True)
+    )
+    return [None if i is None else texts[i] for i in indices.to_pylist()]
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > text.MAX_ROWS:
+        raise MetalrError(f"{path} has more than {text.MAX_ROWS} rows")
+
+
+def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the names of ids that datasets writes into a schema."""
+    found = {}
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        info = json.loads(schema.metadata[b"huggingface"])["info"]
+        for name, feature in info["features"].items():
+            names = feature.get("names") if isinstance(feature, dict) else None
+            if isinstance(names, list) and feature.get("_type") == "ClassLabel":
+                found[name] = tuple(str(n) for n in names)
+    return found
+
+
+@contextlib.contextmanager
+def _refused(path: Path, kind: str) -> Iterator[None]:
+    """Turns what a broken file raises into one error."""
+    import pyarrow
+
+    try:
+        yield
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        ArithmeticError,  # dates and decimals that Python cannot say
+    ) as fault:
+        raise MetalrError(f"{path} is no readable {kind} file: {fault}") from fault

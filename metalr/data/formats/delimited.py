@@ -1,0 +1,227 @@
+"""CSV and TSV, as spreadsheets, pandas, R and GLUE write them."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metalr.data.formats import text
+from metalr.data.formats.table import Options, Row, Table
+from metalr.errors import MetalrError
+
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*')
+_SAMPLE = 50  # records that are looked at to tell how a file is written
+_LONE_CR = "\udfff"  # in place of one; no file can hold it
+
+
+class Dialect(NamedTuple):
+    """How the records of a file are written."""
+
+    delimiter: str
+    quoted: bool  # a quote at a field's start is none of its text
+    skip_space: bool  # after a delimiter
+    skip_lines: int  # before the header
+
+    def __str__(self) -> str:
+        """Says the rule that fields are told apart by."""
+        parted = _NAMES.get(self.delimiter, repr(self.delimiter))
+        rule = "quotes around them taken off" if self.quoted else "quotes are text"
+        return f"read with {parted} between the fields, {rule}"
+
+
+def look(path: Path, preferred: str, options: Options) -> Table:
+    """Looks at a delimited file.
+
+    Args:
+      path: The file.
+      preferred: The delimiter that its name's ending says.
+      options: What the user says of it.
+
+    Raises:
+      MetalrError: The file breaks its format.
+    """
+    csv.field_size_limit(text.MAX_LINE)  # of the module; as it comes, 128 KiB
+    found = text.look(path, options.encoding)
+    dialect = _dialect(found, preferred)
+    first = next(_records(found, dialect), (0, []))[1]
+    notes = list(found.notes)
+    if dialect.delimiter != preferred:
+        notes.append(f"{path.name} {dialect}")
+    elif dialect.quoted and preferred == "\t":
+        notes.append(f"{path.name}: quotes around a field are none of its text")
+    if options.header:
+        names = _names(first)
+    else:
+        names = [str(number) for number in range(1, len(first) + 1)]
+
+    def rows(columns: Sequence[str] | None) -> Iterator[Row]:
+        return _rows(found, dialect, names, columns, options.header)
+
+    return Table(path, tuple(names), rows, tuple(notes))
+
+
+def _names(header: Sequence[str]) -> list[str]:
+    """Returns the names of columns, all different.
+
+    Spaces around a name are none of it. A column without a name has "", and the second
+    of a name a number, as in pandas.
+
+    >>> _names(["text", " label", "", "text", ""])
+    ['text', 'label', '', 'text.1', '']
+    """
+    taken: dict[str, int] = {}
+    names = []
+    for name in (name.strip().strip("\ufeff") for name in header):
+        number = taken[name] = taken.get(name, -1) + 1
+        while name and number and f"{name}.{number}" in taken:
+            number += 1
+        names.append(f"{name}.{number}" if name and number else name)
+    return names
+
+
+def _rows(
+    found: text.Text,
+    dialect: Dialect,
+    names: list[str],
+    columns: Sequence[str] | None,
+    header: bool,
+) -> Iterator[Row]:
+    asked = None if columns is None else set(columns)
+    wanted = [
+        (place, name)
+        for place, name in enumerate(names)
+        if name and (asked is None or name in asked)
+    ]
+    # What stands behind the last column that has a name may be missing.
+    least = max((place for place, name in enumerate(names) if name), default=-1) + 1
+    for line, values in itertools.islice(
+        _records(found, dialect), 1 if header else 0, None
+    ):
+        if not least <= len(values) <= len(names) and (
+            len(values) < least or any(v.strip() for v in values[len(names) :])
+        ):
+            said = ", ".join(names) if len(names) < 30 else f"{names[0]}, ..."
+            raise MetalrError(
+                f"{found.path} line {line} has {len(values)} fields, "
+                f"the {'header' if header else 'first line'} has {len(names)}: "
+                f"{said} ({dialect})"
+            )
+        yield {name: values[place] for place, name in wanted}
+
+
+def _records(
+    found: text.Text, dialect: Dialect, most: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields the records of a file, each with its last line's number."""
+    lines = itertools.islice(text.lines(found), dialect.skip_lines, most)
+    reader: Any = csv.reader(
+        map(_guarded, lines) if dialect.quoted else lines,
+        delimiter=dialect.delimiter,
+        quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+        skipinitialspace=dialect.skip_space,
+        strict=dialect.quoted,
+    )
+    try:
+        for values in reader:
+            if values:
+                if any(_LONE_CR in value for value in values):
+                    values = [value.replace(_LONE_CR, "\r") for value in values]
+                yield reader.line_num + dialect.skip_lines, values
+    except csv.Error as fault:
+        raise MetalrError(
+            f"{found.path} line {reader.line_num + dialect.skip_lines} breaks the "
+            f"format: {fault}. Is a quote left open? A quote in a field is doubled, "
+            "and the field between quotes"
+        ) from fault
+
+
+def _guarded(line: str) -> str:
+    """Hides carriage returns inside of a line, for which csv wants quotes."""
+    body = line.rstrip("\r\n")
+    return body.replace("\r", _LONE_CR) + line[len(body) :] if "\r" in body else line
+
+
+# ------------------------------------------------------------ telling the dialect
+
+
+def _dialect(found: text.Text, preferred: str) -> Dialect:
+    sample = list(itertools.islice(text.lines(found), _SAMPLE))
+    said = _SEP_LINE.fullmatch(sample[0].strip()) if sample else None
+    skip = 1 if said else 0
+    if said:
+        delimiter = said[1]
+    else:
+        delimiter = _delimiter(sample, preferred)
+    spaces = _skips_space(sample[skip:], delimiter)
+    quoted = delimiter != "\t" or _is_quoted(found, delimiter)
+    return Dialect(delimiter, quoted, spaces, skip)
+
+
+def _delimiter(sample: list[str], preferred: str) -> str:
+    """Returns what parts the fields: the preferred if the first lines agree on it."""
+    header = sample[0] if sample else ""
+    order = [preferred, *(sign for sign in _NAMES if sign != preferred)]
+    there = [sign for sign in order if sign in header]
+    for sign in there:
+        counts = _counts(sample, sign)
+        if len(counts) == 1 and counts != {1}:
+            return sign
+    return there[0] if there else preferred
+
+
+def _counts(sample: list[str], sign: str) -> set[int]:
+    """Returns the numbers of fields that the first records have."""
+    counts: list[int] = []
+    try:
+        for values in csv.reader(map(_guarded, sample), delimiter=sign, strict=True):
+            if values:
+                counts.append(len(values))
+    except csv.Error:  # the sample may end within a field
+        pass
+    return set(counts)
+
+
+def _skips_space(sample: list[str], delimiter: str) -> bool:
+    """Says whether a space after a delimiter is how the file is written."""
+    if delimiter in "\t ":
+        return False
+    header = sample[0].split(delimiter)[1:] if sample else []
+    body = [line.split(delimiter, 1)[1:] for line in sample[1:]]
+    return bool(header) and (
+        all(name[:1] == " " for name in header)
+        or (bool(body) and all(rest and rest[0][:2] == ' "' for rest in body))
+    )
+
+
+def _is_quoted(found: text.Text, delimiter: str) -> bool:
+    """Says whether quotes in a tab-separated file are none of its text.
+
+    GLUE's files quote nothing, pandas and spreadsheets do. They quote a field that
+    holds a quote (doubled), a tab or a line end; or all fields of a column. Where
+    every quote that begins a field fits that, and some field needs it, it is so.
+    """
+    start = re.compile(f'(^|{delimiter})"')
+    if not any(start.search(line) for line in text.lines(found)):
+        return False
+    doubled = split = False  # some field could not be written without
+    width = 0
+    try:
+        for _, values in _records(found, Dialect(delimiter, True, False, 0)):
+            width = width or len(values)
+            if len(values) != width:
+                return False
+            doubled = doubled or any('"' in value for value in values)
+            split = split or any("\t" in value or "\n" in value for value in values)
+    except MetalrError:
+        return False
+    if doubled:
+        return True
+    bare = uneven = 0
+    for line in text.lines(found):
+        fields = line.rstrip("\r\n").split(delimiter)
+        uneven += len(fields) != width
+        bare += not any(field[:1] == '"' == field[-1:] for field in fields)
+    return bool(split and uneven) or bare <= 1  # the header may have none

@@ -1,0 +1,29 @@
+"""What every reader of a format answers with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """What the user says about how files are written."""
+
+    encoding: str | None = None
+    header: bool = True  # of delimited text: the first line names the columns
+
+
+PLAIN = Options()
+
+
+class Table(NamedTuple):
+    """A file that was looked at: its columns, and how to go through its rows."""
+
+    path: Path
+    names: tuple[str, ...]  # of its columns; JSON: those of its first rows
+    # With the columns asked for, None: all; JSON may yield others too, and lack some.
+    rows: Callable[[Sequence[str] | None], Iterator[Row]]
+    notes: tuple[str, ...] = ()
+    # Names of a column's ids, where the file has them (ClassLabel of datasets).
+    classes: dict[str, tuple[str, ...]] = {}

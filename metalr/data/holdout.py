@@ -1,0 +1,163 @@
+"""A tenth of a training file held out for validation, where there is no other file.
+
+Rows that share a paragraph or a text go to the same side, or the score would tell what
+was memorised. Each class keeps its share, and training at least one row of each.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from metalr.data.columns import Rows
+from metalr.data.rows import Task
+from metalr.errors import MetalrError
+
+_SHARE = 10  # one in so many rows is held out
+_THIN = 10  # rows of a class that a score can hardly be told from
+_CHUNK = 4096
+
+
+class Split(NamedTuple):
+    """Which rows go where."""
+
+    train: np.ndarray  # [n] int64, ascending
+    held_out: np.ndarray  # [m] int64, ascending
+    notes: tuple[str, ...]
+
+
+def split(rows: Rows, task: Task, where: str, seed: int) -> Split:
+    """Draws the rows to hold out.
+
+    Args:
+      rows: Checked rows.
+      task: What they are.
+      where: Names their origin in an error.
+      seed: Of the draw.
+
+    Raises:
+      MetalrError: There are fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise MetalrError(
+            f"{where} has one row, and none to hold out for validation; "
+            "give more rows or a --validation-file"
+        )
+    groups, grouped = _groups(rows, task)
+    classes = np.zeros(len(rows), np.int64)
+    if task.kind == "classification":
+        classes = rows.array(task.label).astype(np.int64)
+    held = _draw(groups, classes, seed)
+    apart = f", {grouped} on one side" if grouped else ""
+    notes = [f"{held.sum()} rows of the training file held out for validation{apart}"]
+    if task.kind == "classification":
+        notes += _thin(task, classes, held)
+    return Split(np.flatnonzero(~held), np.flatnonzero(held), tuple(notes))
+
+
+def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
+    """Returns which rows are held out, [n] bool.
+
+    Groups are taken in a drawn order, each if no class then loses more rows than its
+    share; a class of one or of few rows may have none to give.
+    """
+    wanted = _wanted(np.bincount(classes))
+    order = np.argsort(groups, kind="stable")  # rows of a group, one after another
+    begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    members = np.split(order, begins[1:])
+    taken = np.zeros(len(groups), bool)
+    drawn = list(range(len(members)))
+    random.Random(seed).shuffle(drawn)
+    for number in drawn:
+        rows = members[number]
+        counts = np.bincount(classes[rows], minlength=len(wanted))
+        if (counts <= wanted).all():
+            taken[rows] = True
+            wanted -= counts
+    if not taken.any():  # every group is larger than a class's share
+        smallest = min((members[n] for n in drawn), key=len)
+        taken[smallest if len(smallest) < len(groups) else smallest[:1]] = True
+    return taken
+
+
+def _wanted(counts: np.ndarray) -> np.ndarray:
+    """Returns how many rows of each class to hold out.
+
+    >>> _wanted(np.array([25, 25, 2, 0, 4]))
+    array([2, 2, 0, 0, 1])
+    """
+    total = max(1, int(counts.sum()) // _SHARE)
+    exact = counts / _SHARE
+    wanted = np.floor(exact).astype(np.int64)
+    for place in np.argsort(wanted - exact, kind="stable"):
+        if wanted.sum() < total and counts[place] > 1:
+            wanted[place] += 1
+    # So that a rare class is scored at all.
+    wanted[(wanted == 0) & (counts >= 4)] = 1
+    return np.minimum(wanted, np.maximum(counts - 1, 0))
+
+
+def _groups(rows: Rows, task: Task) -> tuple[np.ndarray, str]:
+    """Returns the number of each row's group, [n] int64, and what they share."""
+    if task.kind == "qa":
+        contexts = _numbered(_hashes(rows, ["context"]))
+        if contexts.max() > 0:
+            return contexts, "questions of one paragraph"
+        return np.arange(len(rows)), ""
+    if task.pair is None:
+        return _named(_numbered(_hashes(rows, [task.text])), "equal texts")
+    equal = _numbered(_hashes(rows, [task.text, task.pair]))
+    # Where one text of a pair comes back (a paragraph, a premise), it is the longer;
+    # but where all rows share a few, there is nothing to tell apart.
+    longer = max((task.text, task.pair), key=lambda name: _length(rows, name))
+    shared = _numbered(_hashes(rows, [longer]))
+    if np.bincount(shared).max() <= max(2, len(rows) // 20):
+        return _named(shared, f"rows of equal {longer!r}")
+    return _named(equal, "equal pairs")
+
+
+def _named(groups: np.ndarray, words: str) -> tuple[np.ndarray, str]:
+    return groups, words if groups.max() + 1 < len(groups) else ""
+
+
+def _length(rows: Rows, name: str) -> int:
+    return sum(map(len, rows.column(name, 0, _CHUNK)))
+
+
+def _hashes(rows: Rows, names: list[str]) -> np.ndarray:
+    """Returns 64 bits of each row's texts; case and white space make no difference."""
+
+    def of() -> Iterator[int]:
+        for first in range(0, len(rows), _CHUNK):
+            columns = [rows.column(name, first, first + _CHUNK) for name in names]
+            for texts in zip(*columns, strict=True):
+                said = "\n".join(" ".join(text.casefold().split()) for text in texts)
+                digest = hashlib.blake2b(said.encode(), digest_size=8).digest()
+                yield int.from_bytes(digest, "little")
+
+    return np.fromiter(of(), np.uint64, len(rows))
+
+
+def _numbered(hashes: np.ndarray) -> np.ndarray:
+    """Returns numbers from 0 on in place of hashes, in the order of the rows."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[inverse]
+
+
+def _thin(task: Task, classes: np.ndarray, held: np.ndarray) -> Iterator[str]:
+    """Yields what is said of classes with few rows."""
+    total = Counter(classes.tolist())
+    out = Counter(classes[held].tolist())
+    thin = [
+        f"{task.labels[i]!r} ({total[i]} rows, {out[i]} held out)"
+        for i in sorted(total)
+        if total[i] < _THIN or not out[i]
+    ]
+    if thin:
+        more = f" and {len(thin) - 8} more" if len(thin) > 8 else ""
+        yield f"thin: {', '.join(thin[:8])}{more}; their scores say little"

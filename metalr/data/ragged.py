@@ -1,0 +1,70 @@
+"""Many arrays of different lengths in one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class Ragged(Sequence[np.ndarray]):
+    """A sequence of arrays that lie one after another in a flat one."""
+
+    def __init__(self, flat: np.ndarray, bounds: np.ndarray):
+        """Takes what is there.
+
+        Args:
+          flat: [total, ...] the values of all.
+          bounds: [n + 1] int64; array i is flat[bounds[i] : bounds[i + 1]].
+        """
+        self.flat, self.bounds = flat, bounds
+
+    @classmethod
+    def of(cls, arrays: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
+        """Returns arrays as one, whatever they were."""
+        if isinstance(arrays, Ragged):
+            return arrays
+        found = [np.asarray(array) for array in arrays]
+        flat = np.concatenate(found) if found else np.zeros(0, np.int32)
+        return cls(flat, bounds_of(map(len, found)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[n] int64."""
+        return np.diff(self.bounds)
+
+    def __len__(self) -> int:
+        """Counts the arrays."""
+        return len(self.bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        """Returns an array, or some of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"array {index} of {len(self)}")
+        index = int(index) % len(self)
+        return self.flat[self.bounds[index] : self.bounds[index + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields every array."""
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Says whether the arrays equal those of any other sequence."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(np.array_equal, self, other))
+
+
+def bounds_of(lengths: Iterable[int]) -> np.ndarray:
+    """Returns where arrays of these lengths begin and end, [n + 1] int64.
+
+    >>> bounds_of([2, 0, 3])
+    array([0, 2, 2, 5])
+    """
+    sizes = np.fromiter(lengths, np.int64)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
