@@ -15,6 +15,7 @@ from typing import Any
 from metalr.errors import MetalrError
 from metalr.finetune.config import NOTHING, PACE, that_change
 from metalr.finetune.result import faults
+from metalr.runtime import locks
 from metalr.runtime.files import is_number, plain
 
 VERSION = 1
@@ -48,8 +49,7 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     """
     text = json.dumps(plain({"version": VERSION, **line}), allow_nan=False)
     try:
-        with open(path, "a+b") as file:
-            _lock(file)
+        with locks.exclusive(path), open(path, "a+b") as file:
             _remove_partial_line(file)
             file.write(text.encode() + b"\n")
             file.flush()
@@ -140,15 +140,6 @@ def _overhead_faults(line: Mapping[str, Any]) -> list[str]:
 
 def _fault_in_line(path: Path, number: int, fault: str) -> str:
     return f"{path}, line {number}: {fault}; delete that line and run again"
-
-
-def _lock(file: Any) -> None:
-    """Wait for the lock on a file, which ends with the file or the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where one process writes at a time
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _remove_partial_line(file: Any) -> None:

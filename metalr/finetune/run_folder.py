@@ -7,22 +7,13 @@ system takes back when the program ends, however it ends.
 """
 
 import contextlib
-import errno
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, changed
-from metalr.runtime import files
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two programs are not kept apart
-    fcntl = None
+from metalr.runtime import files, locks
 
 RESULT = "result.json"
 SETTINGS = "settings.json"
@@ -100,67 +91,32 @@ def contents(folder: Path) -> list[Path]:
     return [
         path
         for path in folder.iterdir()
-        if path.name != LOCK and not files.is_draft(path)
+        if not path.name.startswith(LOCK) and not files.is_draft(path)
     ]
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps other programs from writing to a folder while the block runs.
+    """Keep other programs from writing to a folder during the block.
 
-    The folder is made if it is missing, and goes again if nothing was put into it.
+    The folder is created if it is missing, and removed again if it is empty at the end.
 
     Raises:
       MetalrError: Another program holds it; says which one, and where it runs.
     """
-    missing = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = _locked(folder)
-    except OSError as fault:
-        raise MetalrError(
-            f"cannot write to {folder}: {fault.strerror or fault}; choose another "
-            "--output"
-        ) from fault
-    try:
-        yield
-    finally:
-        if missing and not contents(folder):
-            (folder / LOCK).unlink()
-            with contextlib.suppress(OSError):  # another program was faster
-                folder.rmdir()
-        file.close()
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Returns the folder's lock file, locked."""
-    path = folder / LOCK
-    while True:
-        with contextlib.ExitStack() as closing:
-            file = closing.enter_context(open(path, "a+", encoding="utf-8"))
-            _lock(file, folder)
-            # The holder before may have removed the file between these two lines.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                file.flush()
-                closing.pop_all()  # it stays open: closed, it would be nobody's
-                return file
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read(200).strip() or "another process"
-        raise MetalrError(
-            f"{folder} is in use by {owner}; wait for its end, or choose another "
-            "--output"
-        ) from None
-    except OSError as fault:
-        # Some network file systems have no locks; there it goes without.
-        if fault.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
+    is_new = not folder.exists()
+    with contextlib.ExitStack() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(locks.claim(folder / LOCK, what=folder))
+        except OSError as fault:
+            raise MetalrError(
+                f"cannot write to {folder}: {fault.strerror or fault}; choose another "
+                "--output"
+            ) from fault
+        try:
+            yield
+        finally:
+            if is_new and not contents(folder):
+                with contextlib.suppress(OSError):  # another program was faster
+                    shutil.rmtree(folder)

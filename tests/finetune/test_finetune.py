@@ -380,7 +380,7 @@ def test_second_run_on_a_folder_in_use_is_refused_and_the_first_untouched(
     with run_folder.held(tmp_path / "out"):
         assert run("--task", "sst2", *SMALL, "--output", "out") == 2
         assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
-        assert [p.name for p in (tmp_path / "out").iterdir()] == [run_folder.LOCK]
+        assert run_folder.contents(tmp_path / "out") == []
 
 
 def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.finetune import run_folder
 from metalr.finetune.config import RunConfig
-from metalr.runtime import files
+from metalr.runtime import files, locks
 
 pytestmark = pytest.mark.fast
 
@@ -44,7 +44,7 @@ def test_second_program_is_told_who_holds_the_folder_until_that_one_is_killed(tm
         holder.kill()
         holder.wait(timeout=20)
     with run_folder.held(folder):
-        content = (folder / run_folder.LOCK).read_text()
+        content = locks.owner_file(folder / run_folder.LOCK).read_text()
     assert content.startswith(f"process {os.getpid()} on")
 
 
