@@ -8,7 +8,8 @@ is); `metalr/optax_schedule.py` (what metalr is); `features.py`, `predictor.py` 
 `controller.py` beside it (its parts). What lies at the top of the package is the
 product; every folder is a harness around it: `finetune/` (`loop.py` and `recipe.py`,
 the run), `meta/` (where the weights come from, from `train_meta.py` on), `compare/`
-(what it is held against), `report/`, `data/`, `models/` and `runtime/`.
+(what it is held against), `predict/` (what was fine-tuned, in use), `report/`, `data/`,
+`models/` and `runtime/`.
 """
 
 import importlib
@@ -18,13 +19,15 @@ from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from metalr.optax_schedule import inject, wrap
+    from metalr.predict.model import load
     from metalr.predictor import load_predictor
 
-__all__ = ["MetalrError", "inject", "load_predictor", "wrap"]
+__all__ = ["MetalrError", "inject", "load", "load_predictor", "wrap"]
 
 # Found when they are asked for: `--help` need not wait for jax.
 _HOME = {
     "inject": "metalr.optax_schedule",
+    "load": "metalr.predict.model",
     "load_predictor": "metalr.predictor",
     "wrap": "metalr.optax_schedule",
 }

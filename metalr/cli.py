@@ -18,6 +18,7 @@ from metalr.errors import EXIT_FAULT, MetalrError
 from metalr.finetune.config import add_flags
 from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
+from metalr.predict import command as predict_command
 from metalr.runtime import hub, progress
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
@@ -162,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     export.add_argument("run", help="folder of a run of finetune.py")
     export.add_argument("folder", help="new folder for the model")
+    predict_command.add(commands)
     _add_compare(commands)
     _add_pretrain(commands)
     args = parser.parse_args(argv)
@@ -170,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schedulers": _schedulers,
         "show": _show,
         "export": _export,
+        "predict": predict_command.carry_out,
         "compare": _compare,
         "pretrain": _pretrain,
     }

@@ -142,6 +142,7 @@ def eval_batches(
     *,
     pad_token_id: int,
     max_shapes: int = 4,
+    lengths: Sequence[int] | None = None,
     places: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yields every entry exactly once, short ones first, in batches of few shapes.
@@ -151,6 +152,8 @@ def eval_batches(
       batch_size: Rows of every batch; the last one is filled up.
       pad_token_id: Fills input_ids behind the end of a row.
       max_shapes: The most lengths.
+      lengths: To pad to, ascending, the last long enough for all; None: those that
+        waste least.
       places: As of `TrainBatches`.
 
     Yields:
@@ -158,13 +161,13 @@ def eval_batches(
       and the batch.
     """
     places = np.arange(batch_size) if places is None else places
-    lengths = np.array([len(ids) for ids in encoded.input_ids], np.int64)
-    order = np.argsort(lengths, kind="stable")
+    sizes = np.array([len(ids) for ids in encoded.input_ids], np.int64)
+    order = np.argsort(sizes, kind="stable")
     groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if not groups:
         return
-    longest = [int(lengths[rows[-1]]) for rows in groups]
-    buckets = bucket_lengths(longest, max_shapes)
+    longest = [int(sizes[rows[-1]]) for rows in groups]
+    buckets = lengths or bucket_lengths(longest, max_shapes)
     for rows, need in zip(groups, longest, strict=True):
         length = buckets[int(np.searchsorted(buckets, need))]
         index = np.full(batch_size, -1, np.int64)

@@ -13,6 +13,7 @@ from metalr.data import batches, encode, loading, tasks
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import evaluate, loop, schedulers, sharding
 from metalr.finetune.config import RunConfig
+from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
 from metalr.predictor import load_predictor
 
@@ -29,6 +30,7 @@ class Prepared(NamedTuple):
     restore: Callable[[Any], Any]  # parameters in training -> those of the model
     notes: list[str]
     layout: sharding.Layout
+    usage: Usage
 
 
 class _Tokens(NamedTuple):
@@ -75,7 +77,8 @@ def prepare(
         dtype=config.dtype,
         dropout=config.dropout,
     )
-    tokens = _tokens(config, data, model)
+    usage = _usage(config, task, model)
+    tokens = _tokens(usage, data, model)
     model, tokens, restore = _trimmed(model, tokens)
     if max_shapes is None:
         steps = config.epochs * len(tokens.train.input_ids) / config.batch_size
@@ -118,6 +121,7 @@ def prepare(
         restore,
         notes + shortened + _lopsided(data, config.metric),
         layout,
+        usage,
     )
 
 
@@ -182,12 +186,21 @@ def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
     return []
 
 
+def _usage(config: RunConfig, task: tasks.Task, model: huggingface.Pretrained) -> Usage:
+    return Usage(
+        task=task,
+        max_length=_max_length(config, task, model),
+        stride=config.stride,
+        n_best=config.n_best,
+        max_answer_length=config.max_answer_length,
+    )
+
+
 def _tokens(
-    config: RunConfig, data: tasks.TaskData, model: huggingface.Pretrained
+    usage: Usage, data: tasks.TaskData, model: huggingface.Pretrained
 ) -> _Tokens:
-    max_length = _max_length(config, data.task, model)
     to_tokens = lambda rows: encode.encode(  # noqa: E731
-        rows, data.task, model.tokenizer, max_length, stride=config.stride
+        rows, usage.task, model.tokenizer, usage.max_length, stride=usage.stride
     )
     validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
     return _Tokens(to_tokens(data.train), validation, model.config.pad_token_id)

@@ -17,7 +17,7 @@ import jax
 
 from metalr.data import loading, tasks
 from metalr.errors import MetalrError
-from metalr.finetune import loop, metrics, run_folder
+from metalr.finetune import loop, metrics, run_folder, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig
 from metalr.finetune.preparation import Prepared, prepare
@@ -120,6 +120,7 @@ def run(
                     prepared.data.task.kind,
                     prepared.data.task.labels,
                 )
+                usage.write(folder / "model", prepared.usage)
     except loop.Diverged as fault:
         if not record_failure:
             raise MetalrError(

@@ -1,0 +1,90 @@
+"""How a fine-tuned model is used: `metalr.json` beside its weights.
+
+transformers' config.json has the names of the labels, but not which columns the texts
+stand in, how long they may be, or how an answer is read out of the logits.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from metalr.data.rows import Task
+from metalr.errors import MetalrError
+from metalr.models import heads
+from metalr.runtime import files
+
+FILE = "metalr.json"
+_VERSION = 1
+# What a task has to say where its rows have no labels any more.
+_OF_TASK = ("name", "kind", "text", "pair", "label", "labels")
+_TEXTS = ("name", "kind", "text", "label")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What reads rows and logits as the fine-tune did."""
+
+    task: Task
+    max_length: int  # tokens
+    stride: int = 128  # tokens that two windows of a long context share
+    n_best: int = 20
+    max_answer_length: int = 30  # tokens
+
+
+def write(folder: Path, usage: Usage) -> None:
+    """Writes `metalr.json` into the folder of a model.
+
+    Raises:
+      MetalrError: The file cannot be written.
+    """
+    content: dict[str, Any] = {"format": _VERSION}
+    content |= {f.name: getattr(usage, f.name) for f in dataclasses.fields(usage)}
+    content["task"] = {name: getattr(usage.task, name) for name in _OF_TASK}
+    files.write_json(folder / FILE, content)
+
+
+def read(folder: Path) -> Usage | None:
+    """Reads `metalr.json`; None where a model has none.
+
+    Raises:
+      MetalrError: The file is there and broken, or of a later version of metalr.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    content = files.read_json(path)
+    if content.get("format") != _VERSION:
+        raise MetalrError(
+            f"{path} must be of format {_VERSION}, got {content.get('format')!r:.40}; "
+            "another version of metalr wrote it: install that one"
+        )
+    numbers = {
+        field.name: _number(path, content.get(field.name), field)
+        for field in dataclasses.fields(Usage)
+        if field.name != "task"
+    }
+    return Usage(task=_task(path, content.get("task")), **numbers)
+
+
+def _number(path: Path, value: Any, field: dataclasses.Field) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise MetalrError(
+            f"{path}: {field.name} must be a number from 0 on, got {value!r:.40}"
+        )
+    return value
+
+
+def _task(path: Path, content: Any) -> Task:
+    told = content if isinstance(content, dict) else {}
+    pair, labels = told.get("pair"), told.get("labels", [])
+    texts = all(isinstance(told.get(name), str) for name in _TEXTS)
+    good = isinstance(labels, list) and all(isinstance(n, str) for n in labels)
+    if not texts or not isinstance(pair, str | None) or not good:
+        raise MetalrError(
+            f"{path}: 'task' must have {', '.join(_OF_TASK)}, got {content!r:.60}"
+        )
+    if told["kind"] not in heads.KINDS:
+        raise MetalrError(f"{path}: {told['kind']!r:.40} is no kind of task")
+    found: dict[str, Any] = {name: told[name] for name in _OF_TASK}
+    found["labels"] = tuple(found["labels"])
+    return Task(**found, hub=("", None))

@@ -1,0 +1,1 @@
+"""Fine-tuned models in use: rows in, the same rows with labels or answers out."""

@@ -1,0 +1,104 @@
+"""`metalr predict`: rows of a file or of stdin through a fine-tuned model."""
+
+import argparse
+import io
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from metalr.errors import MetalrError, unknown_name
+
+_STDIN = "-"
+_STREAMS = ("jsonl", "csv", "tsv")
+
+
+def add(commands: Any) -> None:
+    """Adds the command to those of a parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="label rows with a fine-tuned model, or answer them",
+        description="Reads rows (CSV, TSV, JSON Lines, Parquet or stdin) and writes "
+        "them with the model's predictions in new columns.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, or of a model")
+    add("--file", required=True, metavar="FILE", help="rows, or - for stdin")
+    add("--output", type=Path, metavar="FILE", help="new file (default: stdout)")
+    add("--format", help="of stdin and stdout: jsonl (the default), csv or tsv")
+    add("--text-column", metavar="NAME", help="column of the (first) text")
+    add("--pair-column", metavar="NAME", help="column of the second text")
+    add("--batch-size", type=int, default=64, metavar="N", help="rows at once")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"))
+    add("--parallel", default="auto", choices=("auto", "one", "jit", "pmap"))
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+def carry_out(args: argparse.Namespace) -> int:
+    """Carries out the command and returns its exit status."""
+    _check(args)
+    # After the flags are known to be good: these take seconds to import.
+    from metalr.finetune import recipe
+    from metalr.predict import files, source, watch
+    from metalr.predict.model import load
+
+    form = args.format or "jsonl"
+    output = files.format_of(args.output) if args.output else form
+    if args.file == _STDIN:
+        rows, total = source.from_stream(sys.stdin, form), None
+    else:
+        rows = source.from_file(Path(args.file))
+        total = len(rows)
+    recipe.keep_compilations()
+    columns = {"text": args.text_column, "pair": args.pair_column}
+    model = load(
+        args.run,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        parallel=args.parallel,
+        columns={of: name for of, name in columns.items() if name},
+    )
+    found = joined(rows, model.stream)
+    if not args.quiet:
+        found = watch.watched(found, total)
+    if args.output:
+        files.write(args.output, output, found)
+        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may know ASCII alone
+        sys.stdout.reconfigure(encoding="utf-8")
+    files.print_to(sys.stdout, output, found)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.format is not None and args.format not in _STREAMS:
+        raise unknown_name("--format", args.format, _STREAMS)
+    if args.format and args.file != _STDIN and args.output:
+        raise MetalrError(
+            "--format is of stdin and stdout; the names of files say theirs"
+        )
+    if args.output and args.output.exists():
+        raise MetalrError(f"{args.output} exists; name a new file")
+
+
+def joined(rows: Iterable[Any], predict: Any) -> Iterator[dict[str, Any]]:
+    """Yields each row with its prediction.
+
+    Args:
+      rows: Mappings, read once.
+      predict: `Model.stream`.
+
+    Raises:
+      MetalrError: A row has a column of a prediction's name already.
+    """
+    given, read = itertools.tee(rows)
+    for number, (row, said) in enumerate(
+        zip(given, predict(read), strict=True), start=1
+    ):
+        if taken := row.keys() & said.keys():
+            raise MetalrError(
+                f"row {number} has the column {sorted(taken)[0]!r} already, which the "
+                "predictions need; rename it"
+            )
+        yield row | said

@@ -1,0 +1,139 @@
+"""Rows with predictions into a file, whole or not at all, or onto the screen."""
+
+import csv
+import gzip
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from metalr.data.rows import Row, well_formed
+from metalr.errors import MetalrError, unknown_name
+from metalr.predict.outputs import flat
+from metalr.runtime import files
+
+FORMATS = ("jsonl", "csv", "tsv", "parquet")
+_GROUP = 10_000  # rows of Parquet that are in memory together
+
+
+def format_of(path: Path) -> str:
+    """Returns the format that a file's name ends in; of `.gz` what stands before it.
+
+    Raises:
+      MetalrError: None of `FORMATS`.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:
+        suffixes.pop()
+    found = suffixes[-1].removeprefix(".") if suffixes else ""
+    found = "jsonl" if found == "json" else found
+    if found not in FORMATS:
+        raise unknown_name("format of an output file", path.name, FORMATS)
+    return found
+
+
+def write(path: Path, form: str, rows: Iterable[Row]) -> None:
+    """Writes rows as they come; the file is there once all of them are.
+
+    Args:
+      path: The file, in a folder that exists.
+      form: A row of FORMATS.
+      rows: The rows; few of them are held at a time.
+
+    Raises:
+      MetalrError: The file cannot be written, or a row has other columns than the
+        first in a format that has a header.
+    """
+    if not path.parent.is_dir():
+        raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
+    if form == "parquet":
+        files.replace(path, lambda draft: _parquet(draft, rows))
+        return
+    zipped = path.suffix.lower() == ".gz"
+
+    def text(draft: Path) -> None:
+        opened: Any = gzip.open if zipped else open
+        with opened(draft, "wt", encoding="utf-8", newline="") as file:
+            print_to(file, form, rows)
+
+    files.replace(path, text)
+
+
+def print_to(file: IO[str], form: str, rows: Iterable[Row]) -> None:
+    """Prints rows as JSON Lines, CSV or TSV.
+
+    Args:
+      file: Where to.
+      form: A row of FORMATS that is text.
+      rows: The rows.
+
+    Raises:
+      MetalrError: A row of a table has other columns than the first.
+    """
+    if form == "jsonl":
+        for row in rows:
+            file.write(_json(row) + "\n")
+        return
+    table = csv.writer(
+        file, delimiter="\t" if form == "tsv" else ",", lineterminator="\n"
+    )
+    header: list[str] = []
+    for row in map(flat, rows):
+        if not header:
+            header = list(row)
+            table.writerow(header)
+        _same_columns(header, row, form)
+        table.writerow([_cell(value) for value in row.values()])
+
+
+def _json(value: Any) -> str:
+    # The rows may hold what JSON has not: dates of Parquet, halves of a surrogate pair.
+    text = json.dumps(files.plain(value), ensure_ascii=False, default=str)
+    return well_formed(text)
+
+
+def _cell(value: Any) -> Any:
+    """Returns what stands in a cell: lists and dictionaries as JSON."""
+    if isinstance(value, list | dict | bool):
+        return _json(value)
+    return well_formed(value) if isinstance(value, str) else value
+
+
+def _same_columns(header: list[str], row: Row, form: str) -> None:
+    if header != list(row):
+        odd = sorted(map(str, {*header} ^ {*row})) or ["their order"]
+        raise MetalrError(
+            f"a {form} file has the same columns in every row, but these differ: "
+            f"{', '.join(odd):.200}; write .jsonl"
+        )
+
+
+def _parquet(path: Path, rows: Iterable[Row]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    writer: Any = None
+    try:
+        for group in _groups(rows):
+            schema = writer.schema if writer else None
+            for row in group:
+                _same_columns(
+                    list(group[0]) if schema is None else schema.names, row, "parquet"
+                )
+            table = pyarrow.Table.from_pylist(group, schema=schema)
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    except (pyarrow.ArrowException, UnicodeEncodeError) as fault:
+        raise MetalrError(
+            f"the rows do not fit into one Parquet table ({fault}); write .jsonl"
+        ) from fault
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    left = iter(rows)
+    while group := list(itertools.islice(left, _GROUP)):
+        yield group

@@ -1,0 +1,90 @@
+"""Where a fine-tuned model lies, and what it was fine-tuned for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from metalr.data.rows import Task
+from metalr.errors import MetalrError
+from metalr.finetune import usage as usages
+from metalr.models import huggingface, weights
+
+# The heads of transformers by the end of a class name, for folders without metalr.json.
+_HEADS = {
+    "ForSequenceClassification": "classification",
+    "ForQuestionAnswering": "qa",
+}
+_LONGEST = 512  # tokens, where a folder does not say how its model was fine-tuned
+
+
+def read(folder: Path, dtype: str) -> tuple[usages.Usage, huggingface.Pretrained]:
+    """Reads a model and how it is used.
+
+    Args:
+      folder: Of a run or of a model.
+      dtype: What the matrix products run in.
+
+    Raises:
+      MetalrError: There is none, or its head is missing.
+    """
+    place = locate(folder)
+    raw = weights.read_json(place / "config.json")
+    usage = usages.read(place) or guess(raw, place)
+    task = usage.task
+    model = huggingface.load(str(place), task.kind, task.labels, seed=0, dtype=dtype)
+    if "note" in model.origin:  # weights that were drawn
+        raise MetalrError(
+            f"{place} was not fine-tuned for {task.kind}: {model.origin['note']}. "
+            f"Fine-tune it first: finetune.py --model {place}"
+        )
+    return usage, model
+
+
+def locate(folder: Path) -> Path:
+    """Returns the folder of a run's model, or the folder itself if it is a model's.
+
+    Raises:
+      MetalrError: It is neither.
+    """
+    if not os.path.isdir(folder):
+        raise MetalrError(f"{folder} is no folder; name one of a run or of a model")
+    for place in (folder / "model", folder):
+        if (place / "config.json").is_file():
+            return place
+    if (folder / "settings.json").is_file():
+        raise MetalrError(
+            f"{folder} holds no finished run: {folder}/model/config.json is missing; "
+            "finish it with finetune.py --resume"
+        )
+    raise MetalrError(f"{folder} holds neither a run nor a model (config.json)")
+
+
+def guess(raw: dict[str, Any], place: Path) -> usages.Usage:
+    """Returns how a model of transformers is used, as far as config.json tells."""
+    named = raw.get("architectures")
+    name = str(named[0]) if isinstance(named, list) and named else "none"
+    kind = next((kind for end, kind in _HEADS.items() if name.endswith(end)), None)
+    if kind is None:
+        raise MetalrError(
+            f"{place}/config.json names the architecture {name:.60}, which is "
+            f"fine-tuned for no task that metalr knows: {', '.join(_HEADS)}"
+        )
+    table = raw.get("id2label")
+    table = table if isinstance(table, dict) else {}
+    count = len(table) or 2  # what transformers leaves out where nobody named labels
+    labels = tuple(str(table.get(str(i), f"LABEL_{i}")) for i in range(count))
+    if kind == "qa":
+        task = Task(
+            name="file",
+            kind=kind,
+            text="question",
+            pair="context",
+            label="answers",
+            hub=("", None),
+        )
+    elif raw.get("problem_type") == "regression" or count == 1:
+        task = Task(name="file", kind="regression", text="text", hub=("", None))
+    else:
+        task = Task(name="file", text="text", labels=labels, hub=("", None))
+    positions = huggingface.read_config(raw, place / "config.json").max_length
+    return usages.Usage(task=task, max_length=min(positions // 8 * 8, _LONGEST))

@@ -1,0 +1,181 @@
+"""`load`: a fine-tuned model as a function from rows to predictions."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from metalr.data import batches, encode
+from metalr.data.rows import Row
+from metalr.errors import MetalrError
+from metalr.finetune import sharding
+from metalr.finetune.usage import Usage
+from metalr.models import heads, huggingface
+from metalr.predict import folder as folders
+from metalr.predict import outputs, reading
+
+CHUNK = 2048  # rows that are tokenized, sorted by length and answered together
+# Each pair of a batch's rows and length compiles once, so there are few: a batch of one
+# text should not cost as much as one of 64, nor 30 tokens as much as 512.
+_ROWS = (1, 8)
+_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+class Model:
+    """Maps rows to predictions; `load` makes it.
+
+        model = metalr.load("runs/sst2-minilm-metalr-0")
+        model("a fine film")["predicted_label"]
+        model([{"sentence": "a fine film"}, {"sentence": "a dull one"}])
+
+    A model that reads two texts takes pairs: `model([("premise", "claim"), ...])`.
+    """
+
+    def __init__(
+        self,
+        usage: Usage,
+        pretrained: huggingface.Pretrained,
+        *,
+        batch_size: int = 64,
+        layout: sharding.Layout = sharding.ONE,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          usage: How rows and logits are read.
+          pretrained: The model.
+          batch_size: Most rows that the device works on at once.
+          layout: Of the batches on devices.
+        """
+        if batch_size < 1:
+            raise MetalrError(f"the batch size must be at least 1, got {batch_size}")
+        self.usage = usage
+        self._model, self._layout = pretrained, layout
+        self._batch_sizes = [n for n in _ROWS if n < batch_size] + [batch_size]
+        most = -(-usage.max_length // batches.MULTIPLE) * batches.MULTIPLE
+        self._lengths = [n for n in _LENGTHS if n < most] + [most]
+        self._params = layout.put_state(pretrained.params)
+
+        def forward(params: Any, batch: dict[str, Any]) -> jax.Array:
+            return heads.apply(pretrained.graphdef, params, batch)
+
+        self._forward = layout.compile(forward)
+
+    def __call__(self, rows: Any) -> Any:
+        """Predicts one row, or a list of rows.
+
+        Args:
+          rows: A text, a pair of texts as a tuple, a mapping of columns, or a list of
+            any of them.
+
+        Returns:
+          The predictions, a dictionary a row: `predicted_label` and
+          `predicted_probabilities` of a classifier, `predicted_score` of a regression,
+          `predicted_answer` with its place in the context of a question.
+
+        Raises:
+          MetalrError: A row lacks a column, or holds no text in it.
+        """
+        if isinstance(rows, str | tuple | Mapping):
+            return next(self.stream([self._row(rows)]))
+        return list(self.stream(self._row(row) for row in rows))
+
+    def stream(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+        """Yields the prediction of each row, in order, holding few of them at a time.
+
+        Args:
+          rows: Mappings of columns; others than the model's are not looked at.
+
+        Raises:
+          MetalrError: As of a call; the number of the row is counted from 1.
+        """
+        numbered = enumerate(rows, start=1)
+        while chunk := list(itertools.islice(numbered, CHUNK)):
+            task = self.usage.task
+            checked = [reading.check(row, task, f"row {n}") for n, row in chunk]
+            yield from self._predict(checked)
+
+    def _row(self, row: Any) -> Mapping[str, Any]:
+        if isinstance(row, Mapping):
+            return row
+        task = self.usage.task
+        names = [name for name in (task.text, task.pair) if name is not None]
+        texts = row if isinstance(row, tuple) else (row,)
+        if len(texts) != len(names):
+            raise MetalrError(
+                f"this model reads {' and '.join(map(repr, names))}, so a row without "
+                f"names must be {len(names)} text(s), got {len(texts)}"
+            )
+        return dict(zip(names, texts, strict=True))
+
+    def _predict(self, rows: Sequence[Row]) -> list[Row]:
+        usage = self.usage
+        entries = encode.encode(
+            rows,
+            usage.task,
+            self._model.tokenizer,
+            usage.max_length,
+            stride=usage.stride,
+            labelled=False,
+        )
+        return outputs.outputs(usage, self._logits(entries), entries, rows)
+
+    def _logits(self, entries: encode.Encoded) -> list[np.ndarray]:
+        count = len(entries.input_ids)
+        size = next((n for n in self._batch_sizes if n >= count), self._batch_sizes[-1])
+        feed = batches.eval_batches(
+            entries,
+            size,
+            pad_token_id=self._model.config.pad_token_id,
+            lengths=self._lengths,
+            places=self._layout.places(size),
+        )
+        logits: list[np.ndarray] = [np.empty(0)] * count
+
+        def keep(index: np.ndarray, found: jax.Array) -> None:
+            for place, values in zip(index, jax.device_get(found), strict=True):
+                if place >= 0:
+                    logits[place] = values
+
+        waiting = None  # the device computes while the host makes the next batch
+        for index, batch in feed:
+            found = self._forward(self._params, self._layout.put(batch))
+            if waiting:
+                keep(*waiting)
+            waiting = index, found
+        if waiting:
+            keep(*waiting)
+        return logits
+
+
+def load(
+    folder: str | Path,
+    *,
+    batch_size: int = 64,
+    dtype: str = "float32",
+    parallel: str = "auto",
+    columns: Mapping[str, str] | None = None,
+) -> Model:
+    """Loads a fine-tuned model, ready to be called.
+
+    Args:
+      folder: Of a run, of its `model/`, of `metalr export`, or any model of
+        transformers with a head for sequences or questions.
+      batch_size: Most rows that the device works on at once.
+      dtype: What the matrix products run in: float32 or bfloat16.
+      parallel: auto, one, jit or pmap, as of finetune.py.
+      columns: Other names for the columns, by `text` and `pair`.
+
+    Raises:
+      MetalrError: The folder holds no model that was fine-tuned for a task.
+    """
+    usage, model = folders.read(Path(folder), dtype)
+    return Model(
+        reading.renamed(usage, columns or {}),
+        model,
+        batch_size=batch_size,
+        layout=sharding.make(parallel),
+    )

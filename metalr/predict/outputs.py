@@ -1,0 +1,111 @@
+"""Logits to what is said of a row: columns whose names begin with `predicted_`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from metalr.data import answers
+from metalr.data.encode import Encoded
+from metalr.data.rows import Row
+from metalr.finetune.usage import Usage
+
+
+def outputs(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    """Returns what the logits say of each row.
+
+    Args:
+      usage: The model's.
+      logits: One array an entry of `encoded`, at least as long as the entry.
+      encoded: The rows as the model read them.
+      rows: The rows.
+    """
+    return _OF_KIND[usage.task.kind](usage, logits, encoded, rows)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns the softmax over the last axis, in float64."""
+    shifted = np.asarray(logits, np.float64)
+    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _short(value: Any) -> float:
+    """Returns a float with the digits that float32 has and no more.
+
+    >>> _short(np.float32(0.1)), float(np.float32(0.1))
+    (0.1, 0.10000000149011612)
+    """
+    return float(str(np.float32(value)))
+
+
+def _named(labels: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return dict(zip(labels, map(_short, values), strict=True))
+
+
+def _classes(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    del encoded, rows
+    names = usage.task.labels
+    return [
+        {
+            "predicted_label": names[int(values.argmax())],
+            "predicted_probabilities": _named(names, values),
+        }
+        for values in probabilities(np.stack(logits))
+    ]
+
+
+def _scores(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    del usage, encoded, rows
+    return [{"predicted_score": _short(found[0])} for found in logits]
+
+
+def _answers(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    found = answers.decode(
+        [entry[:, 0] for entry in logits],
+        [entry[:, 1] for entry in logits],
+        encoded,
+        rows,
+        n_best=usage.n_best,
+        max_answer_length=usage.max_answer_length,
+    )
+    return [
+        {
+            "predicted_answer": answer.text,
+            "predicted_start": answer.start,
+            "predicted_end": answer.stop,
+            # How far the answer leads "no answer", in logits.
+            "predicted_margin": _short(answer.score - answer.null),
+        }
+        for answer in found
+    ]
+
+
+_OF_KIND: dict[str, Callable[..., list[Row]]] = {
+    "classification": _classes,
+    "regression": _scores,
+    "qa": _answers,
+}
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row for a table of text: a dictionary of numbers becomes columns.
+
+    >>> flat({"text": "x", "predicted_probabilities": {"no": 0.25, "yes": 0.75}})
+    {'text': 'x', 'predicted_probability_no': 0.25, 'predicted_probability_yes': 0.75}
+    """
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "predicted_probabilities" and isinstance(value, dict):
+            found |= {f"predicted_probability_{k}": v for k, v in value.items()}
+        else:
+            found[name] = value
+    return found

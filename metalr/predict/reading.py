@@ -1,0 +1,63 @@
+"""Which columns of a row a model reads, and the checks that hold rows to it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from metalr.data.rows import Row, Task
+from metalr.errors import MetalrError, unknown_name
+from metalr.finetune.usage import Usage
+
+
+def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
+    """Returns a usage that reads other columns.
+
+    Args:
+      usage: As the model has it.
+      columns: New names by what they are of, `text` or `pair`.
+
+    Raises:
+      MetalrError: The model reads one text, and a second is named.
+    """
+    for of in columns:
+        if of not in ("text", "pair"):
+            raise unknown_name("column", of, ("text", "pair"))
+    task = usage.task
+    if "pair" in columns and task.pair is None:
+        raise MetalrError(
+            f"this model reads one text a row; drop the pair column {columns['pair']!r}"
+        )
+    if task.kind == "qa" and columns:
+        raise MetalrError("questions are read from the columns question and context")
+    return dataclasses.replace(usage, task=dataclasses.replace(task, **columns))
+
+
+def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
+    """Returns the columns of a row that a model reads.
+
+    Args:
+      row: By column.
+      task: Names the columns.
+      where: The row's place, for errors.
+
+    Raises:
+      MetalrError: A column is missing, or holds no text.
+    """
+    found: Row = {}
+    for column in (task.text, task.pair):
+        if column is None:
+            continue
+        if column not in row:
+            names = ", ".join(map(str, row)) or "none"
+            flag = "--pair-column" if column == task.pair else "--text-column"
+            raise MetalrError(
+                f"{where} has no column {column!r}, which the model reads; it has "
+                f"{names:.200}. Name another with {flag}"
+            )
+        value = row[column]
+        if not isinstance(value, str) or not value.strip():
+            raise MetalrError(
+                f"{where}: column {column!r} must hold a text, got {value!r:.60}"
+            )
+        found[column] = value
+    return found

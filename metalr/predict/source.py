@@ -1,0 +1,94 @@
+"""Rows to predict, of a file or of stdin."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from metalr.data import sources
+from metalr.data.rows import Row
+from metalr.errors import MetalrError
+
+_LONGEST = 64 * 2**20  # characters of a line; no text is near this
+
+
+def from_file(path: Path) -> list[Row]:
+    """Reads all rows of a file, as training does.
+
+    Raises:
+      MetalrError: The file is missing, empty, or breaks its format.
+    """
+    return sources.read_rows(path)
+
+
+def from_stream(file: IO[str], form: str) -> Iterator[Row]:
+    """Yields the rows of a stream of text as they come.
+
+    Args:
+      file: Such as stdin.
+      form: jsonl, csv or tsv.
+
+    Raises:
+      MetalrError: There are none, or a line breaks the format.
+    """
+    rows = _json_lines(file) if form == "jsonl" else _table(file, form)
+    count = 0
+    try:
+        for row in rows:
+            count += 1
+            yield row
+    except UnicodeDecodeError as fault:
+        raise MetalrError(f"stdin is not UTF-8 after row {count}: {fault}") from fault
+    except csv.Error as fault:
+        raise MetalrError(
+            f"stdin breaks the {form} format after row {count}: {fault}"
+        ) from fault
+    if not count:
+        raise MetalrError("stdin is empty: it holds no rows")
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    while line := file.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise MetalrError(
+                f"a line of stdin is longer than {_LONGEST} characters: is it text?"
+            )
+        yield line
+
+
+def _json_lines(file: IO[str]) -> Iterator[Row]:
+    for number, line in enumerate(_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as fault:
+            raise MetalrError(
+                f"stdin line {number} is not JSON ({fault}); --format csv or tsv reads "
+                "tables"
+            ) from fault
+        if not isinstance(row, dict):
+            raise MetalrError(
+                f"stdin line {number} is no JSON object: {line.strip()!r:.60}. One row "
+                'a line: {"text": "..."}'
+            )
+        yield row
+
+
+def _table(file: IO[str], form: str) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST)  # of the module; as it comes, 128 KiB
+    plain = form == "tsv"  # no quotes there, as in GLUE's files
+    reader = csv.DictReader(
+        _lines(file),
+        delimiter="\t" if plain else ",",
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    for row in reader:
+        if None in row or None in row.values():
+            raise MetalrError(
+                f"stdin line {reader.line_num} has other columns than the header: "
+                f"{', '.join(reader.fieldnames or ()):.200}"
+            )
+        yield dict(row)

@@ -1,0 +1,319 @@
+"""A fine-tuned model in use says what its run and transformers say of the same rows."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+import metalr
+from metalr import cli
+from metalr.data import loading
+from metalr.errors import MetalrError
+from metalr.finetune import metrics, recipe, usage
+from metalr.finetune.config import RunConfig
+from metalr.finetune.display import Together
+from metalr.predict import command, files
+from metalr.predict import model as predicting
+from tests.models import small_models
+
+TASKS = ("sst2", "mnli", "stsb", "squad")
+ROWS = {"train_rows": 48, "validation_rows": 41}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Folders of a short run of each task."""
+    place = tmp_path_factory.mktemp("runs")
+    model = small_models.save_bert(place / "tiny")
+    for task in TASKS:
+        config = RunConfig(
+            task=task,
+            data="toy",
+            model=str(model),
+            scheduler="linear",
+            learning_rate=3e-3,
+            max_steps=2,
+            max_length=64,
+            stride=16,
+            batch_size=16,
+            **ROWS,
+        )
+        found = recipe.run(config, Together(), folder=place / task)
+        (place / task / "metrics.json").write_text(json.dumps(found["metrics"]))
+    return place
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """The validation rows of each task, by task."""
+    return {
+        task: next(iter(loading.load(task, "toy", **ROWS).validation.values()))
+        for task in TASKS
+    }
+
+
+def said(task, predictions):
+    if task == "squad":
+        return [p["predicted_answer"] for p in predictions]
+    if task == "stsb":
+        return [p["predicted_score"] for p in predictions]
+    names = loading.TASKS[task].labels
+    return [names.index(p["predicted_label"]) for p in predictions]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_predictions_score_as_the_run_did(task, runs, rows):
+    model = metalr.load(runs / task, batch_size=16)
+    predictions = said(task, model(rows[task]))
+    label = model.usage.task.label
+    gold = [row[label] for row in rows[task]]
+    gold = [g["text"] for g in gold] if task == "squad" else gold
+    score = metrics.score(loading.TASKS[task].metrics, predictions, gold)
+    kept = json.loads((runs / task / "metrics.json").read_text())
+    assert score == pytest.approx({k: kept[k] for k in score}, abs=1e-3)
+
+
+def test_probabilities_are_those_of_transformers(runs, rows):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    place = runs / "mnli/model"
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    theirs = AutoModelForSequenceClassification.from_pretrained(place)
+    pairs = [(row["premise"], row["hypothesis"]) for row in rows["mnli"]]
+    batch = tokenizer(
+        [a for a, _ in pairs],
+        [b for _, b in pairs],
+        padding=True,
+        truncation=True,
+        max_length=64,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        wanted = torch.softmax(theirs(**batch).logits, dim=-1).numpy()
+    found = metalr.load(place, batch_size=16)(pairs)
+    ours = [[*p["predicted_probabilities"].values()] for p in found]
+    assert list(found[0]["predicted_probabilities"]) == list(
+        theirs.config.id2label.values()
+    )
+    np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+def test_answer_stands_where_it_is_said_to_stand(runs, rows):
+    model = metalr.load(runs / "squad")
+    for row, found in zip(rows["squad"], model(rows["squad"]), strict=True):
+        place = slice(found["predicted_start"], found["predicted_end"])
+        assert row["context"][place] == found["predicted_answer"] != ""
+
+
+def test_prediction_does_not_depend_on_its_neighbours(runs, rows, monkeypatch):
+    texts = [row["sentence"] for row in rows["sst2"]]
+    model = metalr.load(runs / "sst2", batch_size=16)
+    together = model(texts)
+    monkeypatch.setattr(predicting, "CHUNK", 7)
+    names = ["negative", "positive"]
+    numbers = lambda found: [  # noqa: E731
+        [p["predicted_probabilities"][name] for name in names] for p in found
+    ]
+    np.testing.assert_allclose(numbers(model(texts)), numbers(together), atol=2e-6)
+    alone = [model(text) for text in texts[:9]]
+    np.testing.assert_allclose(numbers(alone), numbers(together[:9]), atol=2e-6)
+
+
+def test_stream_reads_no_further_than_it_must(runs):
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield {"sentence": "a good film"}
+
+    stream = metalr.load(runs / "sst2").stream(endless())
+    assert next(stream)["predicted_label"] in ("negative", "positive")
+    assert len(read) == predicting.CHUNK
+
+
+# ------------------------------------------------------------------ the command
+
+
+def call(*argv, capsys):
+    status = cli.main(["predict", *map(str, argv)])
+    return status, capsys.readouterr()
+
+
+def write(path, rows):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("source", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("target", [".csv", ".jsonl", ".parquet"])
+def test_rows_come_out_as_they_went_in_with_predictions_beside_them(
+    source, target, runs, rows, tmp_path, capsys
+):
+    given = [{"number": str(i), **row} for i, row in enumerate(rows["sst2"])]
+    file = write(tmp_path / f"rows{source}", given)
+    out = tmp_path / f"out{target}"
+    status, told = call(
+        runs / "sst2", "--file", file, "--output", out, "--quiet", capsys=capsys
+    )
+    assert status == 0, told.err
+    wanted = metalr.load(runs / "sst2")(given)
+    found = read(out)
+    for row, prediction, line in zip(given, wanted, found, strict=True):
+        assert line["predicted_label"] == prediction["predicted_label"]
+        assert {name: str(line[name]) for name in row} == {
+            name: str(value) for name, value in row.items()
+        }
+    if target == ".csv":
+        column = "predicted_probability_positive"
+        values = [float(line[column]) for line in found]
+        assert 0.0 < min(values) <= max(values) < 1.0
+    assert [p.name for p in tmp_path.iterdir() if "draft" in p.name] == []
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_stdin_to_stdout(form, runs, rows, monkeypatch, capsys):
+    text = io.StringIO()
+    lines = [{"text": row["sentence"]} for row in rows["sst2"]]
+    if form == "csv":
+        table = csv.DictWriter(text, ["text"])
+        table.writeheader()
+        table.writerows(lines)
+    else:
+        text.write("".join(json.dumps(line) + "\n\n" for line in lines))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text.getvalue()))
+    status, told = call(
+        runs / "sst2", "--file", "-", "--format", form, "--text-column", "text",
+        capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    assert f"{len(lines)} rows" in told.err
+    out = told.out.splitlines()
+    found = list(csv.DictReader(out)) if form == "csv" else [*map(json.loads, out)]
+    assert [line["text"] for line in found] == [line["text"] for line in lines]
+
+
+def test_exported_folder_answers_as_the_run_does(runs, tmp_path, capsys):
+    assert cli.main(["export", str(runs / "sst2"), str(tmp_path / "mine")]) == 0
+    texts = ["a good film", "it was dull"]
+    assert metalr.load(tmp_path / "mine")(texts) == metalr.load(runs / "sst2")(texts)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_model_of_transformers_is_used_by_what_its_config_says(task, runs, tmp_path):
+    place = tmp_path / "model"
+    shutil.copytree(runs / task / "model", place)
+    (place / usage.FILE).unlink()
+    guessed = metalr.load(place).usage.task
+    told = metalr.load(runs / task).usage.task
+    assert (guessed.kind, guessed.labels) == (told.kind, told.labels)
+
+
+BAD_ROWS = {
+    "no column": ([{"review": "fine"}], "row 1 has no column 'sentence'.*review"),
+    "second row": ([{"sentence": "a"}, {"text": "b"}], "row 2 has no column"),
+    "number": ([{"sentence": 3}], "must hold a text, got 3"),
+    "blank": ([{"sentence": " "}], "must hold a text"),
+    "none": ([{"sentence": None}], "must hold a text, got None"),
+    "taken": ([{"sentence": "a", "predicted_label": "x"}], "rename it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_rows_that_do_not_fit_are_refused_and_leave_no_file(name, runs, tmp_path):
+    given, message = BAD_ROWS[name]
+    file, out = write(tmp_path / "rows.jsonl", given), tmp_path / "out.jsonl"
+    argv = ["predict", str(runs / "sst2"), "--file", str(file), "--output", str(out)]
+    with pytest.raises(MetalrError, match=message):
+        command.carry_out(parsed(argv))
+    assert not out.exists()
+
+
+def parsed(argv):
+    parser = cli.Parser()
+    command.add(parser.add_subparsers(parser_class=cli.Parser))
+    return parser.parse_args(argv)
+
+
+BAD_FLAGS = {
+    "no such folder": (["nowhere", "--file", "-"], "is no folder"),
+    "format": (["RUN", "--file", "-", "--format", "jsno"], "did you mean 'jsonl'"),
+    "output": (["RUN", "--file", "-", "--output", "out.xlsx"], "format of an output"),
+    "pair": (["RUN", "--file", "-", "--pair-column", "b"], "reads one text a row"),
+    "batch": (["RUN", "--file", "-", "--batch-size", "0"], "at least 1"),
+    "folder": (["RUN", "--file", "-", "--output", "no/out.csv"], "no folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FLAGS)
+def test_wrong_flags_are_told_in_one_line(name, runs, monkeypatch, capsys):
+    argv, message = BAD_FLAGS[name]
+    argv = [str(runs / "sst2") if word == "RUN" else word for word in argv]
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"sentence": "a"}\n'))
+    assert cli.main(["predict", *argv]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+BROKEN = {
+    "format": ({"format": 99}, "another version"),
+    "kind": ({"task": {"kind": "poetry"}}, "no kind of task"),
+    "labels": ({"task": {"labels": [1]}}, "'task' must have"),
+    "length": ({"max_length": -1}, "max_length must be"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_metalr_json_is_told(name, runs, tmp_path):
+    change, message = BROKEN[name]
+    place = tmp_path / "model"
+    shutil.copytree(runs / "sst2/model", place)
+    content = json.loads((place / usage.FILE).read_text())
+    if "task" in change:
+        change = {"task": content["task"] | change["task"]}
+    (place / usage.FILE).write_text(json.dumps(content | change))
+    with pytest.raises(MetalrError, match=message):
+        metalr.load(place)
+
+
+def test_model_without_a_head_is_refused(runs, tmp_path):
+    place = tmp_path / "model"
+    shutil.copytree(runs / "sst2/model", place)
+    config = json.loads((place / "config.json").read_text())
+    config["architectures"] = ["BertForQuestionAnswering"]
+    (place / "config.json").write_text(json.dumps(config))
+    (place / usage.FILE).unlink()
+    with pytest.raises(MetalrError, match="was not fine-tuned for qa"):
+        metalr.load(place)
+
+
+def test_rows_of_other_columns_do_not_go_into_a_table(tmp_path):
+    rows = [{"a": 1}, {"a": 1, "b": 2}]
+    for name in ("out.csv", "out.parquet"):
+        with pytest.raises(MetalrError, match="same columns"):
+            files.write(tmp_path / name, files.format_of(tmp_path / name), rows)
+    assert list(tmp_path.iterdir()) == []
