@@ -221,15 +221,26 @@ def _show(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     import shutil
 
-    source, target = Path(args.run) / "model", Path(args.folder)
-    if not (source / "config.json").is_file():
-        raise MetalrError(
-            f"{args.run} holds no finished run: {source}/config.json is missing; "
-            "finish it with finetune.py --resume"
-        )
-    if target.exists():
+    from metalr.finetune import run_folder
+    from metalr.runtime import files
+
+    run, target = Path(args.run), Path(args.folder)
+    for needed in (run / run_folder.RESULT, run / "model" / "config.json"):
+        if not needed.is_file():
+            raise MetalrError(
+                f"{run} holds no finished run: {needed} is missing; finish it with "
+                "finetune.py --resume"
+            )
+    if target.exists() and (not target.is_dir() or run_folder.contents(target)):
         raise MetalrError(f"{target} exists; name a new folder")
-    shutil.copytree(source, target)
+
+    def copy(draft: Path) -> None:
+        for path in (run / "model").iterdir():
+            # Not what a killed run has left, nor what a link in the folder leads to.
+            if path.is_file() and not path.is_symlink() and path.name[0] != ".":
+                shutil.copyfile(path, draft / path.name)
+
+    files.fill(target, copy)
     print(f"{target}: load it with transformers' AutoModel classes")
     return 0
 

@@ -23,6 +23,7 @@ from metalr.finetune.config import RunConfig
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
 from metalr.models import huggingface
+from metalr.models.fingerprint import fingerprint
 from metalr.runtime import hosts
 
 
@@ -89,7 +90,8 @@ def run(
     hosts.wait_for_all("folder checked")
     if folder and hosts.is_first():
         rows = loading.fingerprint(prepared.data)
-        run_folder.take(folder, config, rows, overwrite=overwrite)
+        model = fingerprint(prepared.model)
+        run_folder.take(folder, config, rows, model, overwrite=overwrite)
     hosts.wait_for_all("folder taken")
     display.start(title(prepared), prepared.pace.total_steps)
     checkpoints = Checkpoints(folder / "checkpoints") if folder else None

@@ -18,6 +18,7 @@ from metalr.runtime import files, locks
 RESULT = "result.json"
 SETTINGS = "settings.json"
 ROWS = "rows.json"
+MODEL = "model.json"
 LOCK = ".lock"
 
 
@@ -50,7 +51,12 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
 
 
 def take(
-    folder: Path, config: RunConfig, rows: dict[str, str], *, overwrite: bool
+    folder: Path,
+    config: RunConfig,
+    rows: dict[str, str],
+    model: dict[str, str] | None = None,
+    *,
+    overwrite: bool,
 ) -> None:
     """Makes a folder that `check` has passed this run's own.
 
@@ -58,21 +64,16 @@ def take(
       folder: The folder.
       config: The settings.
       rows: What tells the rows from others: kind, where, sha256.
+      model: What tells the model from others: where, and a SHA-256 of each part.
       overwrite: Empty the folder first.
 
     Raises:
-      MetalrError: The run there was begun on other rows.
+      MetalrError: The run there was begun on other rows, or with another model.
     """
-    settings, begun = folder / SETTINGS, folder / ROWS
-    if begun.is_file() and not overwrite:
-        before = files.read_json(begun)
-        if before != rows:
-            told = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
-            which = "the same place" if told[0] == told[1] else f"now {told[1]}"
-            raise MetalrError(
-                f"{folder} holds a run that was begun on other rows ({told[0]}; "
-                f"{which}); bring them back, or choose another --output"
-            )
+    settings = folder / SETTINGS
+    begun = {ROWS: rows} | ({MODEL: model} if model else {})
+    if not overwrite:
+        _check_begun(folder, rows, model or {})
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_drafts(folder)
     if overwrite and settings.is_file():
@@ -82,8 +83,29 @@ def take(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not settings.is_file():  # first: without it a killed start is no run's folder
         files.write_json(settings, config.to_json())
-    if not begun.is_file():
-        files.write_json(begun, rows)
+    for name, content in begun.items():
+        if not (folder / name).is_file():
+            files.write_json(folder / name, content)
+
+
+def _check_begun(folder: Path, rows: dict[str, str], model: dict[str, str]) -> None:
+    """Refuses a folder whose run was begun on other rows or with another model."""
+    if (folder / ROWS).is_file() and (before := files.read_json(folder / ROWS)) != rows:
+        told = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
+        which = "the same place" if told[0] == told[1] else f"now {told[1]}"
+        raise MetalrError(
+            f"{folder} holds a run that was begun on other rows ({told[0]}; "
+            f"{which}); bring them back, or choose another --output"
+        )
+    if model and (folder / MODEL).is_file():
+        before = files.read_json(folder / MODEL)
+        other = [name for name in model if before.get(name) != model[name]]
+        if other:
+            raise MetalrError(
+                f"{folder} holds a run that was begun with other files of the model "
+                f"{before.get('where')} ({', '.join(other)}); bring them back, or "
+                "choose another --output"
+            )
 
 
 def contents(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from metalr.errors import MetalrError
 from metalr.models import heads, locate, weights
 from metalr.models.encoder import EncoderConfig, Params
 from metalr.models.families import FAMILIES
+from metalr.runtime import files
 
 # Ten times what any BERT has. The weights have to have these sizes too, but shapes are
 # laid out, layer by layer, before a file is opened.
@@ -37,6 +38,9 @@ class Pretrained(NamedTuple):
     params: Params
     tokenizer: Any  # a fast tokenizer of transformers
     origin: dict[str, str]  # kind (hub, folder, package), where, perhaps note
+    files: tuple[
+        Path, ...
+    ] = ()  # config.json, which lies beside the tokenizer; weights
 
 
 def load(
@@ -78,8 +82,8 @@ def load(
             config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
         )
     graphdef, shapes = heads.outline(config, kind, len(labels), dtype)
-    files = [source.file] if source.file else weights.files_of(source.folder)
-    tensors = weights.read(files, config, kind)
+    stored = [source.file] if source.file else weights.files_of(source.folder)
+    tensors = weights.read(stored, config, kind)
     params, drawn = weights.assemble(tensors, shapes, config, kind, seed)
     origin = dict(source.origin)
     if drawn:
@@ -89,7 +93,8 @@ def load(
     if kind == "classification" and "classifier" not in " ".join(drawn):
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
     tokenizer = _tokenizer(source.folder, config)
-    return Pretrained(config, graphdef, params, tokenizer, origin)
+    read = (source.folder / "config.json", *stored)
+    return Pretrained(config, graphdef, params, tokenizer, origin, read)
 
 
 def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
@@ -214,12 +219,15 @@ def export(
         )
     tensors = weights.to_files(model.params, model.config, kind)
     config = config_json(model.config, kind, labels)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    def write(draft: Path) -> None:
+        save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+        (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+            model.tokenizer.save_pretrained(draft)
+
+    try:
+        files.fill(folder, write)
     except (OSError, SafetensorError) as fault:
         raise MetalrError(
             f"cannot write the model to {folder}: {fault}; make room on the disk, and "

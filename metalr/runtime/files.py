@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,36 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
 
 
+def fill(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make files in a draft of a folder, then move them to their places.
+
+    What a killed one has left in the folder goes first. The files get the rights that
+    new files get here, whatever the library that wrote them thinks.
+
+    Args:
+      folder: Made if it is missing; files of the same names are replaced.
+      write: Called with a folder that is empty; it makes files in it, and no folders.
+
+    Raises:
+      OSError: As of `write`, or a file cannot be moved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
+    draft = folder / f".files{_DRAFT}{os.getpid()}"
+    try:
+        draft.mkdir()
+        write(draft)
+        for path in sorted(draft.iterdir()):
+            path.chmod(draft.stat().st_mode & 0o666)
+            _flush(path)
+            os.replace(path, folder / path.name)
+        _flush(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def is_draft(path: Path) -> bool:
-    """Returns whether a killed `replace` may have left this file behind.
+    """Returns whether a killed `replace` or `fill` may have left this behind.
 
     >>> is_draft(Path(".result.json.draft-12")), is_draft(Path(".lock"))
     (True, False)
@@ -98,7 +127,8 @@ def remove_drafts(folder: Path) -> None:
     """Removes what killed processes left; call it where no other one writes."""
     for path in folder.iterdir():
         if is_draft(path):
-            path.unlink(missing_ok=True)
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

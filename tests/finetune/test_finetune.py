@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,9 +370,35 @@ def test_metalr_export_copies_the_best_model(run, tmp_path, capsys):
     assert cli.main(["export", str(tmp_path), str(tmp_path / "x")]) == 2
     assert "no finished run" in capsys.readouterr().err
     assert run("--task", "sst2", *SMALL, *FAST, "--output", "out") == 0
+    left = tmp_path / "out/model/.files.draft-1"  # by a kill
+    left.mkdir()
+    (left / ".tmpAbC").touch()
+    (tmp_path / "out/model/link").symlink_to(tmp_path / "nowhere")
     assert cli.main(["export", str(tmp_path / "out"), str(tmp_path / "x")]) == 0
-    assert (tmp_path / "x/model.safetensors").is_file()
+    names = {path.name for path in (tmp_path / "x").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if "link" in name or name[0] == "."]
+    assert len({path.stat().st_mode for path in (tmp_path / "x").iterdir()}) == 1
+    written = [p for p in (tmp_path / "out/model").iterdir() if p.is_file()]
+    assert len({path.stat().st_mode for path in written}) == 1
     assert cli.main(["export", str(tmp_path / "out"), str(tmp_path / "x")]) == 2
+
+
+def test_model_or_tokenizer_that_was_replaced_under_its_name_is_refused(
+    tiny, run, tmp_path, capsys
+):
+    model = tmp_path / "mine"
+    shutil.copytree(tiny, model)
+    argv = ("--task", "sst2", *SMALL, *FAST, "--output", "out")
+    assert run(*argv, model=model) == 0
+    (tmp_path / "out/result.json").unlink()  # as of a run that was killed at its end
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    changed = json.dumps(config | {"do_lower_case": False})
+    (model / "tokenizer_config.json").write_text(changed)
+    assert run(*argv, model=model) == 2
+    assert "begun with other files of the model" in capsys.readouterr().err
+    shutil.copy(tiny / "tokenizer_config.json", model)
+    assert run(*argv, model=model) == 0
 
 
 def test_second_run_on_a_folder_in_use_is_refused_and_the_first_untouched(

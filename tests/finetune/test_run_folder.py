@@ -138,3 +138,23 @@ def test_run_that_was_begun_on_other_rows_is_refused_and_not_to_be_overwritten(
     assert "--overwrite" not in str(told.value)
     run_folder.take(tmp_path, CONFIG, SAME | now, overwrite=True)
     assert files.read_json(tmp_path / run_folder.ROWS) == SAME | now
+
+
+MODEL = {"where": "tiny", "config": "1", "weights": "2", "tokenizer": "3"}
+
+
+@pytest.mark.parametrize("part", ["config", "weights", "tokenizer"])
+def test_run_that_was_begun_with_another_model_of_the_name_is_refused(part, tmp_path):
+    run_folder.take(tmp_path, CONFIG, SAME, MODEL, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, MODEL, overwrite=False)
+    other = MODEL | {part: "9"}
+    with pytest.raises(MetalrError, match=rf"begun with other .* tiny \({part}\)"):
+        run_folder.take(tmp_path, CONFIG, SAME, other, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, other, overwrite=True)
+    assert files.read_json(tmp_path / run_folder.MODEL) == other
+
+
+def test_run_of_a_version_that_kept_no_model_file_goes_on(tmp_path):
+    run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
+    run_folder.take(tmp_path, CONFIG, SAME, MODEL, overwrite=False)
+    assert files.read_json(tmp_path / run_folder.MODEL) == MODEL

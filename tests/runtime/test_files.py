@@ -109,3 +109,36 @@ def test_broken_and_foreign_files_are_named(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MetalrError, match="cannot read .*none.json: No such file"):
         files.read_json(tmp_path / "none.json")
+
+
+def write_two(draft):
+    (draft / "a").write_text("new")
+    (draft / "b").write_text("new")
+    (draft / "b").chmod(0o600)
+
+
+def test_filled_folder_has_whole_files_with_the_rights_of_new_ones(tmp_path):
+    folder = tmp_path / "model"
+    (folder / ".files.draft-12").mkdir(parents=True)  # of a kill
+    (folder / ".files.draft-12/.tmpAbC").write_text("half of")
+    (folder / "a").write_text("old")
+    (folder / "mine").write_text("old")
+    files.fill(folder, write_two)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {"a": "new", "b": "new", "mine": "old"}
+    (tmp_path / "plain").touch()
+    assert {p.stat().st_mode for p in (folder / "a", folder / "b")} == {
+        (tmp_path / "plain").stat().st_mode
+    }
+
+
+def test_filling_that_fails_leaves_the_old_files_and_no_draft(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def dies(draft):
+        write_two(draft)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        files.fill(tmp_path, dies)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "old")]
