@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.runtime import executors
+from metalr.runtime import executors, processes
 from tests.runtime import executor_work as work
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_fault_in_a_process_ends_all_with_its_message(number, kind, message):
 
 @pytest.mark.parametrize("function", [work.until_stopped, work.for_ever])
 def test_stop_leaves_no_process_behind(function, tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.5)
     paths = [tmp_path / name for name in "ab"]
     began = lambda: all(p.exists() and p.read_text() for p in paths)  # noqa: E731
     whole, results = carried_out(function, paths * 2, workers=2, stop=began)
@@ -147,11 +147,11 @@ ON_RAY = """
 import json, signal, sys, time
 from pathlib import Path
 import ray
-from metalr.runtime import executors
+from metalr.runtime import executors, ray_cluster
 from metalr.errors import MetalrError
 from tests.runtime import executor_work as work
 
-executors.RETRIES = 1
+ray_cluster.RETRIES = 1
 folder = Path(sys.argv[1])
 found = {}
 
