@@ -2,7 +2,8 @@
 
 It is handed an optax transformation and knows no scheduler: the rate that a step was
 taken with, and a multiplier if there is one, are read from the optimizer's state by
-name. The loss is always passed on as `value`, for those that want it.
+name. The loss is always passed on as `value`, for those that want it, and as the
+functions of the parameters `value_fn` and `grad_fn`, of the same batch and dropout.
 """
 
 import dataclasses
@@ -166,8 +167,17 @@ def make_step(
 
     def step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        loss, grads = value_and_grad(state.params, batch, key)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, value=loss)
+        again = lambda params: value_and_grad(params, batch, key)  # noqa: E731
+        loss, grads = again(state.params)
+        updates, opt_state = tx.update(
+            grads,
+            state.opt_state,
+            state.params,
+            value=loss,
+            # Not computed unless asked for.
+            value_fn=lambda params: again(params)[0],
+            grad_fn=lambda params: again(params)[1],
+        )
         params = optax.apply_updates(state.params, updates)
         logged = {"loss": loss}
         for name in read:

@@ -17,25 +17,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from optax import contrib
 
 from metalr import optax_schedule
 from metalr.errors import unknown_name
 from metalr.finetune.loss_schedules import GreedySchedule, PlateauSchedule
-from metalr.predictor import Predictor, load_predictor
+from metalr.finetune.rules import (
+    adalrs,
+    estimating,
+    gala,
+    gen,
+    lr_find,
+    recipes,
+    schedule_free_plus,
+    shapes,
+)
+from metalr.finetune.rules.estimating import own
+from metalr.finetune.rules.plan import Build, Inner, Plan, adamw, warmup
+from metalr.finetune.rules.shapes import scheduled
+from metalr.predictor import Predictor
 
-Inner = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
+__all__ = ["SCHEDULERS", "Inner", "Plan", "Scheduler", "adamw", "get", "warmup"]
 
-
-class Plan(NamedTuple):
-    """What a scheduler may know of the run before it starts."""
-
-    learning_rate: float  # base (peak) rate
-    total_steps: int
-    warmup_steps: int
-    predictor: Callable[[], Predictor] = load_predictor  # asked by who needs one
-    weight_decay: float = 0.01  # of methods that bring their own optimizer
-    clip_norm: float = 1.0  # the same; 0: none
+# One rate for all small encoders: the best of the sweeps of the source tasks, says
+# tests/benchmarks/fixed_rate.py.
+FIXED_RATE = 3.2e-4
 
 
 def _as_they_are(opt_state: Any, params: Any) -> Any:
@@ -48,73 +53,34 @@ class Scheduler(NamedTuple):
 
     summary: str  # one line for `metalr schedulers`
     source: str  # where the rule and its settings come from
-    build: Callable[[Inner, Plan], optax.GradientTransformationExtraArgs]
+    build: Build
     # 2e-5 is the experiment plan's; methods that estimate the rate have a factor here.
     learning_rate: float = 2e-5  # base rate where the user gives none
     # (optimizer state, parameters) -> the parameters to score and to keep
     served: Callable[[Any, Any], Any] = _as_they_are
+    tunable: bool = False  # people try several base rates, and so do comparisons
+    learned: bool = False  # it asks the predictor
+    is_control: bool = False  # it is there to show what another row owes to what
+    # It finds the rate by itself: the base rate is a factor of that, or is not read.
+    rate_free: bool = False
 
 
-def warmup(total_steps: int, asked: int) -> int:
-    """Returns the warm-up that a run allows: at most a tenth of its steps.
-
-    >>> warmup(6000, 500), warmup(200, 500)
-    (500, 20)
-    """
-    return min(asked, total_steps // 10)
-
-
-def _ramp(plan: Plan) -> optax.Schedule:
-    """Rises to 1 over the warm-up; the first step is taken at 1/(w+1), not at 0."""
-    w = plan.warmup_steps
-    return lambda count: jnp.minimum(1.0, (count + 1.0) / (w + 1.0))
-
-
-def _decay(plan: Plan) -> optax.Schedule:
-    """Returns the share of the steps after the warm-up that is left, 1 to 0."""
-    span = max(1, plan.total_steps - plan.warmup_steps)
-    return lambda count: jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
-
-
-def _scheduled(shape: Callable[[Plan], optax.Schedule]):
-    """Makes a row's `build` from a schedule of the multiplier of the base rate."""
-
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-        factor = shape(plan)
-        # A float32 rate: a Python float would take the parameters' type.
-        rate = lambda count: jnp.float32(plan.learning_rate) * factor(count)  # noqa: E731
-        return optax.inject_hyperparams(inner)(learning_rate=rate)
-
-    return build
-
-
-def _static(plan: Plan) -> optax.Schedule:
-    return lambda count: jnp.float32(1.0)
-
-
-def _linear(plan: Plan) -> optax.Schedule:
-    return optax_schedule.default_schedule(1.0, plan.total_steps, plan.warmup_steps)
-
-
-def _cosine(plan: Plan) -> optax.Schedule:
-    ramp, left = _ramp(plan), _decay(plan)
-    return lambda count: jnp.minimum(
-        ramp(count), 0.5 - 0.5 * jnp.cos(jnp.pi * left(count))
-    )
-
-
-def _answering(rule: Callable[[float, optax.Schedule], Any]):
+def _answering(rule: Callable[[float, optax.Schedule], Any]) -> Build:
     """Makes a row's `build` from a schedule that answers to the loss."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-        schedule: Any = rule(plan.learning_rate, _ramp(plan))
+        schedule: Any = rule(plan.learning_rate, shapes.ramp(plan))
         return optax.inject_hyperparams(inner)(learning_rate=schedule)
 
     return build
 
 
-def _metalr(change: Callable[[Predictor], Predictor], **options: Any):
-    """Makes a row's `build` from a change of the predictor."""
+def _metalr(
+    change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
+    shape: Callable[[Plan], optax.Schedule] = shapes.linear,
+    **options: Any,
+) -> Build:
+    """Makes a row's `build` from a change of the predictor and a shape."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         return optax_schedule.inject(
@@ -122,7 +88,7 @@ def _metalr(change: Callable[[Predictor], Predictor], **options: Any):
             plan.learning_rate,
             change(plan.predictor()),
             total_steps=plan.total_steps,
-            prior=_linear(plan),
+            prior=shape(plan),
             **options,
         )
 
@@ -140,73 +106,42 @@ def _shuffled(predictor: Predictor) -> Predictor:
     return predictor._replace(weights={**predictor.weights, "hidden": hidden})
 
 
-def _own(
-    optimizer: Callable[[Any, Plan], optax.GradientTransformation],
-    shape: Callable[[Plan], optax.Schedule],
-):
-    """Makes a row's `build` from an optimizer that leaves the given one aside."""
-
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-        del inner
-        make = lambda learning_rate: _clipped(  # noqa: E731
-            optimizer(learning_rate, plan), plan.clip_norm
-        )
-        return _scheduled(shape)(make, plan)
-
-    return build
-
-
-def _prodigy(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.prodigy(rate, weight_decay=plan.weight_decay, safeguard_warmup=True)
-
-
-def _dadapt_adamw(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.dadapt_adamw(rate, weight_decay=plan.weight_decay)
-
-
-def _dowg(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.dowg(rate, weight_decay=plan.weight_decay, mask=decay_mask)
-
-
-def _mechanic(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.mechanize(adamw(plan.weight_decay, clip_norm=0.0)(rate))
-
-
-def _momo_adam(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.momo_adam(rate, weight_decay=plan.weight_decay)
-
-
-def _schedule_free(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    return contrib.schedule_free_adamw(rate, weight_decay=plan.weight_decay)
-
-
-def _averaged(opt_state: Any, params: Any) -> Any:
-    """Returns schedule-free's average, which it is to be judged by."""
-    state = lambda x: isinstance(x, contrib.ScheduleFreeState)  # noqa: E731
-    (found,) = [x for x in jax.tree.leaves(opt_state, is_leaf=state) if state(x)]
-    return contrib.schedule_free_eval_params(found, params)
-
-
 SCHEDULERS: dict[str, Scheduler] = {
     "static": Scheduler(
         "the base rate from the first step to the last",
         "experiment plan",
-        _scheduled(_static),
+        scheduled(shapes.static),
+        tunable=True,
     ),
     "constant": Scheduler(
         "linear warm-up, then the base rate",
         "experiment plan",
-        _scheduled(_ramp),
+        scheduled(shapes.ramp),
+        tunable=True,
     ),
     "linear": Scheduler(
         "linear warm-up, then linear decay to 0",
         "Devlin et al. 2019",
-        _scheduled(_linear),
+        scheduled(shapes.linear),
+        tunable=True,
     ),
     "cosine": Scheduler(
         "linear warm-up, then half a cosine to 0",
         "Loshchilov and Hutter 2017, without restarts",
-        _scheduled(_cosine),
+        scheduled(shapes.cosine),
+        tunable=True,
+    ),
+    "wsd": Scheduler(
+        "linear warm-up, hold, linear decay to 0 in the last fifth",
+        "arXiv 2405.18392",
+        scheduled(shapes.hold_then_decay),
+        tunable=True,
+    ),
+    "rex": Scheduler(
+        "linear warm-up, then (1 - t) / (1/2 + (1 - t) / 2)",
+        "arXiv 2107.04197",
+        scheduled(shapes.rex),
+        tunable=True,
     ),
     "plateau": Scheduler(
         "warm-up, then x0.1 after 100 steps without 1 % less loss",
@@ -218,57 +153,112 @@ SCHEDULERS: dict[str, Scheduler] = {
         "arXiv 2512.14527; defaults of transformers, lower bound 1e-7",
         _answering(GreedySchedule),
     ),
+    "adalrs": Scheduler(
+        "trials of higher rates, kept where the loss falls faster, on linear decay",
+        "arXiv 2506.13274; the window is an assumption",
+        adalrs.adalrs,
+    ),
+    "gala": Scheduler(
+        "alignment of the gradient with the last step over its curvature",
+        "arXiv 2506.08419; its form for AdamW is an assumption",
+        gala.gala,
+    ),
+    "gen": Scheduler(
+        "the lowest point of a parabola along the step, every eighth step",
+        "arXiv 2407.02772; PyPI gen-optim, defaults",
+        gen.gen,
+    ),
+    "lr_find_valley": Scheduler(
+        "a probe of a quarter of the run finds the rate, then linear decay",
+        "fastai's lr_find, valley",
+        lr_find.lr_find(lr_find.valley),
+        rate_free=True,
+    ),
+    "lr_find_steep": Scheduler(
+        "a probe of a quarter of the run finds the rate, then linear decay",
+        "fastai's lr_find, steepest",
+        lr_find.lr_find(lr_find.steep),
+        rate_free=True,
+    ),
     "prodigy": Scheduler(
         "Prodigy's estimate on linear warm-up and decay",
         "optax.contrib.prodigy, safeguard_warmup as its authors advise",
-        _own(_prodigy, _linear),
+        own(estimating.prodigy, shapes.linear),
         learning_rate=1.0,
+        rate_free=True,
     ),
     "dadapt_adamw": Scheduler(
         "D-Adaptation's estimate on linear warm-up and decay",
         "optax.contrib.dadapt_adamw, defaults",
-        _own(_dadapt_adamw, _linear),
+        own(estimating.dadapt_adamw, shapes.linear),
         learning_rate=1.0,
+        rate_free=True,
     ),
     "dowg": Scheduler(
         "distance over weighted gradients, no AdamW, no schedule",
         "optax.contrib.dowg, defaults",
-        _own(_dowg, _static),
+        own(estimating.dowg, shapes.static),
         learning_rate=1.0,
+        rate_free=True,
     ),
     "mechanic": Scheduler(
         "Mechanic's scale of AdamW on linear warm-up and decay",
         "optax.contrib.mechanize, defaults",
-        _own(_mechanic, _linear),
+        own(estimating.mechanic, shapes.linear),
         learning_rate=1.0,
+        rate_free=True,
     ),
     "momo_adam": Scheduler(
         "warm-up, then a Polyak rate of at most the base rate",
         "optax.contrib.momo_adam, default base rate 1e-2",
-        _own(_momo_adam, _ramp),
+        own(estimating.momo_adam, shapes.ramp),
         learning_rate=1e-2,
     ),
     "schedule_free": Scheduler(
         "warm-up, then the base rate; scored on the averaged parameters",
         "optax.contrib.schedule_free_adamw, default base rate 2.5e-3",
-        _own(_schedule_free, _ramp),
+        own(estimating.schedule_free, shapes.ramp),
         learning_rate=2.5e-3,
-        served=_averaged,
+        served=estimating.averaged,
+    ),
+    "schedule_free_plus": Scheduler(
+        "warm-up, then a Polyak rate; scored on the averaged parameters",
+        "arXiv 2605.19095; the authors' reference code, defaults",
+        schedule_free_plus.build,
+        learning_rate=1.0,
+        served=schedule_free_plus.averaged,
+        rate_free=True,
+    ),
+    "autogluon": Scheduler(
+        "AdamW, rates 0.9 lower by layer, 10 % warm-up, cosine to 0",
+        "AutoGluon multimodal's defaults, base rate 1e-4, without its soup",
+        recipes.autogluon,
+        learning_rate=recipes.AUTOGLUON_RATE,
+    ),
+    "kerashub": Scheduler(
+        "Adam at the base rate from the first step to the last",
+        "KerasHub's defaults, base rate 5e-5",
+        recipes.kerashub,
+        learning_rate=recipes.KERASHUB_RATE,
     ),
     "metalr": Scheduler(
         "a learned multiplier, 1/1024 to 1024, on linear warm-up and decay",
         "metalr.optax_schedule",
-        _metalr(lambda predictor: predictor),
+        _metalr(),
+        learned=True,
     ),
     "metalr_fixed": Scheduler(
         "control: metalr with its multiplier bound to 1",
         "metalr.optax_schedule, max_multiplier=1",
-        _metalr(lambda predictor: predictor, max_multiplier=1.0),
+        _metalr(max_multiplier=1.0),
+        is_control=True,  # not `learned`: it makes no difference who would be asked
     ),
     "metalr_shuffled": Scheduler(
         "control: metalr whose features are shuffled, one fixed order",
         "metalr.optax_schedule",
         _metalr(_shuffled),
+        learned=True,
+        is_control=True,
     ),
 }
 
@@ -281,7 +271,7 @@ class RatedState(NamedTuple):
 
 
 def at_a_rate(
-    build: Callable[[Inner, Plan], optax.GradientTransformationExtraArgs],
+    build: Build,
     inner: Inner,
     plan: Plan,
 ) -> optax.GradientTransformationExtraArgs:
@@ -317,35 +307,3 @@ def get(name: str) -> Scheduler:
     if name not in SCHEDULERS:
         raise unknown_name("scheduler", name, SCHEDULERS)
     return SCHEDULERS[name]
-
-
-def decay_mask(params: Any) -> Any:
-    """Returns True for the leaves that weight decay applies to.
-
-    BERT's recipe decays weight matrices and embeddings, not biases and LayerNorm:
-    exactly the leaves with two axes or more.
-    """
-    return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
-
-
-def adamw(weight_decay: float, clip_norm: float) -> Inner:
-    """Returns AdamW as a function of its rate, with BERT's decay mask and clipping.
-
-    Args:
-      weight_decay: Decoupled decay, not on biases and LayerNorm.
-      clip_norm: Bound of the gradient's global norm; 0 switches clipping off.
-    """
-
-    def build(learning_rate: Any) -> optax.GradientTransformation:
-        inner = optax.adamw(learning_rate, weight_decay=weight_decay, mask=decay_mask)
-        return _clipped(inner, clip_norm)
-
-    return build
-
-
-def _clipped(
-    inner: optax.GradientTransformation, clip_norm: float
-) -> optax.GradientTransformation:
-    if not clip_norm:
-        return inner
-    return optax.chain(optax.clip_by_global_norm(clip_norm), inner)

@@ -93,6 +93,28 @@ def test_parameters_are_those_of_a_plain_optax_loop():
     np.testing.assert_array_equal(train().params["w"], params["w"])
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_rules_can_ask_for_loss_and_gradient_of_the_same_batch_elsewhere(accumulate):
+    def update(updates, state, params, *, value, value_fn, grad_fn):
+        here = value_fn(params) - value, optax.tree.sub(grad_fn(params), updates)
+        doubled = optax.tree.scale(2.0, params)
+        moved = value_fn(doubled) - value
+        rate = {"learning_rate": jnp.float32(0.05)}
+        return optax.tree.scale(-0.05, updates), (here, moved, rate)
+
+    def init(params):
+        zero = jnp.zeros(())
+        return (zero, params), zero, {"learning_rate": zero}
+
+    tx = optax.GradientTransformationExtraArgs(init, update)
+    step = loop.make_step(loss_fn, tx, accumulate=accumulate)
+    params = {"w": jnp.ones(DIM)}
+    state, _ = step(loop.start(params, tx.init(params), 0), Rows().batch(0))
+    (value, grads), moved, _ = state.opt_state
+    assert float(value) == 0 and not np.any(np.asarray(grads["w"]))
+    assert abs(float(moved)) > 0.01
+
+
 def kept(scores, metric="r", patience=0):
     """Returns the best step of a run with these (r, eval_loss), and where it ended."""
     rows = iter([{"r": r, "eval_loss": loss} for r, loss in scores])

@@ -8,6 +8,7 @@ import pytest
 from metalr import optax_schedule
 from metalr.controller import MAX_MULTIPLIER
 from metalr.finetune import schedulers
+from metalr.finetune.rules import shapes
 from metalr.meta import banks
 from metalr.predictor import init_predictor
 from tests.meta.drawn_banks import SOURCES, draw
@@ -52,7 +53,7 @@ def test_linear_prior_is_the_schedule_that_metalr_multiplies(horizon):
 def test_cosine_prior_is_that_of_the_scheduler_table():
     plan = schedulers.Plan(1.0, total_steps=100, warmup_steps=30)
     bank = draw(prior="cosine", horizon=100, warmup=30)
-    expected = jax.vmap(schedulers._cosine(plan))(jnp.arange(100))
+    expected = jax.vmap(shapes.cosine(plan))(jnp.arange(100))
     np.testing.assert_allclose(banks.prior(bank), expected, atol=1e-6)
 
 

@@ -1,0 +1,237 @@
+"""Rules of others against their published formulas, computed by hand or in NumPy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metalr.finetune.rules import (
+    adalrs,
+    gala,
+    gen,
+    lr_find,
+    recipes,
+    schedule_free_plus,
+)
+from metalr.finetune.rules.plan import Plan
+
+PLAN = Plan(learning_rate=0.1, total_steps=200, warmup_steps=0)
+CURVATURES = np.array([1.0, 4.0], np.float32)
+
+
+def bowl(params):
+    return 0.5 * jnp.sum(CURVATURES * params["w"] ** 2)
+
+
+def take(tx, params, steps, values=None):
+    """Takes steps on the bowl; returns parameters, state and rates by step."""
+
+    @jax.jit
+    def step(params, state, value):
+        updates, state = tx.update(
+            jax.grad(bowl)(params),
+            state,
+            params,
+            value=value,
+            value_fn=bowl,
+            grad_fn=jax.grad(bowl),
+        )
+        return optax.apply_updates(params, updates), state
+
+    state, seen, rates = tx.init(params), [], []
+    for index in range(steps):
+        value = bowl(params) if values is None else jnp.float32(values[index])
+        params, state = step(params, state, value)
+        seen.append(np.asarray(params["w"]))
+        hyperparams = optax.tree.get(state, "hyperparams")
+        rates.append(float(hyperparams["learning_rate"]))
+    return np.array(seen), state, np.array(rates)
+
+
+def test_gen_goes_a_tenth_of_the_way_to_the_lowest_point_of_the_parabola():
+    start = {"w": jnp.array([1.0, 0.0])}  # along the first axis: best rate 1
+    _, _, rates = take(gen.gen(optax.sgd, PLAN), start, 16)
+    np.testing.assert_allclose(rates[:7], 0.1, rtol=1e-6)
+    # 1 / 0.1 = 10 times is more than twice the rate, which is the most it looks at.
+    np.testing.assert_allclose(rates[7:15], 0.1 * (0.9 + 0.1 * 2), rtol=1e-5)
+    plan = PLAN._replace(learning_rate=0.8)
+    _, _, rates = take(gen.gen(optax.sgd, plan), start, 8)
+    np.testing.assert_allclose(rates[7], 0.8 * 0.9 + 0.1 * 1.0, rtol=1e-4)
+
+
+def test_gen_keeps_its_rate_where_the_parabola_opens_downward():
+    tx = gen.gen(optax.sgd, PLAN)
+    params = {"w": jnp.array([1.0])}
+    hill = lambda p: -jnp.sum(p["w"] ** 2)  # noqa: E731
+    state = tx.init(params)
+    for _ in range(8):
+        grads = jax.grad(hill)(params)
+        _, state = tx.update(grads, state, params, value=hill(params), value_fn=hill)
+    assert float(state.rate) == pytest.approx(0.1)
+
+
+def test_gala_takes_the_rates_of_its_formula():
+    start = np.array([1.0, -0.5], np.float32)
+    _, _, rates = take(gala.gala(optax.sgd, PLAN), {"w": jnp.array(start)}, 6)
+    w, rate, alignment, curvature, expected = start, 0.1, 0.0, 0.0, []
+    for _ in range(6):
+        expected.append(rate)
+        direction = CURVATURES * w
+        after = w - rate * direction
+        moved = after - w
+        steepness = np.linalg.norm(CURVATURES * moved) / np.linalg.norm(moved)
+        alignment += float(CURVATURES * after @ direction)
+        curvature += float(steepness * direction @ direction)
+        rate, w = alignment / curvature, after
+    np.testing.assert_allclose(rates, expected, rtol=1e-4)
+
+
+def fastai_valley(losses):
+    """The published procedure, index by index."""
+    longest = [1] * len(losses)
+    start = end = 0
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j] and longest[i] < longest[j] + 1:
+                longest[i] = longest[j] + 1
+            if longest[end] < longest[i]:
+                end = i
+                start = end - longest[end]
+    third = (end - start) / 3
+    return max(0, start + int(third) + int(third / 2))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_finders_choose_as_published(seed):
+    rng = np.random.default_rng(seed)
+    size, first, end = 60, 6, 50
+    rates = np.linspace(-16, 2, size).astype(np.float32)
+    dip = 2 - 1.5 * np.exp(-((np.arange(size) - 35) ** 2) / 200)
+    losses = (dip + rng.normal(0, 0.03 * (seed % 4), size)).astype(np.float32)
+    used = (np.arange(size) >= first) & (np.arange(size) < end)
+    arguments = jnp.array(rates), jnp.array(losses), jnp.array(used)
+    expected = first + fastai_valley(losses[first:end])
+    assert int(lr_find.valley(*arguments)) == expected
+    slopes = np.diff(losses[first:end]) / np.diff(rates[first:end])
+    assert int(lr_find.steep(*arguments)) == first + int(np.argmin(slopes))
+
+
+def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():
+    start = {"w": jnp.array([1.0, -0.5])}
+    plan = PLAN._replace(warmup_steps=20)
+    tx = lr_find.lr_find(lr_find.steep)(optax.adam, plan)
+    seen, state, rates = take(tx, start, 200)
+    over = 1 + int(np.flatnonzero(np.diff(np.log(rates)) < -1e-4)[0])
+    size = 50  # a quarter of the run
+    probe = np.geomspace(1e-7, 10, size)[:over]
+    np.testing.assert_allclose(rates[:over], probe, rtol=1e-3)
+    np.testing.assert_array_equal(seen[over - 1], [1.0, -0.5])
+    left = 200 - over
+    shape = optax.join_schedules(
+        [
+            optax.linear_schedule(1 / (left // 10 + 1), 1.0, left // 10),
+            optax.linear_schedule(1.0, 0.0, left - left // 10),
+        ],
+        [left // 10],
+    )
+    expected = [float(state.found * shape(t)) for t in range(left)]
+    np.testing.assert_allclose(rates[over:], expected, rtol=1e-4)
+    assert int(optax.tree.get(state, "count", filtering=is_adams)) == left
+
+
+def is_adams(path, value):
+    del value
+    return "Adam" in str(path[-1])
+
+
+def losses_of(slopes, size=10):
+    """A loss that falls at these speeds, `size` steps each."""
+    falls = np.repeat(slopes, size)
+    return 5 - np.r_[0, np.cumsum(falls)[:-1]]
+
+
+def test_adalrs_keeps_a_trial_that_falls_faster_and_undoes_one_that_falls_slower():
+    plan = PLAN._replace(total_steps=200)
+    tx = adalrs.adalrs(optax.sgd, plan)
+    shape = np.linspace(1, 0, 200, endpoint=False)
+    start = {"w": jnp.array([1.0, -0.5])}
+    # Windows of ten: before the search, then a trial that is faster, and one slower.
+    losses = losses_of([0.01, 0.01, 0.01, 0.02, 0.005, 0.02, 0.02])
+    seen, _, rates = take(tx, start, 70, losses)
+    factors = rates / (0.1 * shape[:70])
+    np.testing.assert_allclose(factors[:30], 1.0, rtol=1e-4)
+    np.testing.assert_allclose(factors[30:40], 3.0, rtol=1e-4)
+    np.testing.assert_allclose(factors[40:50], 3 * 3 * 0.99, rtol=1e-4)
+    np.testing.assert_allclose(factors[50:60], 3 / (2 * 0.99), rtol=1e-4)
+    # Back to before the trial, but for the rounding of a difference.
+    np.testing.assert_allclose(seen[49], seen[39], rtol=1e-4)
+    assert not np.allclose(seen[48], seen[39], rtol=0.1)
+
+
+def test_adalrs_searches_in_its_part_of_the_run_alone():
+    tx = adalrs.adalrs(optax.sgd, PLAN)
+    losses = losses_of([0.01] * 20)
+    _, _, rates = take(tx, {"w": jnp.array([1.0, -0.5])}, 200, losses)
+    factors = rates[:-1] / (0.1 * np.linspace(1, 0, 200, endpoint=False)[:-1])
+    np.testing.assert_allclose(factors[:20], 1.0, rtol=1e-4)
+    assert factors[20:90].max() > 2
+    np.testing.assert_allclose(factors[90:], factors[90], rtol=1e-3)
+
+
+def test_schedule_free_plus_follows_its_equations():
+    params = {"w": jnp.array([1.0, -0.5])}
+    tx = schedule_free_plus.schedule_free_plus(1.0)
+    state = tx.init(params)
+    y = z = x = np.array([1.0, -0.5])
+    m = v = np.zeros(2)
+    largest, total = 1e-8, 0.0
+    for step in range(1, 6):
+        grads = jax.grad(bowl)(params)
+        updates, state = tx.update(grads, state, params, value=bowl(params))
+        params = optax.apply_updates(params, updates)
+
+        g = CURVATURES * y
+        loss = 0.5 * np.sum(CURVATURES * y**2)
+        norm = math.sqrt(math.pi / 2) * np.abs(g).sum()
+        rate = max(0.0, loss + 0.9 * g @ (z - x)) / norm
+        largest = max(largest, rate)
+        total += largest**2
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+        z = z - rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.95**step)) + 1e-8)
+        x = x + largest**2 / total * (z - x)
+        y = 0.9 * x + 0.1 * z
+        np.testing.assert_allclose(params["w"], y, rtol=1e-4)
+        np.testing.assert_allclose(
+            schedule_free_plus.averaged(state, params)["w"], x, rtol=1e-4
+        )
+
+
+def test_autogluons_rates_fall_with_the_layers_above():
+    tree = {
+        "encoder": {
+            "embeddings": {"words": {"embedding": jnp.ones((2, 2))}},
+            "layers": {"0": {"up": jnp.ones(2)}, "1": {"up": jnp.ones(2)}},
+        },
+        "out": {"kernel": jnp.ones((2, 2))},
+    }
+    tx = recipes.by_layer()
+    scaled, _ = tx.update(tree, tx.init(tree))
+    encoder = scaled["encoder"]
+    assert float(scaled["out"]["kernel"][0, 0]) == 1.0
+    np.testing.assert_allclose(encoder["layers"]["1"]["up"], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(encoder["layers"]["0"]["up"], 0.81, rtol=1e-6)
+    embedding = encoder["embeddings"]["words"]["embedding"]
+    np.testing.assert_allclose(embedding, 0.729, rtol=1e-6)
+
+
+def test_kerashub_is_plain_adam_at_a_constant_rate():
+    params = {"w": jnp.array([1.0, -0.5])}
+    tx = recipes.kerashub(optax.sgd, PLAN._replace(learning_rate=5e-5))
+    seen, _, _ = take(tx, params, 5)
+    expected, _, _ = take(
+        optax.inject_hyperparams(optax.adam)(learning_rate=5e-5), params, 5
+    )
+    np.testing.assert_allclose(seen, expected, rtol=1e-6)
