@@ -10,10 +10,14 @@ finishes the step and saves; the same command goes on from there, to the same nu
 as without the break.
 """
 
+import signal
+
+if __name__ == "__main__":  # at once: as in `cli.end_at_signals`
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import contextlib
 import dataclasses
-import signal
 import sys
 from pathlib import Path
 

@@ -13,9 +13,13 @@ base rates. OUTPUT/predictor/ is what --predictor of finetune.py reads. Ctrl-C e
 once; the same command goes on, with nothing lost but the runs in progress.
 """
 
+import signal
+
+if __name__ == "__main__":  # at once: as in `cli.end_at_signals`
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import math
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,8 +162,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     if stop():
         print("stopped; the same command goes on")
         return stop.status
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cli.end_at_signals()
     print("collected" if whole else "the time is up; the same command goes on")
     return 0
 

@@ -1,8 +1,16 @@
 """`python -m metalr` is the `metalr` command."""
 
+import signal
 import sys
 
-from metalr.cli import main
+
+def main() -> int:
+    """Carries out the command, which a signal ends from its first moment on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in `cli.end_at_signals`
+    from metalr import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

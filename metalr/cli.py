@@ -43,16 +43,31 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_FAULT, f"{self.prog}: error: {message}\n")
 
 
+def end_at_signals() -> None:
+    """Has the system end this program at SIGINT and SIGTERM.
+
+    Python's own way, an exception in the main thread, waits for the library that is at
+    work, leaves a traceback of an import that it was in the midst of, and may crash in
+    threads of libraries at the end.
+    """
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class Stop:
     """Turns SIGINT and SIGTERM into a wish to stop after the step in progress.
 
-    A second signal ends the program at once.
+    A second signal ends the program at once. So does the first until somebody asks
+    whether there was one: nothing would heed a wish while rows load or a step compiles.
     """
 
     def __init__(self):
         self.signum: int | None = None
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._asked)
+        self._heeded = False
+        end_at_signals()
 
     def _asked(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -61,7 +76,11 @@ class Stop:
         self.signum = signum
 
     def __call__(self) -> bool:
-        """Returns whether a signal came."""
+        """Returns whether a signal came; from the first call on they are wishes."""
+        if not self._heeded:
+            self._heeded = True
+            for signum in _SIGNALS:
+                signal.signal(signum, self._asked)
         return self.signum is not None
 
     @property
@@ -139,6 +158,8 @@ def _status_of(main: Callable[[], int]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out the `metalr` command and returns its exit status."""
+    if argv is None:  # this program is the command
+        end_at_signals()
     hush_libraries()
     parser = Parser(prog="metalr", description="Learned learning rates for fine-tuning")
     commands = parser.add_subparsers(

@@ -125,6 +125,7 @@ class Bar:
             self.note(line)
         self._total = total_steps
         self._live.start()
+        self._console.show_cursor(True)  # a signal may end the program at any time
 
     def logged(self, row: Row, steps_per_second: float) -> None:
         """Move the bar on."""
