@@ -143,8 +143,19 @@ def outline(
     outputs = labels_of(kind, num_labels)
     model = {"qa": SpanModel, "mlm": MaskedModel}.get(kind, SequenceModel)
     make = functools.partial(model, config, outputs, jnp.dtype(dtype))
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(_OneKey())))
     return graphdef, nnx.to_pure_dict(state)
+
+
+class _OneKey(nnx.Rngs):
+    """Gives every layer the same key; shapes don't tell.
+
+    A traced count of keys takes a time that grows with its square: two minutes for a
+    hundred layers.
+    """
+
+    def params(self) -> jax.Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return jax.random.key(0)
 
 
 def build(

@@ -7,8 +7,6 @@ table of names between the two.
 
 import dataclasses
 import json
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalr.errors import MetalrError
-from metalr.models import heads, locate, weights
+from metalr.models import heads, locate, tokenizer, weights
 from metalr.models.encoder import EncoderConfig, Params
 from metalr.models.families import FAMILIES
 from metalr.runtime import files
 
-# Ten times what any BERT has. The weights have to have these sizes too, but shapes are
-# laid out, layer by layer, before a file is opened.
+# Ten times what any BERT has. The weights have to have these sizes too.
 LARGEST = 2**20
 MOST_LAYERS = 256
 _LEAST_LENGTH = 8  # of --max-length as well
@@ -81,20 +78,22 @@ def load(
         config = dataclasses.replace(
             config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
         )
-    graphdef, shapes = heads.outline(config, kind, len(labels), dtype)
     stored = [source.file] if source.file else weights.files_of(source.folder)
     tensors = weights.read(stored, config, kind)
+    weights.check_depth(tensors, config)  # or a config.json alone takes minutes
+    graphdef, shapes = heads.outline(config, kind, len(labels), dtype)
     params, drawn = weights.assemble(tensors, shapes, config, kind, seed)
-    origin = dict(source.origin)
-    if drawn:
-        origin["note"] = (
-            f"no fitting weights for {' and '.join(drawn)}: drawn at random"
-        )
     if kind == "classification" and "classifier" not in " ".join(drawn):
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
-    tokenizer = _tokenizer(source.folder, config)
+    words, note = tokenizer.load(source.folder, config)
+    origin = dict(source.origin)
+    notes = [origin.get("note", ""), note]
+    if drawn:
+        notes.append(f"no fitting weights for {' and '.join(drawn)}: drawn at random")
+    if note := "; ".join(filter(None, notes)):
+        origin["note"] = note
     read = (source.folder / "config.json", *stored)
-    return Pretrained(config, graphdef, params, tokenizer, origin, read)
+    return Pretrained(config, graphdef, params, words, origin, read)
 
 
 def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
@@ -157,37 +156,6 @@ def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
         return out
     order = np.array([names.index(label) for label in asked])
     return {"bias": out["bias"][order], "kernel": out["kernel"][:, order]}
-
-
-def _tokenizer(folder: Path, config: EncoderConfig) -> Any:
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "no PyTorch"
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder),
-                local_files_only=True,
-                trust_remote_code=False,  # unsaid, a folder with code of its own asks
-                # One of a general class would not know that BERT reads segments.
-                model_input_names=config.differences.inputs,
-            )
-    except Exception as fault:  # whatever the parsers of many file formats raise
-        reason = " ".join(str(fault).split())[:200]
-        raise MetalrError(
-            f"the tokenizer in {folder} can't be read: {reason}"
-        ) from fault
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    if not tokenizer.is_fast or len(tokenizer) > config.vocab_size:
-        raise MetalrError(
-            f"the tokenizer in {folder} must be a fast one (tokenizer.json) of at most "
-            f"the model's {config.vocab_size} tokens; it has {len(tokenizer)}"
-        )
-    return tokenizer
 
 
 def export(

@@ -136,6 +136,25 @@ def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.nd
     return found
 
 
+def check_depth(tensors: dict[str, np.ndarray], config: EncoderConfig) -> None:
+    """Checks that files have the last layer, before one of them all is laid out.
+
+    Args:
+      tensors: From `read`.
+      config: The encoder.
+
+    Raises:
+      MetalrError: They don't.
+    """
+    family, last = config.differences, config.num_hidden_layers - 1
+    within = f"{family.layers.format(last)}."
+    if not any(name.startswith(within) for name in tensors):
+        raise MetalrError(
+            f"the weights don't fit config.json: num_hidden_layers is {last + 1}, but "
+            f"they have no {family.prefix}.{within}*"
+        )
+
+
 def assemble(
     tensors: dict[str, np.ndarray],
     shapes: Params,

@@ -13,7 +13,7 @@ from tokenizers import models, pre_tokenizers
 
 from metalr.data import encode
 from metalr.errors import MetalrError
-from metalr.models import heads, huggingface, weights
+from metalr.models import heads, huggingface, tokenizer, weights
 from tests.data import small_tokenizers
 from tests.models.small_models import CONFIGS
 
@@ -217,7 +217,7 @@ def test_a_tokenizer_of_a_general_class_tells_bert_its_segments(family, tmp_path
     made.model_input_names = ["input_ids", "attention_mask"]
     made.save_pretrained(tmp_path)
     config = dataclasses.replace(CONFIGS[family], vocab_size=200)
-    loaded = huggingface._tokenizer(tmp_path, config)
+    loaded, _ = tokenizer.load(tmp_path, config)
     task = small_tokenizers.task("classification", "pair", ("no", "yes"))
     rows = [{"text": "who said why", "pair": "the film", "label": 0}]
     (types,) = encode.encode(rows, task, loaded, 64).token_type_ids
@@ -320,6 +320,10 @@ def larger_tokenizer(folder):
             "hidden_act must be 'gelu', got 'relu'; hidden_size must be a number",
         ),
         (lambda f: change_config(f, num_attention_heads=3), "multiple of num_att"),
+        (
+            lambda f: change_config(f, num_hidden_layers=256),
+            r"num_hidden_layers is 256, but they have no bert\.encoder\.layer\.255",
+        ),
         (
             lambda f: change_config(f, position_embedding_type="relative_key"),
             "position_embedding_type must be 'absolute'",

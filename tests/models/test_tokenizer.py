@@ -1,0 +1,150 @@
+"""A model's tokenizer is there, is the model's, and keeps the case that it should."""
+
+import dataclasses
+import json
+
+import pytest
+
+from metalr.errors import MetalrError
+from metalr.models import heads, huggingface, tokenizer
+from tests.models.small_models import CONFIGS
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CASED = [*SPECIAL, "Paris", "paris", "the", "The", "##s", ".", "city"]
+UNCASED = [word for word in CASED if word == word.lower() or word in SPECIAL]
+
+
+def config_for(words: list[str], family: str = "bert"):
+    return dataclasses.replace(CONFIGS[family], vocab_size=len(words))
+
+
+def write_vocabulary(folder, words: list[str], **said: object) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    if said:
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("also", [None, "tokenizer_config.json", "vocab.json"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_model_without_its_tokenizer_is_refused_with_the_way_out(
+    tmp_path, family, also
+):
+    config = CONFIGS[family]
+    graphdef, params = heads.build(config, "classification", 2, seed=0)
+    model = huggingface.Pretrained(config, graphdef, params, None, {})
+    huggingface.export(tmp_path, model, "classification", ("no", "yes"))
+    if also:
+        (tmp_path / also).write_text("{}")
+    with pytest.raises(MetalrError) as told:
+        huggingface.load(str(tmp_path), "classification", ("no", "yes"), seed=0)
+    assert str(told.value) == (
+        f"{tmp_path} holds no tokenizer: it needs tokenizer.json, vocab.txt, or "
+        "vocab.json and merges.txt. Put the model's own beside its weights: "
+        f'AutoTokenizer.from_pretrained("NAME").save_pretrained("{tmp_path}")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused"),
+    [(12, False), (24, False), (25, True), (30522, True)],
+)
+def test_a_vocabulary_far_from_the_table_is_refused(tmp_path, rows, refused):
+    write_vocabulary(tmp_path, CASED)
+    config = dataclasses.replace(CONFIGS["bert"], vocab_size=rows)
+    if not refused:
+        assert len(tokenizer.load(tmp_path, config)[0]) == 12
+        return
+    with pytest.raises(MetalrError, match=f"12 tokens and .* table {rows} rows"):
+        tokenizer.load(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows"),
+    [
+        (30522, 30522),  # BERT
+        (30522, 30528),  # padded to a multiple of 64
+        (50280, 50368),  # ModernBERT
+        (128001, 128100),  # DeBERTa v3
+        (250002, 251000),
+    ],
+)
+def test_tables_with_rows_to_spare_are_accepted(monkeypatch, tmp_path, tokens, rows):
+    class Known:
+        is_fast = True
+
+        def __len__(self):
+            return tokens
+
+    write_vocabulary(tmp_path, UNCASED)
+    monkeypatch.setattr(tokenizer, "_from_transformers", lambda *args: Known())
+    config = dataclasses.replace(CONFIGS["bert"], vocab_size=rows)
+    assert len(tokenizer.load(tmp_path, config)[0]) == tokens
+
+
+def test_a_cased_model_does_not_take_the_uncased_ones_tokenizer(monkeypatch, tmp_path):
+    class Cased:
+        is_fast = True
+
+        def __len__(self):
+            return 28996
+
+    write_vocabulary(tmp_path, CASED)
+    monkeypatch.setattr(tokenizer, "_from_transformers", lambda *args: Cased())
+    config = dataclasses.replace(CONFIGS["bert"], vocab_size=30522)
+    with pytest.raises(MetalrError, match="another model's"):
+        tokenizer.load(tmp_path, config)
+
+
+CASES = {
+    "cased, nothing said": (CASED, {}, "Paris", "keep their case"),
+    "cased, another setting": (CASED, {"mask_token": "[MASK]"}, "Paris", "keep their"),
+    "cased, said": (CASED, {"do_lower_case": False}, "Paris", ""),
+    "cased, lower-cased": (CASED, {"do_lower_case": True}, "paris", "are lower-cased"),
+    "uncased, nothing said": (UNCASED, {}, "paris", ""),
+    "uncased, said": (UNCASED, {"do_lower_case": True}, "paris", ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_case_of_texts_is_the_vocabularys_or_is_said(tmp_path, case):
+    words, said, wanted, note = CASES[case]
+    write_vocabulary(tmp_path, words, **said)
+    found, told = tokenizer.load(tmp_path, config_for(words))
+    assert found.tokenize("Paris") == [wanted]
+    assert (note in told) and bool(note) == bool(told)
+
+
+def test_what_was_taken_is_a_note_of_the_model(tmp_path):
+    config = config_for(CASED)
+    graphdef, params = heads.build(config, "classification", 2, seed=0)
+    model = huggingface.Pretrained(config, graphdef, params, None, {})
+    huggingface.export(tmp_path, model, "classification", ("no", "yes"))
+    (tmp_path / "vocab.txt").write_text("\n".join(CASED) + "\n")
+    loaded = huggingface.load(str(tmp_path), "qa", (), seed=0)
+    assert "keep their case" in loaded.origin["note"]
+    assert "qa_outputs" in loaded.origin["note"]
+
+
+def test_an_empty_vocabulary_is_refused(tmp_path):
+    write_vocabulary(tmp_path, [])
+    (tmp_path / "vocab.txt").write_text("")
+    with pytest.raises(MetalrError, match=r"vocab\.txt is empty"):
+        tokenizer.load(tmp_path, CONFIGS["bert"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", '{"extra": {"deep": ["\\ud800x"]}}'),
+        ("tokenizer_config.json", '{"mask_token": "\\udfff"}'),
+        ("special_tokens_map.json", '{"\\ud800": "[MASK]"}'),
+    ],
+)
+def test_what_cannot_be_written_after_training_is_refused_before(
+    tmp_path, name, content
+):
+    write_vocabulary(tmp_path, CASED)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MetalrError, match=f"{name} holds half a surrogate pair"):
+        tokenizer.load(tmp_path, config_for(CASED))
