@@ -1,5 +1,6 @@
-"""What the README says of the runs that are shipped is what their stores hold."""
+"""The documents say what the shipped stores hold, and their links lead somewhere."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from metalr.report import document, report
 pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "docs/results.md").read_text()
 WORDS = " ".join(TEXT.split())
+DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+DOCUMENTS += (ROOT / ".github").glob("*.md")
 TASKS = {"sst2": "SST-2", "imdb": "IMDB", "ag_news": "AG News", "squad": "SQuAD, F1"}
-PLAIN = ("linear", "static")  # rows at 2e-5
+PLAIN = ("linear", "static")  # methods at 2e-5
 RATES = (1.25e-6, 2e-5, 3.2e-4)  # of metalr
 
 
@@ -53,7 +57,7 @@ def of_metalr(found, place, rate):
     return sorted(runs, key=lambda run: run["seed"])
 
 
-def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
+def test_table_of_the_methods_is_that_of_the_shipped_store(tmp_path):
     found = shipped("comparison")
     table = document.to_markdown([report.compact_table(found)], tmp_path)
     assert table.strip() in TEXT
@@ -61,7 +65,7 @@ def test_table_of_the_readme_is_that_of_the_shipped_store(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["comparison", "targets"])
-def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
+def test_final_scores_are_those_of_the_shipped_store(name):
     found = shipped(name)
     several = len({model for _, model in found.references}) > 1
     for place in found.references:
@@ -75,6 +79,8 @@ def test_final_scores_of_the_readme_are_those_of_the_shipped_store(name):
             *(cell(of_metalr(found, place, rate), seeds) for rate in RATES),
         ]
         assert f"| {' | '.join(cells)} |" in TEXT
+        if name == "targets":
+            assert f"| {' | '.join([*cells[:4], cells[5]])} |" in README
 
 
 SIZES = {
@@ -85,7 +91,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_scores_of_the_readme_on_sizes_left_out_are_those_of_their_stores(size):
+def test_scores_on_sizes_left_out_are_those_of_their_stores(size):
     model, *names = SIZES[size]
     runs = defaultdict(list)
     for name in names:
@@ -136,7 +142,7 @@ def test_words_on_the_targets_are_what_their_store_says():
     ) in WORDS
 
 
-def test_base_rates_meet_and_end_alike_as_the_readme_says():
+def test_base_rates_meet_and_end_alike_as_the_results_say():
     found = shipped("targets")
     lost = {}
     for place in found.references:
@@ -154,10 +160,12 @@ def test_base_rates_meet_and_end_alike_as_the_readme_says():
         lost[place] = [round(100 * abs(x - default), 1) for x in (low, high)]
     assert lost.pop(("squad", "minilm:2")) == [1.1, 2.8]
     assert max(max(both) for both in lost.values()) == 1.1
-    assert "at most 1.1 points but for SQuAD with two layers from above (2.8" in WORDS
+    assert "at most 1.1 points but for SQuAD with two layers from above (2.8;" in WORDS
+    words = " ".join(README.split())
+    assert "within 1.1 points, but for SQuAD with two layers (2.8)" in words
 
 
-def test_speed_and_spread_are_as_the_readme_says():
+def test_speed_and_spread_are_as_the_results_say():
     found, soon, narrower = shipped("targets"), [], []
     for place in found.references:
         pairs = [
@@ -186,9 +194,10 @@ def test_speed_and_spread_are_as_the_readme_says():
             soon.append(first[0] <= first[1])
     assert (sum(soon), len(soon)) == (11, 24) and not any(narrower)
     assert "as soon as that run in 11 of 24 runs only" in WORDS
+    assert "as early as that run in 11 of 24 runs only" in " ".join(README.split())
 
 
-def test_the_run_that_a_size_left_out_ruins_is_as_the_readme_says():
+def test_the_run_that_a_size_left_out_ruins_is_as_the_results_say():
     found = shipped("targets")
     shown = {
         (place[0], run["seed"]): run
@@ -211,3 +220,18 @@ def test_the_run_that_a_size_left_out_ruins_is_as_the_readme_says():
         if (run["task"], run["seed"]) == ("imdb", 2) and row["step"] <= 30
     )
     assert round(highest) == 12
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_the_documents_lead_to_files(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http", "#")):
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+def test_readme_is_short_and_has_one_line_that_runs_the_tests():
+    code = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in code for line in block.splitlines()]
+    assert sum("pytest" in line for line in lines) == 1
+    assert 600 <= len(README.split()) <= 800
