@@ -2,8 +2,9 @@
 
 A run's folder holds `last/` (two newest training states with the run's journal, so
 that a torn newest one leaves another) and `best/` (parameters alone). Each is sealed
-by a list of the SHA-256 of its files, written when they are on the disk: one that a
-kill, a power cut or a bad disk has damaged is known by it and passed over. Reading
+by its step and a list of the SHA-256 of its files, written when they are on the disk:
+one that a kill, a power cut or a bad disk has damaged is known by it and passed over,
+and so is one that was put in the place of another. Reading
 needs an abstract target: orbax gives optax's NamedTuples back as dicts without one.
 """
 
@@ -18,6 +19,9 @@ from metalr.errors import MetalrError
 from metalr.runtime import files, hosts
 
 _SEAL = "seal.json"
+# Of seals and journals. A field more or less is no new format: one that is missing has
+# its default, one that is unknown is passed over. The seals of 0 were the sums alone.
+FORMAT = 1
 _UNSEALED = "its save was cut off"
 _TORN = "*.orbax-checkpoint-tmp*"  # what a save that was cut off leaves
 
@@ -79,7 +83,8 @@ class Checkpoints:
         """
         args = self._ocp.args
         saved = args.Composite(
-            state=args.StandardSave(state), journal=args.JsonSave(journal)
+            state=args.StandardSave(state),
+            journal=args.JsonSave({"format": FORMAT, **journal}),
         )
         _save(self._last, step, saved)
 
@@ -104,9 +109,9 @@ class Checkpoints:
             if fault is None:
                 try:
                     found = self._last.restore(step, args=wanted)
-                    fault = self._lost_best(found["journal"])
+                    journal = found["journal"]
+                    fault = _of_later(journal) or self._lost_best(journal)
                     if fault is None:
-                        journal = found["journal"]
                         return Saved(step, found["state"], journal, said(faults))
                 except Exception as error:  # orbax raises many kinds
                     fault = type(error).__name__
@@ -183,7 +188,8 @@ def _save(manager: Any, step: int, args: Any) -> None:
         manager.save(step, args=args)
         hosts.wait_for_all("saved the checkpoint")
         if hosts.is_first():
-            files.write_json(place / _SEAL, _sums(place))
+            seal = {"format": FORMAT, "step": step, "files": _sums(place)}
+            files.write_json(place / _SEAL, seal)
         hosts.wait_for_all("sealed the checkpoint")
     except Exception as error:  # orbax and TensorStore raise many kinds
         _remove_torn(place.parent)  # it may be what fills the disk
@@ -216,9 +222,27 @@ def _sums(place: Path) -> dict[str, str]:
 def _damage(place: Path) -> str | None:
     """Says what is wrong with the files of a sealed folder, None if nothing is."""
     try:
-        sealed = files.read_json(place / _SEAL)
+        seal = files.read_json(place / _SEAL)
         found = _sums(place)
     except (MetalrError, OSError):
         return _UNSEALED
+    if fault := _of_later(seal):
+        return fault
+    if "step" in seal and str(seal["step"]) != place.name:
+        return f"it is that of step {seal['step']!r:.20}"
+    sealed = seal.get("files", seal)  # the whole of it in format 0
+    if not isinstance(sealed, dict):
+        return "its seal lists no files"
     wrong = [n for n in {*sealed, *found} if sealed.get(n) != found.get(n)]
     return f"{min(wrong)} is damaged" if wrong else None
+
+
+def _of_later(content: dict[str, Any]) -> str | None:
+    """Says if a seal or a journal is of a format that this metalr does not read."""
+    found = content.get("format", 0)
+    if isinstance(found, int) and found <= FORMAT:
+        return None
+    return (
+        f"it is of format {found!r:.20} and this metalr reads up to {FORMAT}: use the "
+        "metalr that saved it"
+    )

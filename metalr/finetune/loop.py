@@ -194,12 +194,19 @@ def make_step(
 class _Journal:
     """What a run has seen; a checkpoint holds it, as JSON, beside the state."""
 
-    history: list[Row]
-    best: Row
-    last: Row
-    stale: int  # evaluations since the best
-    seconds: float
-    pending: list[Row]  # logged values since the last row, still on the device
+    history: list[Row] = dataclasses.field(default_factory=list)
+    best: Row = dataclasses.field(default_factory=dict)
+    last: Row = dataclasses.field(default_factory=dict)
+    stale: int = 0  # evaluations since the best
+    seconds: float = 0.0
+    # Logged values since the last row, still on the device.
+    pending: list[Row] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "_Journal":
+        """Returns what a checkpoint says, perhaps one of another version of metalr."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{name: content[name] for name in known & content.keys()})
 
     def log(self, done: int, epoch: float, seconds: float) -> Row:
         """Makes a row of the steps since the last one, which took so long."""
@@ -350,11 +357,11 @@ def _resumed(
     """
     saved = checkpoints.latest(abstract(state)) if checkpoints is not None else None
     if saved is None:
-        return 0, state, _Journal([], {}, {}, 0, 0.0, [])
+        return 0, state, _Journal()
     for fault in saved.passed_over:
         display.note(f"passed over the checkpoint of {fault}")
     display.note(f"going on from step {saved.step}")
-    return saved.step, saved.state, _Journal(**saved.journal)
+    return saved.step, saved.state, _Journal.of(saved.journal)
 
 
 def _merit(row: Row, metric: str) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Whatever happens to the files of a checkpoint, a run goes on to the same bits."""
 
 import errno
+import json
 import resource
 import shutil
 from pathlib import Path
@@ -93,6 +94,66 @@ def test_damaged_newest_file_is_passed_over_and_said(part, hurt, whole, cut, tmp
     assert notes[0].startswith("passed over the checkpoint of step 15: ")
     assert_same(resumed, expected)
     np.testing.assert_array_equal(best["w"], expected_best["w"])
+
+
+def rewrite(folder, change):
+    """Changes a checkpoint's journal as another version would, and seals it again."""
+    place = folder / "last/15"
+    path = place / "journal/metadata"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    sums = {"files": checkpoint._sums(place), "format": 1, "step": 15}
+    (place / "seal.json").write_text(json.dumps(sums))
+
+
+OTHER_VERSIONS = {
+    "a field more": lambda journal: journal | {"mood": "good"},
+    "a field less": lambda journal: {k: v for k, v in journal.items() if k != "stale"},
+    "none yet": lambda journal: {k: v for k, v in journal.items() if k != "format"},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_VERSIONS)
+def test_journal_of_another_version_is_gone_on_with(change, whole, cut, tmp_path):
+    shutil.copytree(cut, tmp_path / "cut")
+    rewrite(tmp_path / "cut", OTHER_VERSIONS[change])
+    screen = test_loop.Screen()
+    resumed, _ = train(tmp_path / "cut", display=screen)
+    assert "going on from step 15" in screen.lines
+    assert_same(resumed, whole[0])
+
+
+def test_seal_of_the_first_format_is_good(whole, cut, tmp_path):
+    shutil.copytree(cut, tmp_path / "cut")
+    for seal in (tmp_path / "cut").rglob("seal.json"):
+        seal.write_text(json.dumps(json.loads(seal.read_text())["files"]))
+    screen = test_loop.Screen()
+    resumed, _ = train(tmp_path / "cut", display=screen)
+    assert "going on from step 15" in screen.lines
+    assert_same(resumed, whole[0])
+
+
+@pytest.mark.parametrize("kind", ["journal", "seal"])
+def test_format_of_a_later_version_is_said_with_the_way_out(kind, cut, tmp_path):
+    folder = tmp_path / "cut"
+    shutil.copytree(cut, folder)
+    shutil.rmtree(folder / "last/10")
+    rewrite(folder, lambda journal: journal | {"format": 1 + (kind == "journal")})
+    if kind == "seal":
+        seal = folder / "last/15/seal.json"
+        seal.write_text(json.dumps(json.loads(seal.read_text()) | {"format": 2}))
+    with pytest.raises(MetalrError, match="step 15: it is of format 2 and this metalr"):
+        train(folder)
+
+
+def test_checkpoint_under_the_name_of_another_step_is_passed_over(whole, cut, tmp_path):
+    folder = tmp_path / "cut"
+    shutil.copytree(cut, folder)
+    (folder / "last/15").rename(folder / "last/20")
+    screen = test_loop.Screen()
+    resumed, _ = train(folder, display=screen)
+    said = "passed over the checkpoint of step 20: it is that of step 15"
+    assert said in screen.lines
+    assert_same(resumed, whole[0])
 
 
 def test_damaged_checkpoint_is_replaced_when_its_step_comes_again(cut, tmp_path):
