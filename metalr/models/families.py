@@ -46,6 +46,11 @@ class Family:
         ("classifier", "out", "linear"),
     )
     span_head: Modules = (("qa_outputs", "out", "linear"),)
+    token_head: Modules = (("classifier", "out", "linear"),)
+    choice_head: Modules = (
+        ("bert.pooler.dense", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    )
     masked_head: Modules = (
         ("cls.predictions.transform.dense", "dense", "linear"),
         ("cls.predictions.transform.LayerNorm", "norm", "norm"),
@@ -95,6 +100,10 @@ ROBERTA = dataclasses.replace(
         ("classifier.dense", "dense", "linear"),
         ("classifier.out_proj", "out", "linear"),
     ),
+    choice_head=(
+        ("roberta.pooler.dense", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
     masked_head=(
         ("lm_head.dense", "dense", "linear"),
         ("lm_head.layer_norm", "norm", "norm"),
@@ -110,6 +119,10 @@ MPNET = dataclasses.replace(
     ROBERTA,
     name="MPNet",
     prefix="mpnet",
+    choice_head=(
+        ("mpnet.pooler.dense", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
     embeddings=(
         *(row for row in BERT.embeddings if "token_type" not in row[0]),
         ("encoder.relative_attention_bias", "relative", "table"),

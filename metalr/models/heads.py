@@ -1,6 +1,6 @@
 """Models to train: the encoder under a head, as a graph and a plain dict.
 
-`build` gives both parts, `apply` runs them, `loss` scores what comes out.
+`build` gives both parts, `apply` runs them, and `losses.loss` scores what comes out.
 """
 
 import functools
@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from metalr.errors import MetalrError, unknown_name
@@ -21,8 +20,10 @@ from metalr.models.encoder import (
     initial,
     layer_norm,
 )
+from metalr.models.losses import KINDS, loss
 
-KINDS = ("classification", "regression", "qa", "mlm")
+__all__ = ["DTYPES", "KINDS", "apply", "build", "labels_of", "loss", "outline"]
+
 DTYPES = ("float32", "bfloat16")
 _HEAD_SITE = 1_000_000  # dropout keys of the head, clear of those of the layers
 
@@ -73,6 +74,43 @@ class SpanModel(nnx.Module):
         return self.out(self.encoder(ids, types, mask, **how))
 
 
+class TokenModel(nnx.Module):
+    """A score per label for each token."""
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        """Builds the encoder and one linear layer."""
+        self.config = config
+        self.encoder = Encoder(config, dtype, rngs)
+        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
+        """Maps a batch of [B, L] ids to logits [B, L, num_labels]."""
+        x = self.encoder(
+            ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
+        )
+        rate = self.config.hidden_dropout_prob
+        return self.out(dropout(x, rate, fold(dropout_key, _HEAD_SITE + 1), first_row))
+
+
+class ChoiceModel(SequenceModel):
+    """A score for each of a row's texts: out(tanh(dense(x_0)))."""
+
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
+        """Maps a batch of [B, C, L] ids to logits [B, C]."""
+        rows, choices, length = ids.shape
+        x = self.encoder(
+            *(part.reshape(-1, length) for part in (ids, types, mask)),
+            dropout_key=dropout_key,
+            first_row=first_row * choices,
+            **how,
+        )[:, 0]
+        rate, key = self.config.hidden_dropout_prob, fold(dropout_key, _HEAD_SITE + 1)
+        x = dropout(jnp.tanh(self.dense(x)), rate, key, first_row * choices)
+        return self.out(x).reshape(rows, choices)
+
+
 class WordBias(nnx.Module):
     """What is added to the score of each word."""
 
@@ -112,16 +150,25 @@ def labels_of(kind: str, num_labels: int) -> int:
     """Returns how many outputs the head of a task has; a word's score is none.
 
     Raises:
-      MetalrError: If the kind is unknown, or a classifier has fewer than two labels.
+      MetalrError: If the kind is unknown, or there are too few labels.
     """
     if kind not in KINDS:
         raise unknown_name("kind of task", kind, KINDS)
-    if kind == "classification" and num_labels < 2:
+    least = {"classification": 2, "tokens": 2, "multilabel": 1}
+    if num_labels < least.get(kind, 0):
         raise MetalrError(
-            f"classification needs at least 2 labels, got {num_labels}. For a number "
-            "to predict, choose a regression task."
+            f"{kind} needs at least {least[kind]} labels, got {num_labels}. For a "
+            "number to predict, choose a regression task."
         )
-    return {"classification": num_labels, "regression": 1, "qa": 2, "mlm": 0}[kind]
+    return {"regression": 1, "qa": 2, "mlm": 0, "choice": 1}.get(kind, num_labels)
+
+
+_MODELS = {
+    "qa": SpanModel,
+    "mlm": MaskedModel,
+    "tokens": TokenModel,
+    "choice": ChoiceModel,
+}
 
 
 def outline(
@@ -132,7 +179,7 @@ def outline(
     Args:
       config: The encoder.
       kind: A row of KINDS.
-      num_labels: Of a classification task; not looked at for the others.
+      num_labels: Where the task names them; not looked at for other kinds.
       dtype: What the matrix products run in, a row of DTYPES.
 
     Returns:
@@ -141,7 +188,7 @@ def outline(
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     outputs = labels_of(kind, num_labels)
-    model = {"qa": SpanModel, "mlm": MaskedModel}.get(kind, SequenceModel)
+    model = _MODELS.get(kind, SequenceModel)
     make = functools.partial(model, config, outputs, jnp.dtype(dtype))
     graphdef, state = nnx.split(nnx.eval_shape(lambda: make(_OneKey())))
     return graphdef, nnx.to_pure_dict(state)
@@ -171,7 +218,7 @@ def build(
     Args:
       config: The encoder.
       kind: A row of KINDS.
-      num_labels: Of a classification task; not looked at for the others.
+      num_labels: Where the task names them; not looked at for other kinds.
       seed: Of the weights.
       dtype: What the matrix products run in, a row of DTYPES.
 
@@ -202,8 +249,9 @@ def apply(
     Args:
       graphdef: From `build` or `huggingface.load`; static under `jax.jit`.
       params: The parameters.
-      batch: input_ids, token_type_ids [B, L] int32 and attention_mask [B, L] bool; of
-        a masked model also places [B, P] int32, the tokens to score.
+      batch: input_ids, token_type_ids [B, L] int32 and attention_mask [B, L] bool, or
+        [B, C, L] to choose among C texts; of a masked model also places [B, P] int32,
+        the tokens to score.
       dropout_key: A typed key; None switches dropout off.
       first_row: Where this batch starts in a larger one that is split by hand (pmap,
         accumulation); with it the pieces draw the masks of the whole.
@@ -211,8 +259,8 @@ def apply(
       remat: As of `Encoder`.
 
     Returns:
-      float32 logits, [B, num_labels], [B, L, 2] for answer spans, or [B, P, V] for
-      masked words.
+      float32 logits, [B, num_labels], [B, L, 2] for answer spans, [B, L, num_labels]
+      for tokens, [B, C] for a choice, or [B, P, V] for masked words.
     """
     # Arrays of numpy would be indexed by numpy's rules where the table is a tracer.
     ids, types, mask = (
@@ -232,38 +280,3 @@ def apply(
         **some,
     )
     return logits.astype(jnp.float32)
-
-
-def loss(kind: str, logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
-    """Returns the mean loss over the rows of a batch, as a float32 scalar.
-
-    Cross-entropy for classification, squared error for regression, and for answers
-    the mean of the cross-entropies of start and end over the tokens that are no
-    padding; of masked words, the mean over those of a row. With row weights w it is
-    sum(w * loss) / sum(w), and 0 if all w are 0.
-
-    Args:
-      kind: A row of KINDS.
-      logits: float32, from `apply`.
-      batch: labels ([B] int32, [B] float32, [B, 2] int32 start and end token, or
-        [B, P] int32 words),
-        weights [B] float32, and attention_mask [B, L] for answers.
-    """
-    labels, weights = jnp.asarray(batch["labels"]), jnp.asarray(batch["weights"])
-    entropy = optax.softmax_cross_entropy_with_integer_labels
-    if kind == "classification":
-        rows = entropy(logits, labels)
-    elif kind == "regression":
-        rows = jnp.square(logits[:, 0] - labels)
-    elif kind == "qa":
-        # Unlike transformers', so that a row's loss hangs not on its neighbours'
-        # lengths.
-        mask = jnp.asarray(batch["attention_mask"])[:, :, None]
-        logits = jnp.where(mask, logits, -1e30)
-        rows = entropy(jnp.swapaxes(logits, 1, 2), labels).mean(axis=1)
-    elif kind == "mlm":
-        rows = entropy(logits, labels).mean(axis=1)
-    else:
-        raise unknown_name("kind of task", kind, KINDS)
-    total = weights.sum()
-    return jnp.sum(rows * weights) / jnp.where(total > 0, total, 1.0)

@@ -26,6 +26,15 @@ MOST_LAYERS = 256
 _LEAST_LENGTH = 8  # of --max-length as well
 WORDS = ("encoder", "embeddings", "words", "embedding")
 
+DRAWN = "drawn at random"  # said of a head that the files lack
+# What the classes of transformers are called after "For", by kind of task.
+SORTS = {
+    "qa": "QuestionAnswering",
+    "mlm": "MaskedLM",
+    "tokens": "TokenClassification",
+    "choice": "MultipleChoice",
+}
+
 
 class Pretrained(NamedTuple):
     """A model that is ready to train."""
@@ -58,7 +67,7 @@ def load(
       name: A hub id, a folder, a .safetensors file beside a config.json, `minilm`, or
         `minilm:N` for its first N layers.
       kind: A row of `heads.KINDS`.
-      labels: Names by id; () unless it is a classification.
+      labels: Names by id; () where the task has none.
       seed: Of the weights that the files lack.
       dtype: What the matrix products run in.
       dropout: Replaces both rates of the files if given.
@@ -83,13 +92,13 @@ def load(
     weights.check_depth(tensors, config)  # or a config.json alone takes minutes
     graphdef, shapes = heads.outline(config, kind, len(labels), dtype)
     params, drawn = weights.assemble(tensors, shapes, config, kind, seed)
-    if kind == "classification" and "classifier" not in " ".join(drawn):
+    if labels and "classifier" not in " ".join(drawn):
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
     words, note = tokenizer.load(source.folder, config)
     origin = dict(source.origin)
     notes = [origin.get("note", ""), note]
     if drawn:
-        notes.append(f"no fitting weights for {' and '.join(drawn)}: drawn at random")
+        notes.append(f"no fitting weights for {' and '.join(drawn)}: {DRAWN}")
     if note := "; ".join(filter(None, notes)):
         origin["note"] = note
     read = (source.folder / "config.json", *stored)
@@ -163,15 +172,16 @@ def export(
 ) -> None:
     """Writes config.json, model.safetensors and the tokenizer for transformers.
 
-    `AutoModelForSequenceClassification` loads classification and regression,
-    `AutoModelForQuestionAnswering` answer spans and `AutoModelForMaskedLM` masked
-    words, without a missing or unexpected key.
+    `AutoModelForSequenceClassification` loads classification, of one label or several,
+    and regression, `AutoModelForQuestionAnswering` answer spans,
+    `AutoModelForTokenClassification` tags, `AutoModelForMultipleChoice` the choice of a
+    text and `AutoModelForMaskedLM` masked words, without a missing or unexpected key.
 
     Args:
       folder: Made if it is not there; files of the same names are replaced.
       model: The trained parameters in `params`; a tokenizer of None is left out.
       kind: A row of `heads.KINDS`.
-      labels: Names by id; () unless it is a classification.
+      labels: Names by id; () where the task has none.
 
     Raises:
       MetalrError: The files cannot be written.
@@ -211,15 +221,14 @@ def config_json(
     Args:
       config: The encoder.
       kind: A row of `heads.KINDS`.
-      labels: Names by id; () unless it is a classification.
+      labels: Names by id; () where the task has none.
     """
     outputs = heads.labels_of(kind, len(labels))
     names = list(labels) if labels else [f"LABEL_{i}" for i in range(outputs)]
     family = config.differences
     values = dataclasses.asdict(config)
     del values["family"]
-    sort = {"qa": "QuestionAnswering", "mlm": "MaskedLM"}
-    sort = sort.get(kind, "SequenceClassification")
+    sort = SORTS.get(kind, "SequenceClassification")
     values = {name: x for name, x in values.items() if name not in family.fixed}
     values |= {
         **family.only,
@@ -231,11 +240,13 @@ def config_json(
     if kind != "mlm":
         values["id2label"] = {str(i): label for i, label in enumerate(names)}
         values["label2id"] = {label: i for i, label in enumerate(names)}
-    if kind in ("classification", "regression"):
-        regression = kind == "regression"
-        values["problem_type"] = (
-            "regression" if regression else "single_label_classification"
-        )
+    problem = {
+        "classification": "single_label_classification",
+        "multilabel": "multi_label_classification",
+        "regression": "regression",
+    }
+    if kind in problem:
+        values["problem_type"] = problem[kind]
     return values
 
 

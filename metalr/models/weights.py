@@ -41,7 +41,12 @@ def weight_map(
             (below(f"{within}.{there}"), f"encoder.layers.{i}.{here}", sort)
             for there, here, sort in family.layer
         ]
-    head = {"qa": family.span_head, "mlm": family.masked_head}
+    head = {
+        "qa": family.span_head,
+        "mlm": family.masked_head,
+        "tokens": family.token_head,
+        "choice": family.choice_head,
+    }
     modules += head.get(kind, family.sequence_head)
     for there, here, sort in modules:
         for leaf_there, leaf_here, transposed in LEAVES[sort]:

@@ -11,7 +11,15 @@ from metalr.models.encoder import EncoderConfig
 from tests.models import small_models
 from tests.models.small_models import BERT, CONFIGS
 
-LABELS = {"classification": ("a", "b", "c"), "regression": (), "qa": (), "mlm": ()}
+LABELS = {
+    "classification": ("a", "b", "c"),
+    "regression": (),
+    "qa": (),
+    "mlm": (),
+    "tokens": ("O", "B-PER", "I-PER", "B-LOC"),
+    "multilabel": ("joy", "fear", "grief"),
+    "choice": (),
+}
 loss = jax.jit(heads.loss, static_argnums=0)
 
 
@@ -25,14 +33,22 @@ def make_batch(config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
         "regression": np.array([0.5, -1.0, 3.0], np.float32),
         "qa": np.array([[1, 4], [0, 0], [2, 2]], np.int32),
         "mlm": np.array([[7, 11], [49, 7], [2, 0]], np.int32),
+        "tokens": np.where(mask, rng.integers(-1, 4, (3, 9)), -1).astype(np.int32),
+        "multilabel": np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.int32),
+        "choice": np.array([1, 0, 1], np.int32),
     }
+    if kind == "choice":
+        ids, mask = np.stack([ids, ids[::-1]], 1), np.stack([mask, mask[::-1]], 1)
     places = {"places": np.array([[0, 8], [2, 1], [1, 0]], np.int32)}
     return {
         "input_ids": np.where(mask, ids, config.pad_token_id).astype(np.int32),
-        "token_type_ids": np.zeros((3, 9), np.int32),
+        "token_type_ids": np.zeros(mask.shape, np.int32),
         "attention_mask": mask,
         "labels": labels[kind],
-        "weights": np.ones(3, np.float32),
+        # A token weighs the same in a long row and in a short one.
+        "weights": (labels[kind] >= 0).sum(1).astype(np.float32)
+        if kind == "tokens"
+        else np.ones(3, np.float32),
         **(places if kind == "mlm" else {}),
     }
 
@@ -60,7 +76,10 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
     inputs = config.differences.inputs
     given = {name: torch.tensor(batch[name]).long() for name in inputs}
     answer = torch.tensor(batch["labels"])
-    answer = answer if kind == "regression" else answer.long()
+    if kind == "tokens":
+        answer = torch.where(answer < 0, -100, answer)
+    floats = kind in ("regression", "multilabel")
+    answer = answer.float() if floats else answer.long()
     if kind == "qa":
         out = model(**given, start_positions=answer[:, 0], end_positions=answer[:, 1])
         theirs = torch.stack([out.start_logits, out.end_logits], -1)
@@ -95,11 +114,16 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
 def test_rows_of_weight_zero_do_not_count(kind):
     rng = np.random.default_rng(0)
     batch = make_batch(BERT, kind)
-    tokens = {"qa": (3, 9, 2), "mlm": (3, 2, BERT.vocab_size)}
+    tokens = {
+        "qa": (3, 9, 2),
+        "mlm": (3, 2, BERT.vocab_size),
+        "tokens": (3, 9, 4),
+        "choice": (3, 2),
+    }
     shape = tokens.get(kind, (3, heads.labels_of(kind, 3)))
     logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    two = {name: value[:2] for name, value in batch.items()}
     batch["weights"] = np.array([1, 1, 0], np.float32)
+    two = {name: value[:2] for name, value in batch.items()}
     np.testing.assert_allclose(
         loss(kind, logits, batch), loss(kind, logits[:2], two), rtol=1e-6
     )
@@ -148,3 +172,43 @@ def test_a_built_model_is_a_plain_dict_of_float32_and_its_seed_decides(kind):
 def test_a_model_that_cannot_be_is_refused(kind, labels, dtype, says):
     with pytest.raises(MetalrError, match=says):
         heads.build(BERT, kind, labels, seed=0, dtype=dtype)
+
+
+SMOOTHED = {"classification": ((3, 5), 5), "tokens": ((3, 9, 4), 4)}
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_smoothing_are_those_of_pytorch(kind, smoothing):
+    torch = pytest.importorskip("torch")
+    shape, classes = SMOOTHED[kind]
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=shape).astype(np.float32)
+    batch = make_batch(BERT, kind)
+    labels = batch["labels"]
+    # PyTorch spreads a smoothed label by the classes' weights too, so that the two
+    # agree where one of them is at work.
+    weights = np.ones(classes) if smoothing else rng.uniform(0.5, 2.0, classes)
+    weights = weights.astype(np.float32)
+    share = np.where(labels >= 0, weights[np.maximum(labels, 0)], 0.0)
+    batch["weights"] = share if kind == "classification" else share.sum(1)
+    found = heads.loss(
+        kind, jnp.asarray(logits), batch, smoothing=smoothing, class_weights=weights
+    )
+    theirs = torch.nn.CrossEntropyLoss(
+        weight=torch.tensor(weights), label_smoothing=smoothing, ignore_index=-1
+    )
+    flat = torch.tensor(logits).reshape(-1, classes)
+    wanted = theirs(flat, torch.tensor(labels).long().reshape(-1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_weights_of_several_labels_are_those_of_pytorch():
+    torch = pytest.importorskip("torch")
+    batch = make_batch(BERT, "multilabel")
+    logits = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    weights = np.array([3.0, 0.5, 1.0], np.float32)
+    theirs = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weights))
+    wanted = theirs(torch.tensor(logits), torch.tensor(batch["labels"]).float())
+    found = heads.loss("multilabel", jnp.asarray(logits), batch, class_weights=weights)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)

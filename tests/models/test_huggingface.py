@@ -22,6 +22,9 @@ LABELS = {
     "regression": (),
     "qa": (),
     "mlm": (),
+    "tokens": ("O", "B-PER", "I-PER"),
+    "multilabel": ("joy", "fear"),
+    "choice": (),
 }
 apply = jax.jit(heads.apply, static_argnums=0)
 
@@ -100,11 +103,19 @@ def test_transformers_loads_an_export_whole_and_gives_its_logits(
     import transformers
 
     model, batch = make_model(kind, family), make_batch()
+    if kind == "choice":
+        batch = {name: np.stack([x, x[:, ::-1]], 1) for name, x in batch.items()}
+        batch["attention_mask"] = batch["attention_mask"][:, :1].repeat(2, axis=1)
     batch["input_ids"] = np.where(
         batch["attention_mask"], batch["input_ids"], model.config.pad_token_id
     )
     huggingface.export(tmp_path, model, kind, LABELS[kind])
-    sort = {"qa": "QuestionAnswering", "mlm": "MaskedLM"}
+    sort = {
+        "qa": "QuestionAnswering",
+        "mlm": "MaskedLM",
+        "tokens": "TokenClassification",
+        "choice": "MultipleChoice",
+    }
     auto = "AutoModelFor" + sort.get(kind, "SequenceClassification")
     auto = getattr(transformers, auto)
     theirs, info = auto.from_pretrained(tmp_path, output_loading_info=True)
