@@ -149,12 +149,22 @@ def call(work: Callable[[], _T], *, online: bool = True) -> _T:
     if traffic.refusal:
         raise MetalrError(traffic.refusal) from outcome.get("fault")
     if fault := outcome.get("fault"):
-        if "Timeout" in type(fault).__name__:  # of httpx, which says no more
-            raise MetalrError(
-                f"{endpoint()} gave no answer within {traffic.limit:g} s"
-            ) from fault
+        if reason := _behind(fault, traffic):
+            raise MetalrError(reason) from fault
         raise fault
     return outcome["value"]
+
+
+def _behind(fault: BaseException, traffic: hub_traffic.Traffic) -> str:
+    """Returns what is behind a fault that the libraries word as another one, or ""."""
+    if traffic.status >= 500:
+        return f"{endpoint()} answers with status {traffic.status}"
+    chain: BaseException | None = fault
+    while chain is not None:
+        if "Timeout" in type(chain).__name__:  # of httpx, which says no more
+            return f"{endpoint()} gave no answer within {traffic.limit:g} s"
+        chain = chain.__cause__ or chain.__context__
+    return ""
 
 
 _LOCK = threading.RLock()  # the libraries' settings belong to the process

@@ -33,6 +33,7 @@ class Traffic:
         self.endpoint = endpoint
         self.limit = min(_SOCKET_SECONDS, patience)  # seconds, of a socket
         self.refusal = ""
+        self.status = 0  # of the last answer
         self.abandoned = False  # True: the call's threads are to come to nothing
         self._lock = threading.Lock()
         self._pending: set[int] = set()  # threads that wait for the rest of an answer
@@ -72,6 +73,7 @@ class Traffic:
         """Checks the head of an answer and has its body counted."""
         self._check()
         library = type(response).__module__.partition(".")[0]  # httpx, or its successor
+        self.status = response.status_code
         busy = response.status_code in (408, 429) or response.status_code >= 500
         response.stream = _counted(library, response.stream, self, progress=not busy)
         wait = response.headers.get("retry-after", "")

@@ -65,6 +65,7 @@ MANNERS = {
         hub_server.busy(503),
         r"busy \(503 and asks to wait 3600",
     ),
+    "broken": (".", hub_server.busy(500, ""), "answers with status 500|no progress"),
     "escaping": (
         "HEAD .*parquet",
         hub_server.with_headers(x_linked_etag='"../../../../outside"'),

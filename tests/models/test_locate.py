@@ -99,6 +99,13 @@ def test_without_the_hub_the_cache_is_used(served, monkeypatch, way):
     assert ("busy (429" in again.origin.get("note", "")) == (way == "busy")
 
 
+def test_a_hub_that_hangs_is_said_so(served, monkeypatch):
+    monkeypatch.setenv(hub.PATIENCE, "0.5")
+    served.misbehave("/api/models", hub_server.hang)
+    with pytest.raises(MetalrError, match="gave no answer within 0.5 s"):
+        locate.find("someone/bert")
+
+
 def test_a_newer_revision_is_found(served):
     first = locate.find("someone/bert")
     served.add("someone/bert", FILES | {"config.json": b"[]"})
