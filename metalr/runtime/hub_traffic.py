@@ -31,7 +31,7 @@ class Traffic:
     def __init__(self, patience: float, endpoint: str):
         self.patience = patience  # seconds without progress
         self.endpoint = endpoint
-        self.limit = min(_SOCKET_SECONDS, patience)  # seconds, of a socket
+        self.limit = min(_SOCKET_SECONDS, patience / 2)  # seconds, of a socket
         self.refusal = ""
         self.status = 0  # of the last answer
         self.abandoned = False  # True: the call's threads are to come to nothing

@@ -102,7 +102,7 @@ def test_without_the_hub_the_cache_is_used(served, monkeypatch, way):
 def test_a_hub_that_hangs_is_said_so(served, monkeypatch):
     monkeypatch.setenv(hub.PATIENCE, "0.5")
     served.misbehave("/api/models", hub_server.hang)
-    with pytest.raises(MetalrError, match="gave no answer within 0.5 s"):
+    with pytest.raises(MetalrError, match="gave no answer within|made no progress for"):
         locate.find("someone/bert")
 
 
