@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalr.data.encode import Encoded
+from metalr.data.encoded import Encoded
 from metalr.data.rows import Row
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from metalr.data.encode import Encoded
+from metalr.data.encoded import Encoded
+from metalr.data.ragged import Ragged
 
 Batch = dict[str, np.ndarray]
 
@@ -96,11 +97,11 @@ class TrainBatches:
           places: Which row of the whole batch each row is, as `Layout.places` of
             `metalr.finetune.sharding` has them. None: row i is row i.
         """
-        if not encoded.input_ids or batch_size < 1:
+        if not len(encoded.input_ids) or batch_size < 1:
             raise ValueError(
                 "TrainBatches needs at least one entry and batch_size >= 1"
             )
-        lengths = np.array([len(ids) for ids in encoded.input_ids])
+        lengths = Ragged.of(encoded.input_ids).lengths
         self._encoded, self._batch_size = encoded, batch_size
         self._places = np.arange(batch_size) if places is None else places
         self._seed, self._pad_token_id = seed, pad_token_id
@@ -161,7 +162,7 @@ def eval_batches(
       and the batch.
     """
     places = np.arange(batch_size) if places is None else places
-    sizes = np.array([len(ids) for ids in encoded.input_ids], np.int64)
+    sizes = Ragged.of(encoded.input_ids).lengths
     order = np.argsort(sizes, kind="stable")
     groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if not groups:
@@ -192,8 +193,9 @@ def _assemble(
         "weights": real.astype(np.float32),
     }
     for i, row in enumerate(filled):
-        end = len(encoded.input_ids[row])
-        batch["input_ids"][i, :end] = encoded.input_ids[row]
+        ids = encoded.input_ids[row]
+        end = len(ids)
+        batch["input_ids"][i, :end] = ids
         batch["token_type_ids"][i, :end] = encoded.token_type_ids[row]
         batch["attention_mask"][i, :end] = True
     return batch

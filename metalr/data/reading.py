@@ -1,10 +1,12 @@
 """What was read, left out and assumed, for the first lines of a run and its result."""
 
 import dataclasses
-from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from metalr.data.columns import Rows
+from metalr.data.cutting import Lost
 from metalr.data.rows import Task
 
 _SHOWN = 8  # classes and columns of a line
@@ -20,6 +22,10 @@ class Reading:
     classes: dict[str, int] = dataclasses.field(default_factory=dict)  # training rows
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)  # by reason
     assumed: tuple[str, ...] = ()  # one sentence each
+    max_length: int | None = None  # tokens of an entry
+    rows_cut: float = 0.0  # share of the training rows that lose their end
+    tokens_cut: float = 0.0  # and of their tokens
+    longest: int | None = None  # tokens that --max-length may go to
 
     def lines(self) -> list[str]:
         """Returns it in two or three lines."""
@@ -33,6 +39,14 @@ class Reading:
         if self.left_out:
             reasons = (f"{count} {reason}" for reason, count in self.left_out.items())
             found.append(f"rows left out: {', '.join(reasons)}")
+        if self.rows_cut:
+            more = "the model reads no more"
+            if self.longest and self.max_length and self.max_length < self.longest:
+                more = f"--max-length may be up to {self.longest}"
+            found.append(
+                f"cut to {self.max_length} tokens: {_share(self.rows_cut)} of the rows "
+                f"lose their end, {_share(self.tokens_cut)} of all tokens; {more}"
+            )
         return found + list(self.assumed)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,13 +75,41 @@ def counted(record: Reading, task: Task, train: Rows) -> Reading:
     """Returns the record with the classes of the training rows counted."""
     if task.kind != "classification":
         return record
-    counts = Counter(train.column(task.label))
-    classes = {name: counts[i] for i, name in enumerate(task.labels)}
+    counts = np.bincount(train.array(task.label), minlength=len(task.labels))
+    classes = {name: int(counts[i]) for i, name in enumerate(task.labels)}
     empty = tuple(name for name, count in classes.items() if not count)
     assumed = record.assumed
     if empty:
         assumed += (f"classes without a training row: {_some(empty)}",)
     return dataclasses.replace(record, classes=classes, assumed=assumed)
+
+
+def cut(record: Reading, lost: Lost, rows: int, most: int, longest: int) -> Reading:
+    """Returns the record with what was cut off the training rows.
+
+    Args:
+      record: What there is.
+      lost: Of the rows.
+      rows: How many there are.
+      most: Tokens that an entry has at most.
+      longest: Tokens that it could have.
+    """
+    return dataclasses.replace(
+        record,
+        max_length=most,
+        longest=longest,
+        rows_cut=lost.rows / max(1, rows),
+        tokens_cut=lost.tokens / max(1, lost.total),
+    )
+
+
+def _share(share: float) -> str:
+    """Returns a share in words.
+
+    >>> _share(0.594), _share(0.0012)
+    ('59 %', 'under 1 %')
+    """
+    return f"{share * 100:.0f} %" if share >= 0.01 else "under 1 %"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -169,7 +169,10 @@ def _kept(
     """Returns the rows that have a label, by column."""
     import pyarrow
 
-    columns: dict[str, Any] = {task.label: pyarrow.array(final, from_pandas=False)}
+    of = {"classification": pyarrow.int32(), "regression": pyarrow.float64()}
+    columns: dict[str, Any] = {
+        task.label: pyarrow.array(final, of.get(task.kind), from_pandas=False)
+    }
     if task.kind == "qa":
         columns["id"] = pyarrow.array(found.ids, pyarrow.string())
     rows = found.texts.finish(columns)

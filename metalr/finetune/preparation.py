@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metalr.data import batches, encode, loading, tasks
+from metalr.data import batches, encode, loading, reading, tasks
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import evaluate, loop, schedulers, sharding
 from metalr.finetune.config import RunConfig
@@ -79,6 +79,7 @@ def prepare(
     )
     usage = _usage(config, task, model)
     tokens = _tokens(usage, data, model)
+    data = data._replace(reading=_cut(usage, data, model, tokens))
     model, tokens, restore = _trimmed(model, tokens)
     if max_shapes is None:
         steps = config.epochs * len(tokens.train.input_ids) / config.batch_size
@@ -206,6 +207,18 @@ def _tokens(
     return _Tokens(to_tokens(data.train), validation, model.config.pad_token_id)
 
 
+def _cut(
+    config: RunConfig,
+    data: tasks.TaskData,
+    model: huggingface.Pretrained,
+    tokens: _Tokens,
+) -> reading.Reading:
+    """Returns what was read, with what the length leaves of it."""
+    most = _max_length(config, data.task, model)
+    lost = tokens.train.lost
+    return reading.cut(data.reading, lost, len(data.train), most, _positions(model))
+
+
 def _trimmed(
     model: huggingface.Pretrained, tokens: _Tokens
 ) -> tuple[huggingface.Pretrained, _Tokens, Callable[[Any], Any]]:
@@ -265,11 +278,15 @@ def _shapes(steps: float) -> int:
     return min(4, 1 + int(steps) // worth)
 
 
+def _positions(model: huggingface.Pretrained) -> int:
+    # Rows are padded to a multiple, which has to fit as well.
+    return model.config.max_length // batches.MULTIPLE * batches.MULTIPLE
+
+
 def _max_length(
     config: RunConfig, task: tasks.Task, model: huggingface.Pretrained
 ) -> int:
-    # Rows are padded to a multiple, which has to fit as well.
-    positions = model.config.max_length // batches.MULTIPLE * batches.MULTIPLE
+    positions = _positions(model)
     if config.max_length is not None and config.max_length > positions:
         raise MetalrError(
             f"--max-length must be at most {positions}, the positions that "

@@ -52,7 +52,7 @@ def test_rows_become_what_the_tokenizer_makes_of_each(tokenizer, pair, max_lengt
         backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.enable_truncation(max_length, strategy="longest_first")
         expected = backend.encode(row["text"], row["other"] if pair else None)
-        assert ids.tolist() == expected.ids and ids.dtype == types.dtype == np.int32
+        assert ids.tolist() == expected.ids and ids.dtype == np.int32
         has_types = "token_type_ids" in tokenizer.model_input_names
         assert types.tolist() == (expected.type_ids if has_types else [0] * len(ids))
         assert max(types) == bool(pair and has_types)
@@ -252,3 +252,69 @@ def test_an_id_outside_the_cut_vocabulary_is_refused():
     encoded = Encoded(ids, ids, np.zeros(1), np.zeros(1), None)
     with pytest.raises(ValueError, match="lacks ids"):
         remap_ids(encoded, np.array([3, 4]))
+
+
+# ---- Long texts, which are cut before they are tokenized.
+
+
+@each_tokenizer
+@pytest.mark.parametrize("pair", [None, "other"])
+@pytest.mark.parametrize("long", ["text", "other", "both"])
+def test_a_very_long_text_gives_the_tokens_that_it_would_give_whole(
+    tokenizer, pair, long
+):
+    texts = {
+        "words": "the film Danube, flooded 1990! " * 30,
+        "no spaces": "flooded1990" * 80,
+        "few tokens, then many": " " * 3000 + "the film Danube " * 20,
+        "short": "the film",
+    }
+    rows = [
+        {
+            "text": text if long != "other" else "so many towns",
+            "other": text if long != "text" else "so many towns",
+        }
+        for text in texts.values()
+    ]
+    found = encode(rows, task("regression", pair), tokenizer, 16, labelled=False)
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.enable_truncation(16, strategy="longest_first")
+    for ids, row in zip(found.input_ids, rows, strict=True):
+        expected = backend.encode(row["text"], row["other"] if pair else None)
+        assert ids.tolist() == expected.ids
+
+
+@each_tokenizer
+@pytest.mark.parametrize("pair", [None, "other"])
+def test_what_is_lost_of_long_texts_is_counted(tokenizer, pair):
+    rows = [
+        {"text": "the film Danube flooded " * n, "other": "so many towns " * n}
+        for n in (1, 2, 5, 8)
+    ]
+    found = encode(rows, task("regression", pair), tokenizer, 16, labelled=False)
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    whole = [
+        len(backend.encode(row["text"], add_special_tokens=False))
+        + (len(backend.encode(row["other"], add_special_tokens=False)) if pair else 0)
+        for row in rows
+    ]
+    kept = 16 - tokenizer.num_special_tokens_to_add(pair is not None)
+    assert found.lost.rows == sum(n > kept for n in whole) > 0
+    assert found.lost.total == sum(whole)
+    assert found.lost.tokens == sum(max(0, n - kept) for n in whole)
+
+
+def test_a_row_of_megabytes_is_cut_before_it_is_tokenized(monkeypatch):
+    seen = []
+    tokenizer = TOKENIZERS["word pieces"]
+    whole = type(tokenizer).__call__
+
+    def spy(self, texts, *args, **kwargs):
+        seen.extend(texts)
+        return whole(self, texts, *args, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", spy)
+    rows = [{"text": "the film flooded " * 200_000, "label": 0}]
+    found = encode(rows, task("regression"), tokenizer, 128, labelled=False)
+    assert max(map(len, seen)) < 3000 and len(found.input_ids[0]) == 128
+    assert found.lost.tokens > 500_000  # of some 600,000, guessed

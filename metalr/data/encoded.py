@@ -1,0 +1,90 @@
+"""Tokenized rows, and what is done with them whatever the task."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalr.data.cutting import Lost
+from metalr.data.ragged import Ragged
+from metalr.data.rows import Row, Rows, well_formed
+
+_CHUNK = 2048  # rows a tokenizer call: bounds the Python lists that it returns
+_CHUNK_TEXT = 2**21  # and characters
+
+
+class Encoded(NamedTuple):
+    """Tokenized rows; an entry is one input of the encoder, of any length."""
+
+    input_ids: Sequence[np.ndarray]  # n arrays [len] int32
+    token_type_ids: Sequence[np.ndarray]  # n arrays [len] of integers
+    labels: np.ndarray  # [n] int32 ids | [n] float32 | [n, 2] int32 start, end token
+    example: np.ndarray  # [n] int32, the row each entry comes from
+    offsets: Sequence[np.ndarray] | None  # n arrays [len, 2] int32 chars; qa only
+    lost: Lost = Lost()  # what was cut off texts
+
+
+def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]]:
+    """Yields columns of texts, of as many rows as a tokenizer should take at once."""
+    for first in range(0, len(rows), _CHUNK):
+        chunk = rows[first : first + _CHUNK]
+        columns = [texts_of(chunk, name) for name in names]
+        begin, size = 0, 0
+        for row, texts in enumerate(zip(*columns, strict=True)):
+            size += sum(map(len, texts))
+            if size > _CHUNK_TEXT:
+                yield [column[begin : row + 1] for column in columns]
+                begin, size = row + 1, 0
+        if begin < len(chunk):
+            yield [column[begin:] for column in columns]
+
+
+def texts_of(rows: Sequence[Row], name: str) -> list[str]:
+    """Returns a column of texts as tokenizers take them."""
+    return [well_formed(text) for text in column_of(rows, name)]
+
+
+def column_of(rows: Sequence[Row], name: str) -> list[Any]:
+    """Returns a column of rows, however they are stored."""
+    return rows.column(name) if isinstance(rows, Rows) else [row[name] for row in rows]
+
+
+def used_ids(encodeds: Iterable[Encoded], always: Iterable[int] = ()) -> np.ndarray:
+    """Returns the sorted token ids that occur, and those of `always`.
+
+    >>> ids = [np.array([7, 2, 7], np.int32)]
+    >>> used_ids([Encoded(ids, ids, np.zeros(1), np.zeros(1), None)], always=[0])
+    array([0, 2, 7], dtype=int32)
+    """
+    found = [np.asarray(list(always), np.int32)]
+    for encoded in encodeds:
+        found += [np.unique(piece) for piece in _pieces(encoded.input_ids)]
+    return np.unique(np.concatenate(found))
+
+
+def remap_ids(encoded: Encoded, used: np.ndarray) -> Encoded:
+    """Renames each token id to its place in the sorted `used`, for a cut vocabulary.
+
+    Args:
+      encoded: What to rename; not changed.
+      used: Sorted ids as `used_ids` returns them.
+
+    Raises:
+      ValueError: An id of `encoded` is not in `used`.
+    """
+    if not np.isin(used_ids([encoded]), used).all():
+        raise ValueError("`used` lacks ids that occur; take used_ids of all the data")
+    ids = Ragged.of(encoded.input_ids)
+    flat = np.empty(len(ids.flat), np.int32)
+    for first, piece in zip(range(0, len(flat), _PIECE), _pieces(ids), strict=True):
+        flat[first : first + _PIECE] = np.searchsorted(used, piece)
+    return encoded._replace(input_ids=Ragged(flat, ids.bounds))
+
+
+_PIECE = 2**20  # tokens; more at once would copy all of them
+
+
+def _pieces(ids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    flat = Ragged.of(ids).flat
+    for first in range(0, len(flat), _PIECE):
+        yield flat[first : first + _PIECE]
