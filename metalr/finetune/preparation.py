@@ -208,15 +208,14 @@ def _tokens(
 
 
 def _cut(
-    config: RunConfig,
+    usage: Usage,
     data: tasks.TaskData,
     model: huggingface.Pretrained,
     tokens: _Tokens,
 ) -> reading.Reading:
     """Returns what was read, with what the length leaves of it."""
-    most = _max_length(config, data.task, model)
-    lost = tokens.train.lost
-    return reading.cut(data.reading, lost, len(data.train), most, _positions(model))
+    rows, lost = len(data.train), tokens.train.lost
+    return reading.cut(data.reading, lost, rows, usage.max_length, _positions(model))
 
 
 def _trimmed(
