@@ -106,10 +106,11 @@ def main() -> int:
         command.error("--budget-minutes must be above 0")
 
     # After the flags are known to be good: these take seconds to import.
-    from metalr.finetune import recipe, run_folder
+    from metalr.finetune import run_folder
     from metalr.meta import fit, traces, train
+    from metalr.runtime import compilation
 
-    recipe.keep_compilations()
+    compilation.use_cache()
     settings = fit.Settings(seed=args.seed)
     with run_folder.held(args.output):
         if args.traces is None and (status := collect(args, settings)):

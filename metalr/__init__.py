@@ -6,7 +6,7 @@
 A first-time reader may go through it in this order: README; `finetune.py` (what a run
 is); `metalr/optax_schedule.py` (what metalr is); `features.py`, `predictor.py` and
 `controller.py` beside it (its parts). What lies at the top of the package is the
-product; every folder is a harness around it: `finetune/` (`loop.py` and `recipe.py`,
+product; every folder is a harness around it: `finetune/` (`run.py` and `loop.py`,
 the run), `meta/` (where the weights come from, from `train_meta.py` on), `compare/`
 (what it is held against), `predict/` (what was fine-tuned, in use), `report/`, `data/`,
 `models/` and `runtime/`.

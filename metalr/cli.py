@@ -366,14 +366,13 @@ def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int
 def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -> None:
     """Times what the store lacks; after the runs, when nothing else is going on."""
     from metalr.compare import overhead, store
-    from metalr.finetune import recipe
-    from metalr.runtime import progress
+    from metalr.runtime import compilation, progress
 
     done = {line["key"] for line in store.read_lines(path)}
     todo = {key: c for c in runs if (key := overhead.key(c)) not in done}
     if not todo:
         return
-    recipe.keep_compilations()
+    compilation.use_cache()
     with progress.counting(len(todo)) as tell:
         for line in overhead.measure(list(todo.values()), pairs=pairs):
             store.append(path, line)
@@ -401,11 +400,12 @@ def _pretrain(args: argparse.Namespace) -> int:
         del given[name]
     settings = PretrainConfig(**given)
     pretrain_config.check(settings)
-    from metalr.finetune import display, recipe, run_folder
+    from metalr.finetune import display, run_folder
     from metalr.meta import pretrain  # seconds
+    from metalr.runtime import compilation
 
-    stop, screen = Stop(), display.make()
-    recipe.keep_compilations()
+    stop, screen = Stop(), display.create()
+    compilation.use_cache()
     with run_folder.held(args.folder):
         try:
             last = pretrain.pretrain(settings, args.folder, screen, stop=stop)

@@ -57,7 +57,7 @@ def execute(
     Raises:
       MetalrError: Data or model cannot be loaded, or a process died.
     """
-    from metalr.finetune import recipe  # seconds, which a dry run does not have
+    from metalr.runtime import compilation  # imports jax, which a dry run does not need
 
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -75,16 +75,18 @@ def execute(
         workers=workers,
         stop=stop,
         kind=executor,
-        start=recipe.keep_compilations,
+        start=compilation.use_cache,
     )
 
 
 def execute_run(config: RunConfig) -> dict[str, Any]:
     """Execute one run; a run that diverges gives a result too."""
-    from metalr.finetune import recipe
+    from metalr.finetune.display import Together
+    from metalr.finetune.run import run
 
     begun = time.perf_counter()
-    result = recipe.run(config, _Silent(), stop=executors.stopping, record_failure=True)
+    silence = Together()
+    result = run(config, silence, stop=executors.stopping, record_failure=True)
     wall = round(time.perf_counter() - begun, 1)
     return files.plain({"failed": None, "wall_seconds": wall, **result})
 
@@ -190,19 +192,3 @@ def _flops_of_a_core() -> float:
             np.matmul(a, a)
         times.append(time.perf_counter() - begun)
     return 10 * 2 * 64**3 / min(times)
-
-
-class _Silent:
-    """A display that shows nothing."""
-
-    def start(self, title_lines: list[str], total_steps: int) -> None:
-        pass
-
-    def logged(self, row: Mapping[str, Any], steps_per_second: float) -> None:
-        pass
-
-    def evaluated(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass

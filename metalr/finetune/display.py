@@ -22,7 +22,7 @@ LINES_PER_RUN = 20  # of training rows, where there is no terminal to redraw
 
 
 class Display(Protocol):
-    """Whoever watches a run."""
+    """What a run is shown on as it goes."""
 
     def start(self, title_lines: list[str], total_steps: int) -> None:
         """Show what runs on what; called once, before the first step."""
@@ -41,12 +41,12 @@ class Display(Protocol):
         ...
 
     def close(self) -> None:
-        """Show nothing any more; may be called twice."""
+        """Stop showing anything; may be called twice."""
         ...
 
 
-def make(quiet: bool = False, tensorboard: Path | None = None) -> Display:
-    """Returns the display for this stdout: a bar, plain lines, or nothing.
+def create(quiet: bool = False, tensorboard: Path | None = None) -> Display:
+    """Return the display for this stdout: a bar, plain lines, or nothing.
 
     Args:
       quiet: Show nothing on the screen.
@@ -104,7 +104,7 @@ class Lines:
 
 
 class Bar:
-    """Draws a progress bar; evaluations and notes scroll by above it."""
+    """Draws a progress bar, with evaluations and notes above it."""
 
     def __init__(self, console: "Console"):
         from rich.live import Live
@@ -147,7 +147,7 @@ class Bar:
         self._live.stop()
 
     def _picture(self) -> "RenderableType":
-        """Returns what is redrawn four times a second."""
+        """Return what is redrawn four times a second."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -205,33 +205,33 @@ class TensorBoard:
 
 
 class Together:
-    """Tells any number of displays, in their order; none of them: silence."""
+    """Passes everything on to other displays, in their order; silent without any."""
 
     def __init__(self, *displays: Display):
         self._displays = displays
 
     def start(self, title_lines: list[str], total_steps: int) -> None:
-        """Start each."""
+        """Start each display."""
         for display in self._displays:
             display.start(title_lines, total_steps)
 
     def logged(self, row: Row, steps_per_second: float) -> None:
-        """Tell each."""
+        """Pass it on."""
         for display in self._displays:
             display.logged(row, steps_per_second)
 
     def evaluated(self, row: Row) -> None:
-        """Tell each."""
+        """Pass it on."""
         for display in self._displays:
             display.evaluated(row)
 
     def note(self, line: str) -> None:
-        """Tell each."""
+        """Pass it on."""
         for display in self._displays:
             display.note(line)
 
     def close(self) -> None:
-        """Close each."""
+        """Close each display."""
         for display in self._displays:
             display.close()
 
@@ -249,7 +249,7 @@ def summary(
       result: Fields as in `metalr.finetune.result.FIELDS`.
       files: What the run left, to be listed.
       quiet: Print one line in place of the table.
-      console: Where to; stdout if not given.
+      console: Where to print; stdout if it is None.
     """
     from rich import box
     from rich.console import Console
@@ -307,7 +307,7 @@ def _origin(origin: Mapping[str, str]) -> str:
 
 
 def _place(row: Row, total: int) -> str:
-    """Returns where in the run a row was taken.
+    """Return where in the run a row was taken.
 
     >>> _place({"step": 40, "epoch": 0.5}, 1200)
     'step   40/1200  epoch 0.50'
@@ -316,7 +316,7 @@ def _place(row: Row, total: int) -> str:
 
 
 def _training(row: Row, steps_per_second: float, total: int) -> list[str]:
-    """Returns loss, rate, speed and the time left in words.
+    """Return loss, rate, speed and the time left in words.
 
     >>> row = {"step": 40, "loss": 0.51234, "learning_rate": 3.6e-5, "lr_multiplier": 2}
     >>> _training(row, 10.0, 1240)
@@ -339,7 +339,7 @@ def _number(value: float | None) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """Returns a time as a clock shows it.
+    """Return a time as a clock shows it.
 
     >>> _clock(65.4), _clock(3725)
     ('1:05', '1:02:05')

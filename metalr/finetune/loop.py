@@ -19,6 +19,7 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.finetune.checkpoint import Checkpoints
+from metalr.finetune.display import Display
 from metalr.finetune.sharding import ONE, Layout
 from metalr.runtime import hosts
 
@@ -46,22 +47,6 @@ class Batches(Protocol):
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of that step, counted from 0."""
-        ...
-
-
-class Display(Protocol):
-    """What the loop tells the user as it goes."""
-
-    def logged(self, row: Row, steps_per_second: float) -> None:
-        """Shows a row of the history."""
-        ...
-
-    def evaluated(self, row: Row) -> None:
-        """Shows the scores of an evaluation."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Shows a line of text."""
         ...
 
 

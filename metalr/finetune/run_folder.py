@@ -1,19 +1,21 @@
 """The folder of a run: whose it is, and when it may be written to.
 
-It is looked at before anything is loaded (`check`), and written to only when task,
-model and data are known to be good (`take`), so that a wrong word costs nothing.
-While a program writes to a folder it holds a lock on it (`held`), which the operating
-system takes back when the program ends, however it ends.
+It is checked before anything is loaded (`check`), and written to only when task, model
+and data are known to be valid (`take`), so that a typing error costs nothing. A program
+that writes to a folder holds a lock on it (`held`), which the operating system releases
+when the program ends, however it ends. `opened` does all of this for `finetune.py`.
 """
 
 import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, changed
-from metalr.runtime import files, locks
+from metalr.finetune.result import read_result
+from metalr.runtime import files, hosts, locks
 
 RESULT = "result.json"
 SETTINGS = "settings.json"
@@ -23,9 +25,9 @@ LOCK = ".lock"
 
 
 def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Says why a run can't have this folder, if so; changes nothing.
+    """Check that a run may have this folder; change nothing.
 
-    A folder with a run of the same settings is gone on with; one with a run of other
+    A folder with a run of the same settings is continued; one with a run of other
     settings is refused unless `overwrite`; one with anything else is always refused.
 
     Raises:
@@ -58,7 +60,7 @@ def take(
     *,
     overwrite: bool,
 ) -> None:
-    """Makes a folder that `check` has passed this run's own.
+    """Give a folder that `check` has passed to this run.
 
     Args:
       folder: The folder.
@@ -89,7 +91,7 @@ def take(
 
 
 def _check_begun(folder: Path, rows: dict[str, str], model: dict[str, str]) -> None:
-    """Refuses a folder whose run was begun on other rows or with another model."""
+    """Refuse a folder whose run was begun on other rows or with another model."""
     if (folder / ROWS).is_file() and (before := files.read_json(folder / ROWS)) != rows:
         told = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
         which = "the same place" if told[0] == told[1] else f"now {told[1]}"
@@ -109,12 +111,69 @@ def _check_begun(folder: Path, rows: dict[str, str], model: dict[str, str]) -> N
 
 
 def contents(folder: Path) -> list[Path]:
-    """Returns what lies in a folder, without what a killed start may have left."""
+    """Return what is in a folder, without what a killed start may have left."""
     return [
         path
         for path in folder.iterdir()
         if not path.name.startswith(LOCK) and not files.is_draft(path)
     ]
+
+
+class Place(NamedTuple):
+    """A folder that is this run's own, and the files in it."""
+
+    folder: Path
+    overwrite: bool
+
+    @property
+    def result(self) -> Path:
+        """The result; with it the run counts as finished."""
+        return self.folder / RESULT
+
+    @property
+    def curves(self) -> Path:
+        """The picture of the run."""
+        return self.folder / "curves.png"
+
+    @property
+    def events(self) -> Path | None:
+        """The folder of TensorBoard's events; None in all processes but the first."""
+        return self.folder / "events" if hosts.is_first() else None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """What a finished run leaves for its user."""
+        return [self.result, self.curves, self.folder / "model"]
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the result, or None if the run is not finished or to be repeated."""
+        if self.overwrite or not self.result.is_file():
+            return None
+        return read_result(self.result)
+
+
+@contextlib.contextmanager
+def opened(
+    folder: Path, config: RunConfig, *, resume: bool, overwrite: bool
+) -> Iterator[Place]:
+    """Check a folder and keep it for this run during the block.
+
+    Only the first of several processes locks the folder. A finished run is not locked,
+    and its folder may be read-only.
+
+    Raises:
+      MetalrError: As `check` and `held`.
+    """
+    check(folder, config, resume=resume, overwrite=overwrite)
+    place = Place(folder, overwrite)
+    if place.result.is_file() and not overwrite:
+        yield place
+        return
+    lock = held(folder) if hosts.is_first() else contextlib.nullcontext()
+    with hosts.together(), lock:
+        # Once more: another program may have used it in the meantime.
+        check(folder, config, resume=resume, overwrite=overwrite)
+        yield place
 
 
 @contextlib.contextmanager

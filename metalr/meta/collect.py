@@ -19,10 +19,9 @@ from typing import NamedTuple
 import jax
 
 from metalr.errors import MetalrError
-from metalr.finetune import recipe
 from metalr.meta import banks, record, traces
 from metalr.meta.banks import Job
-from metalr.runtime import executors, files, progress
+from metalr.runtime import compilation, executors, files, progress
 
 Stop = Callable[[], bool]
 
@@ -192,7 +191,7 @@ def collect(
             workers=workers,
             stop=stop,
             kind=executor,
-            start=recipe.keep_compilations,
+            start=compilation.use_cache,
         )
     return missing(jobs, output) == 0
 

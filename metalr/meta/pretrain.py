@@ -27,8 +27,9 @@ import numpy as np
 from metalr.data import loading
 from metalr.data.rows import well_formed
 from metalr.errors import MetalrError
-from metalr.finetune import loop, recipe, run_folder, schedulers
+from metalr.finetune import loop, run_folder, schedulers
 from metalr.finetune.checkpoint import Checkpoints
+from metalr.finetune.display import Display
 from metalr.meta.pretrain_config import HEAD_WIDTH, PretrainConfig, check
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
@@ -60,7 +61,7 @@ _SPECIAL = {
 def pretrain(
     settings: PretrainConfig,
     folder: Path,
-    display: recipe.Display,
+    display: Display,
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ import optax
 
 from metalr import optax_schedule
 from metalr.data import loading, tasks
-from metalr.finetune import loop, recipe, schedulers
+from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
 from metalr.meta import banks, traces
 from metalr.meta.banks import Bank, Plan
@@ -104,7 +104,7 @@ def open_bank(bank: Bank) -> Opened:
         scheduler="constant",  # the bank's own rates take its place
         parallel="one",  # other devices have banks of their own
     )
-    prepared = recipe.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
+    prepared = preparation.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
     problem, model = prepared.problem, prepared.model
     params, loss_fn, plain = _disguised(bank, problem.params, problem.loss_fn)
     inner = schedulers.adamw(config.weight_decay, config.clip_norm)

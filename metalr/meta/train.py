@@ -83,10 +83,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr.errors import unknown_name
-from metalr.finetune import recipe
 from metalr.meta import fit, labels, traces
 from metalr.meta.rounds import TELLING
 from metalr.predictor import Predictor, save_predictor
+from metalr.runtime.versions import versions
 
 
 class Made(NamedTuple):
@@ -179,7 +179,7 @@ def _provenance(
         },
         "seeds": sorted({run.about["seed"] for run in runs}),
         "settings": settings._asdict() | {"hidden": list(settings.hidden)},
-        "versions": recipe.versions(),
+        "versions": versions(),
     }
 
 

@@ -39,9 +39,9 @@ def carry_out(args: argparse.Namespace) -> int:
     """Carries out the command and returns its exit status."""
     _check(args)
     # After the flags are known to be good: these take seconds to import.
-    from metalr.finetune import recipe
     from metalr.predict import files, source, watch
     from metalr.predict.model import load
+    from metalr.runtime import compilation
 
     form = args.format or "jsonl"
     output = files.format_of(args.output) if args.output else form
@@ -50,7 +50,7 @@ def carry_out(args: argparse.Namespace) -> int:
     else:
         rows = source.from_file(Path(args.file))
         total = len(rows)
-    recipe.keep_compilations()
+    compilation.use_cache()
     columns = {"text": args.text_column, "pair": args.pair_column}
     model = load(
         args.run,

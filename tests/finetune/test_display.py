@@ -125,12 +125,12 @@ def test_a_terminal_shows_a_bar_with_the_last_score_and_keeps_evaluations():
 
 
 def test_quiet_prints_nothing(capsys):
-    play(display.make(quiet=True), 100, 1)
+    play(display.create(quiet=True), 100, 1)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_pipe_gets_lines(capsys):
-    play(display.make(), 100, 10)
+    play(display.create(), 100, 10)
     out, err = capsys.readouterr()
     assert out.startswith(TITLE[0] + "\n")
     assert "\x1b" not in out
@@ -169,7 +169,7 @@ def test_summary_of_a_run_without_evaluation(capsys):
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MetalrError, match="pip install tensorboardX"):
-        display.make(quiet=True, tensorboard=tmp_path)
+        display.create(quiet=True, tensorboard=tmp_path)
 
 
 def test_tensorboard_reads_back_what_was_written(tmp_path):
@@ -177,7 +177,7 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    play(display.make(quiet=True, tensorboard=tmp_path), 40, 2)
+    play(display.create(quiet=True, tensorboard=tmp_path), 40, 2)
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     loss = events.Scalars("train/loss")
     assert [event.step for event in loss] == list(range(2, 41, 2))

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from metalr import cli
 from metalr.errors import MetalrError
-from metalr.finetune import loop, preparation, recipe, sharding
+from metalr.finetune import loop, preparation, sharding
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig, add_flags, from_flags
+from metalr.finetune.run import run
 from metalr.runtime import hosts
 from tests.finetune.test_finetune import tiny  # noqa: F401
 
@@ -304,7 +305,7 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     assert not (cut / "result.json").exists()
 
     steps = []
-    alone = recipe.run(
+    alone = run(
         config,
         Screen(),
         folder=cut,
@@ -319,7 +320,7 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     found = json.loads((cut / "result.json").read_text())
     assert (cut / "model/model.safetensors").is_file()
 
-    whole = recipe.run(config, Screen())
+    whole = run(config, Screen())
     assert [row["step"] for row in found["history"]] == [
         row["step"] for row in whole["history"]
     ]

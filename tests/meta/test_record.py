@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from metalr.features import NAMES
-from metalr.finetune import loop, recipe, schedulers
+from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
 from metalr.meta import banks, record
 from metalr.predictor import init_predictor
@@ -52,7 +52,7 @@ def test_a_bank_is_opened_where_no_predictor_has_been_made_yet(bank, monkeypatch
 
 
 def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
-    prepared = recipe.prepare(
+    prepared = preparation.prepare(
         RunConfig(
             task=bank.task,
             model=bank.model,

@@ -14,9 +14,10 @@ import metalr
 from metalr import cli
 from metalr.data import loading
 from metalr.errors import MetalrError
-from metalr.finetune import metrics, recipe, usage
+from metalr.finetune import metrics, usage
 from metalr.finetune.config import RunConfig
 from metalr.finetune.display import Together
+from metalr.finetune.run import run
 from metalr.predict import command, files
 from metalr.predict import model as predicting
 from tests.models import small_models
@@ -43,7 +44,7 @@ def runs(tmp_path_factory):
             batch_size=16,
             **ROWS,
         )
-        found = recipe.run(config, Together(), folder=place / task)
+        found = run(config, Together(), folder=place / task)
         (place / task / "metrics.json").write_text(json.dumps(found["metrics"]))
     return place
 

@@ -41,8 +41,10 @@ def main() -> None:
     args = parser.parse_args()
     from metalr import cli
     from metalr.compare import execute
-    from metalr.finetune import display, recipe, run_folder
+    from metalr.finetune import display, run_folder
     from metalr.finetune.config import RunConfig
+    from metalr.finetune.run import run as carry_out
+    from metalr.runtime import compilation
     from tests.models import small_models
 
     cli.hush_libraries()
@@ -51,7 +53,7 @@ def main() -> None:
         tiny, cache = Path(work, "tiny"), Path(work, "cache")
         os.environ["METALR_CACHE"] = str(cache)
         small_models.save_bert(tiny)
-        recipe.keep_compilations()
+        compilation.use_cache()
         config = RunConfig(
             task="sst2",
             model=str(tiny),
@@ -71,8 +73,8 @@ def main() -> None:
                 result = execute.execute_run(run)
             else:
                 with run_folder.held(folder := Path(work, f"run-{number}")):
-                    quiet = display.make(quiet=True)
-                    result = recipe.run(run, quiet, folder=folder)
+                    quiet = display.create(quiet=True)
+                    result = carry_out(run, quiet, folder=folder)
             assert result["steps"] == config.max_steps
             memory.append(resident())
             files.append(handles())

@@ -1,0 +1,211 @@
+"""One run, from its settings to its result: data, model, optimizer, loop, export.
+
+`finetune.py`, the collection of traces and the comparison all go through `run`, so that
+all of them train in the same way.
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from metalr.data import loading, tasks
+from metalr.errors import MetalrError
+from metalr.finetune import loop, metrics, run_folder, usage
+from metalr.finetune.checkpoint import Checkpoints
+from metalr.finetune.config import RunConfig
+from metalr.finetune.display import Display
+from metalr.finetune.preparation import Prepared, prepare
+from metalr.finetune.profile import Profile
+from metalr.models import huggingface
+from metalr.models.fingerprint import fingerprint
+from metalr.runtime import hosts
+from metalr.runtime.versions import versions
+
+
+def run(
+    config: RunConfig,
+    display: Display,
+    *,
+    folder: Path | None = None,
+    overwrite: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    record_failure: bool = False,
+) -> dict[str, Any]:
+    """Carry out a run: prepare, train, and export the best model.
+
+    Args:
+      config: The settings.
+      display: Shown what happens.
+      folder: Where checkpoints and the model go; None keeps nothing.
+      overwrite: Empty the folder first, once the settings are known to be valid.
+      stop: Polled after each step; True saves and ends the run.
+      record_failure: Return a result for a run that diverges, with the reason in
+        "failed".
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      MetalrError: A setting or a file of the user is invalid, or the run diverged.
+    """
+    prepared = prepare(config)
+    with _opened(folder, prepared, overwrite=overwrite) as files:
+        display.start(title(prepared), prepared.pace.total_steps)
+        try:
+            outcome = loop.train(
+                prepared.problem,
+                prepared.tx,
+                prepared.pace,
+                display=display,
+                checkpoints=files.checkpoints,
+                stop=stop,
+                layout=prepared.layout,
+                on_step=files.profile or (lambda done, logged: None),
+            )
+        except loop.Diverged as fault:
+            if not record_failure:
+                raise MetalrError(
+                    f"{fault}, or --scheduler metalr, which skips such steps"
+                ) from fault
+            return _result(prepared, fault.outcome) | {"failed": str(fault)}
+        if folder and files.checkpoints and outcome.stopped != "asked":
+            _export(prepared, outcome, files.checkpoints, folder / "model")
+    return _result(prepared, outcome)
+
+
+class _Files(NamedTuple):
+    """What a run writes to while it trains; None without a folder."""
+
+    checkpoints: Checkpoints | None = None
+    profile: Profile | None = None
+
+
+@contextlib.contextmanager
+def _opened(
+    folder: Path | None, prepared: Prepared, *, overwrite: bool
+) -> Iterator[_Files]:
+    """Take a folder for this run, open its files, and close them at the end."""
+    hosts.wait_for_all("folder checked")
+    if folder and hosts.is_first():
+        rows = loading.fingerprint(prepared.data)
+        model = fingerprint(prepared.model)
+        run_folder.take(folder, prepared.config, rows, model, overwrite=overwrite)
+    hosts.wait_for_all("folder taken")
+    with contextlib.ExitStack() as closing:
+        closing.callback(_forget_compiled)
+        files = _Files()
+        if folder:
+            checkpoints = Checkpoints(folder / "checkpoints")
+            closing.callback(checkpoints.close)
+            files = _Files(checkpoints)
+            if prepared.config.profile and hosts.is_first():
+                profile = Profile(folder / "profile", prepared.pace.total_steps)
+                closing.callback(profile.close)
+                files = _Files(checkpoints, profile)
+        yield files
+
+
+def _forget_compiled() -> None:
+    """Free what was traced and compiled for this run, and no other run uses.
+
+    jax would keep it, and reference cycles its arrays: some MB a run in a process that
+    carries out hundreds.
+    """
+    gc.collect()
+    jax.clear_caches()
+
+
+def _export(
+    prepared: Prepared, outcome: loop.Outcome, checkpoints: Checkpoints, folder: Path
+) -> None:
+    """Write the parameters of the best step for transformers."""
+    shapes = loop.abstract(outcome.params)
+    best = prepared.layout.whole(checkpoints.best(shapes, outcome.best.get("step")))
+    if hosts.is_first():
+        huggingface.export(
+            folder,
+            prepared.model._replace(params=prepared.restore(best)),
+            prepared.data.task.kind,
+            prepared.data.task.labels,
+        )
+        usage.write(folder, prepared.usage)
+
+
+def title(prepared: Prepared) -> list[str]:
+    """Return the first lines of a run: its task, model, rate and device."""
+    config, data, model = prepared.config, prepared.data, prepared.model
+    validation = sum(len(rows) for rows in data.validation.values())
+    size = sum(x.size for x in jax.tree.leaves(model.params)) / 1e6
+    device = jax.devices()[0]
+    kind = getattr(device, "device_kind", device.platform)
+    if prepared.layout.mesh is not None:
+        kind = f"{prepared.layout.mesh.size} x {kind} ({prepared.layout.parallel})"
+    return [
+        f"task   {data.task.name}: {len(data.train)} training and {validation} "
+        f"validation rows, {origin_line(data.origin)}",
+        *(f"rows   {line}" for line in data.reading.lines()),
+        f"model  {config.model}: {model.config.family}, {size:.1f} M parameters in "
+        f"training, {origin_line(model.origin)}",
+        f"rate   {config.scheduler}, base {config.learning_rate:g}, batch "
+        f"{config.batch_size}, {prepared.pace.total_steps} steps on {kind}",
+        *(f"note   {note}" for note in prepared.notes),
+    ]
+
+
+def origin_line(origin: dict[str, str]) -> str:
+    """Return where data or weights come from, in words."""
+    return " ".join(part for part in (origin["kind"], origin.get("where")) if part)
+
+
+def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
+    data, model = prepared.data, prepared.model
+    scores = lambda row: {  # noqa: E731
+        k: v for k, v in row.items() if k not in ("step", "epoch")
+    }
+    references = {name: metrics.chance(name, _gold(data)) for name in data.task.metrics}
+    return {
+        "task": data.task.name,
+        "model": prepared.config.model,
+        "data": data.origin,
+        "reading": data.reading.to_json(),
+        "weights": model.origin,
+        "scheduler": prepared.config.scheduler,
+        "seed": prepared.config.seed,
+        "settings": prepared.config.to_json(),
+        "versions": versions(),
+        "metric": data.task.metric,
+        "metrics": scores(outcome.best),
+        "last_metrics": scores(outcome.last),
+        "chance": references,
+        "best_step": outcome.best.get("step"),
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 3),
+        "stopped": outcome.stopped,
+        "notes": prepared.notes + _counts(outcome),
+        "history": outcome.history,
+    }
+
+
+def _counts(outcome: loop.Outcome) -> list[str]:
+    """Return in words what the transformation counted, if it counts."""
+    logged = [row for row in outcome.history if "loss" in row]
+    meaning = {
+        "skipped_steps": "skipped: the loss or the gradient was not finite",
+        "relaxed_steps": "unlike any in training: the multiplier moved toward 1",
+        "braked_steps": "with a loss far above its start: the multiplier fell",
+    }
+    found = {name: int(logged[-1].get(name, 0)) for name in meaning} if logged else {}
+    return [
+        f"{count} of {outcome.steps} steps {meaning[name]}"
+        for name, count in found.items()
+        if count
+    ]
+
+
+def _gold(data: tasks.TaskData) -> list[Any]:
+    rows = next(iter(data.validation.values()))
+    return [row[data.task.label] for row in rows]
