@@ -53,7 +53,7 @@ def run(
       MetalrError: A setting or a file of the user is invalid, or the run diverged.
     """
     prepared = prepare(config)
-    with _opened(folder, prepared, overwrite=overwrite) as files:
+    with _opened(folder, config, prepared, overwrite=overwrite) as files:
         display.start(title(prepared), prepared.pace.total_steps)
         try:
             outcome = loop.train(
@@ -86,14 +86,18 @@ class _Files(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(
-    folder: Path | None, prepared: Prepared, *, overwrite: bool
+    folder: Path | None, config: RunConfig, prepared: Prepared, *, overwrite: bool
 ) -> Iterator[_Files]:
-    """Take a folder for this run, open its files, and close them at the end."""
+    """Take a folder for this run, open its files, and close them at the end.
+
+    The folder keeps the settings as the user gave them, so that the same command finds
+    its run again.
+    """
     hosts.wait_for_all("folder checked")
     if folder and hosts.is_first():
         rows = loading.fingerprint(prepared.data)
         model = fingerprint(prepared.model)
-        run_folder.take(folder, prepared.config, rows, model, overwrite=overwrite)
+        run_folder.take(folder, config, rows, model, overwrite=overwrite)
     hosts.wait_for_all("folder taken")
     with contextlib.ExitStack() as closing:
         closing.callback(_forget_compiled)
@@ -102,7 +106,7 @@ def _opened(
             checkpoints = Checkpoints(folder / "checkpoints")
             closing.callback(checkpoints.close)
             files = _Files(checkpoints)
-            if prepared.config.profile and hosts.is_first():
+            if config.profile and hosts.is_first():
                 profile = Profile(folder / "profile", prepared.pace.total_steps)
                 closing.callback(profile.close)
                 files = _Files(checkpoints, profile)
