@@ -7,6 +7,8 @@ XLA reads its flags when jax starts, here and in the processes that tests start.
 import os
 from importlib import metadata
 
+from hypothesis import HealthCheck, settings
+
 flags = ["--xla_backend_optimization_level=0"]
 if metadata.version("jax").startswith("0.10."):  # later ones do not know it
     flags.append("--xla_cpu_use_fusion_emitters=false")
@@ -16,3 +18,9 @@ import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
