@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import errno
+import io
 import logging
 import os
 import signal
@@ -134,6 +135,9 @@ def guarded(main: Callable[[], int]) -> int:
 
 
 def _status_of(main: Callable[[], int]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal may lack a character, and a file name be no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main()
     except MetalrError as fault:
@@ -143,14 +147,18 @@ def _status_of(main: Callable[[], int]) -> int:
         progress.silence()
         return 128 + signal.SIGPIPE  # as of a program that the signal ends
     except OSError as fault:
-        if fault.errno not in _FULL:
+        full = fault.errno in _FULL
+        if not full and fault.filename is None:
             raise
         where = fault.filename or "a file"
-        print(
-            f"error: cannot write {where}: {fault.strerror}; make room on the disk, "
-            f"and {goes_on()}",
-            file=sys.stderr,
-        )
+        way = f"; make room on the disk, and {goes_on()}" if full else ""
+        verb = "write" if full else "use"
+        told = MetalrError(f"cannot {verb} {where}: {fault.strerror or fault}{way}")
+        print(f"error: {told}", file=sys.stderr)
+        return EXIT_FAULT
+    except MemoryError as fault:
+        told = MetalrError(f"there is not enough memory ({fault}); take less at a time")
+        print(f"error: {told}", file=sys.stderr)
         return EXIT_FAULT
     except KeyboardInterrupt:  # before the loop listens for it
         return 128 + signal.SIGINT
@@ -297,8 +305,9 @@ def _compare(args: argparse.Namespace) -> int:
     from metalr.compare import execute, store
     from metalr.compare import plan as plans
 
-    if args.pairs < 0:
-        raise MetalrError(f"--pairs must be at least 0, got {args.pairs}")
+    for name, least in (("pairs", 0), ("workers", 1)):
+        if (given := getattr(args, name)) is not None and given < least:
+            raise MetalrError(f"--{name} must be at least {least}, got {given}")
     plan = plans.override(
         plans.read_plan(args.plan),
         tasks=args.tasks,

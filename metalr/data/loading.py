@@ -251,7 +251,7 @@ def _from_toy(
 
 
 def _from_folder(task: Task, source: str) -> TaskData:
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if not os.path.isdir(folder):
         near = difflib.get_close_matches(source, _NAMED, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""

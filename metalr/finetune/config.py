@@ -30,8 +30,9 @@ def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
       default: Of both.
       group: Heading in the help.
       help: In the help, without the default.
-      **extra: choices; low and high, between which a number has to lie; changes, what
-        of a run another value changes, if not its numbers.
+      **extra: choices; low and high, between which a number has to lie; most, a high
+        that is no limit of the method's; changes, what of a run another value changes,
+        if not its numbers.
     """
     return field(default=default, metadata={"group": group, "help": help, **extra})
 
@@ -104,11 +105,13 @@ class RunConfig:
     )
 
     # The optimisation around it.
-    batch_size: int = flag(32, "training", "rows per step", low=1)
+    batch_size: int = flag(32, "training", "rows per step", low=1, most=2**20)
     accumulate: int = flag(
         1, "training", "split each batch into N parts to save memory", low=1
     )
-    epochs: float = flag(3.0, "training", "passes over the training rows", low=0.0)
+    epochs: float = flag(
+        3.0, "training", "passes over the training rows", low=0.0, most=1e6
+    )
     max_steps: int | None = flag(
         None, "training", "stop after N steps; the schedule is laid for them", low=1
     )
@@ -129,7 +132,14 @@ class RunConfig:
         "score that picks the step to keep, or eval_loss (default: the task's own); "
         "your own files have macro_f1 and matthews too",
     )
-    seed: int = flag(0, "training", "of data order, dropout and fresh heads", low=0)
+    # jax takes 32 bits of it.
+    seed: int = flag(
+        0,
+        "training",
+        "of data order, dropout and fresh heads",
+        low=0,
+        most=2**32 - 1,
+    )
     dtype: str = flag(
         "float32",
         "training",
@@ -166,6 +176,7 @@ class RunConfig:
         "devices",
         "rows per batch of an evaluation (default: 4 x --batch-size)",
         low=1,
+        most=2**22,
         changes=NOTHING,
     )
     # Unrolled layers run faster; see `Encoder` for what a scan saves.
@@ -224,7 +235,11 @@ class RunConfig:
     def name(self) -> str:
         """The run's short name, safe as the name of a folder."""
         model = Path(self.model).name.replace(":", "")
-        return f"{self.task_name}-{model}-{self.scheduler}-{self.seed}"
+        parts = (self.task_name, model, self.scheduler)
+        # Names of files have at most 255 bytes, and one of a task may be anything here.
+        cut = [part.encode("utf-8", "replace")[:70] for part in parts]
+        short = [part.decode("utf-8", "ignore") for part in cut]
+        return "-".join([*short, str(self.seed)])
 
     @property
     def task_name(self) -> str:
@@ -328,9 +343,11 @@ def check_ranges(config: Any) -> None:
             raise unknown_name("--" + f.name.replace("_", "-"), value, choices)
         if value is None or not {"low", "high"} & set(f.metadata):
             continue
-        low, high = f.metadata["low"], f.metadata.get("high", float("inf"))
-        if not low <= value <= high or value == float("inf"):
-            rule = f"at least {low}" if high == float("inf") else f"{low} to {high}"
+        low, high = f.metadata["low"], f.metadata.get("high")
+        most = high or f.metadata.get("most", _MOST[type(value)])
+        if not low <= value <= most:  # NaN is in no range
+            rule = f"at least {low}" if value < low else f"at most {most}"
+            rule = f"{low} to {high}" if high else rule
             name = "--" + f.name.replace("_", "-")
             raise MetalrError(f"{name} must be a finite number, {rule}; got {value}")
 
@@ -352,6 +369,8 @@ def check(config: RunConfig) -> RunConfig:
     return config
 
 
+# Counters on a device have 32 bits; a float has to be one of them too.
+_MOST = {int: 2**31 - 1, float: 3.4e38}
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 

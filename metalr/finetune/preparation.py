@@ -294,10 +294,18 @@ def _max_length(
     return min(config.max_length or task.max_length, positions)
 
 
+_MOST_STEPS = 2**31  # which the counter on the device holds
+
+
 def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]]:
     """Returns the run's lengths and intervals, and what had to be shortened."""
     total = max(1, round(config.epochs * steps_per_epoch))
     total = min(total, config.max_steps or total)
+    if total >= _MOST_STEPS:
+        raise MetalrError(
+            f"a run has fewer than {_MOST_STEPS} steps, got {total}; take fewer "
+            "--epochs, or set --max-steps"
+        )
     notes = []
     ramp = schedulers.warmup(total, config.warmup_steps)
     if ramp < config.warmup_steps:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def find(name: str) -> Source:
     short = re.fullmatch(r"minilm(?::(.*))?", name)
     if short:
         return _find_minilm(short[1])
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # unlike Path's own it never raises
     origin = {"kind": "folder", "where": name}
     if path.is_dir():
         hub.check_files(path)  # it may be one of the cache's

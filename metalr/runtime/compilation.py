@@ -10,9 +10,15 @@ _MOST_BYTES = 2 * 2**30
 
 
 def use_cache() -> None:
-    """Cache compiled programs in `METALR_CACHE`, or in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = os.environ.get("METALR_CACHE", str(default / "metalr" / "jax"))
+    """Cache compiled programs in `METALR_CACHE`, or in the user's cache folder.
+
+    An account without a home has none, and its programs are compiled at each start.
+    """
+    home = os.path.expanduser("~")  # as it is where there is none
+    caches = os.environ.get("XDG_CACHE_HOME", os.path.join(home, ".cache"))
+    folder = os.environ.get("METALR_CACHE", os.path.join(caches, "metalr", "jax"))
+    if folder.startswith("~"):
+        return
     _prune(Path(folder))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -32,7 +32,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     text = json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
 
-    replace(path, lambda draft: draft.write_text(text + "\n", encoding="utf-8"))
+    def write(draft: Path) -> None:
+        # Half a surrogate pair, as in a file name that is no UTF-8, becomes its escape.
+        draft.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+    replace(path, write)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ All of them take the same steps and decisions; the first alone writes and talks.
 import contextlib
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -43,11 +44,29 @@ def join(
             f"--process-id must be 0 to {(processes or 0) - 1}, one below --processes; "
             f"got {process_id}"
         )
+    if coordinator is not None:
+        _check_address(coordinator)
     try:
         jax.distributed.initialize(coordinator, processes, process_id)
     except (RuntimeError, ValueError) as fault:
         raise MetalrError(
             f"the processes did not find each other at {coordinator}: {fault}"
+        ) from fault
+
+
+def _check_address(coordinator: str) -> None:
+    """Refuses what is no HOST:PORT, or a host that nobody knows: jax would wait."""
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port[:9]) < 2**16:
+        raise MetalrError(
+            f"--coordinator must be HOST:PORT with a port from 1 to 65535, got "
+            f"{coordinator!r:.80}"
+        )
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as fault:
+        raise MetalrError(
+            f"--coordinator names a host that is not known here, {host!r:.80} ({fault})"
         ) from fault
 
 

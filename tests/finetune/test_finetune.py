@@ -300,6 +300,8 @@ def test_wrong_file_gets_one_line_and_status_2(fault, run, tmp_path, capsys):
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").rglob("ck*"))
 
 
+LONG_NAME = "x" * 300  # file systems take 255 bytes
+PLACE = ("--processes", "2", "--process-id", "1")
 WRONG_WORDS = {
     "task": (("--task", "sst22"), "unknown task 'sst22'; did you mean 'sst2'"),
     "scheduler": (("--scheduler", "linaer"), "did you mean 'linear'"),
@@ -310,6 +312,25 @@ WRONG_WORDS = {
     "data": (("--data", "nowhere"), "nowhere"),
     "file": (("--train-file", "nothing.csv"), "nothing.csv"),
     "nothing to resume": (("--resume", "--data", "toy"), "nothing to resume"),
+    "epochs": (("--epochs", "1e308"), "--epochs must be a finite number, at most 1"),
+    "seed": (("--seed", 2**63), "--seed must be a finite number, at most 4294967295"),
+    "batch": (("--batch-size", 10**12), "--batch-size must be a finite number, at"),
+    "steps": (("--max-steps", 2**31), "--max-steps must be a finite number, at most"),
+    "no port": (
+        ("--coordinator", "nowhere", *PLACE),
+        "--coordinator must be HOST:PORT",
+    ),
+    "port": (("--coordinator", "here:0", *PLACE), "--coordinator must be HOST:PORT"),
+    "host": (("--coordinator", "no.invalid:80", *PLACE), "a host that is not known"),
+    "long output": (("--output", LONG_NAME), "File name too long"),
+    "long model": (("--model", LONG_NAME), "File name too long"),
+    "long folder": (("--model", f"./{LONG_NAME}"), "File name too long"),
+    "long weights": (("--model", f"{LONG_NAME}.safetensors"), "File name too long"),
+    "long predictor": (("--predictor", LONG_NAME), "File name too long"),
+    "long task": (("--task", LONG_NAME), "unknown task"),
+    "long data": (("--data", LONG_NAME), "a folder or file that exists"),
+    "long file": (("--train-file", f"{LONG_NAME}.csv"), "does not exist"),
+    "no such home": (("--model", "~nobody-here/x"), "no such file or folder"),
 }
 
 
@@ -356,6 +377,28 @@ def test_help_names_every_flag_with_its_default(capsys, monkeypatch):
     for flag in ("--task", "--learning-rate", "--resume", "--predictor", "--quiet"):
         assert flag in text
     assert "(default: 2e-5;" in text and "question answering:" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["show", LONG_NAME], "File name too long"),
+        (["export", LONG_NAME, "x"], "File name too long"),
+        (["compare", "--plan", LONG_NAME], "File name too long"),
+        (["compare", "--output", LONG_NAME, "--data", "toy", "--dry-run"], "too long"),
+        (["compare", "--output", LONG_NAME, "--report-only"], "File name too long"),
+        (["pretrain", LONG_NAME], "File name too long"),
+        (["compare", "--workers", "-1"], "--workers must be at least 1, got -1"),
+        (["compare", "--workers", "0"], "--workers must be at least 1, got 0"),
+    ],
+)
+def test_wrong_word_of_the_metalr_command_gets_one_line_and_status_2(
+    argv, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1, err
 
 
 @pytest.mark.parametrize("command", ["tasks", "schedulers"])

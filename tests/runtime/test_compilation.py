@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import pytest
 
 from metalr.runtime import compilation
@@ -19,3 +20,12 @@ def test_cache_over_its_bound_loses_the_oldest_programs_alone(tmp_path):
     compilation._prune(tmp_path, 250)
     compilation._prune(tmp_path / "none", 250)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_account_without_a_home_keeps_no_compilations(monkeypatch):
+    kept = jax.config.jax_compilation_cache_dir
+    for name in ("HOME", "XDG_CACHE_HOME", "METALR_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    compilation.use_cache()
+    assert jax.config.jax_compilation_cache_dir == kept

@@ -50,6 +50,7 @@ def test_result_survives_the_way_through_the_file(tmp_path):
         (jnp.float32(0.25), 0.25),
         (np.array([1, 2]), [1, 2]),
         ((1, math.inf), [1, None]),
+        ("gr\udcf6\xdf", "gr\udcf6\xdf"),  # a file name that is no UTF-8
         (Path("a/b"), "a/b"),
         (True, True),
     ],
