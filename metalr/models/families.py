@@ -57,8 +57,12 @@ class Family:
         ("cls.predictions", "words", "bias"),
     )
 
-    # Settings: what config.json may leave out, what it may only say one way, and what
-    # is written besides.
+    # Settings. Key of config.json by field of `EncoderConfig`, where it is another one
+    # or where most families lack it:
+    names: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"classifier_dropout": "classifier_dropout"}
+    )
+    # What config.json may leave out, by field, and fields that it lacks.
     defaults: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: {
             "type_vocab_size": 2,
@@ -68,6 +72,8 @@ class Family:
             "pad_token_id": 0,
         }
     )
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # What it may only say one way, by key, and what is written besides.
     only: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: {
             "hidden_act": "gelu",
@@ -75,20 +81,33 @@ class Family:
             "is_decoder": False,
         }
     )
-    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     # Arithmetic.
     reads_segments: bool = True  # the tokenizer tells the texts of a pair apart
-    positions_after_padding: bool = False  # the first is pad_token_id + 1
+    positions: str = "from 0"  # or "after padding": the first is pad_token_id + 1; ""
+    always_projects: bool = False  # from the tables, though the widths may be equal
     relative_buckets: int = 0  # of distances between tokens, biases of their scores
-    dropout_before_dense: bool = False  # in the head over the first token
+    one_layer_for_all: bool = False
+    layer_sort: str = "post-norm"  # or "modern"
+    dropout_after_attention: bool = True
+    dropout_after_layer: bool = True
+    # Of the head over the first token: out(dropout(norm(activation(dense(x))))).
+    dropout_before_dense: bool = False
+    head_activation: str = "tanh"
+    head_dropout_on_tokens: bool = True  # or hidden_dropout_prob, as in the layers
+    dense_in_every_head: bool = False  # with a norm, and spans have it as well
+    dropout_on_spans: bool = False
 
     @property
     def inputs(self) -> list[str]:
         """What the tokenizer is to give."""
         segments = ["token_type_ids"] if self.reads_segments else []
         return ["input_ids", *segments, "attention_mask"]
+
+
+def _without(modules: Modules, *here: str) -> Modules:
+    return tuple(row for row in modules if row[1] not in here)
 
 
 BERT = Family("Bert", "bert")
@@ -112,7 +131,7 @@ ROBERTA = dataclasses.replace(
     defaults={**BERT.defaults, "pad_token_id": 1},
     written={"bos_token_id": 0, "eos_token_id": 2},
     reads_segments=False,
-    positions_after_padding=True,
+    positions="after padding",
     dropout_before_dense=True,
 )
 MPNET = dataclasses.replace(
@@ -124,7 +143,7 @@ MPNET = dataclasses.replace(
         ("classifier", "out", "linear"),
     ),
     embeddings=(
-        *(row for row in BERT.embeddings if "token_type" not in row[0]),
+        *_without(BERT.embeddings, "embeddings.types"),
         ("encoder.relative_attention_bias", "relative", "table"),
     ),
     layer=(
@@ -135,6 +154,7 @@ MPNET = dataclasses.replace(
         ("attention.LayerNorm", "attention_norm", "norm"),
         *BERT.layer[5:],
     ),
+    names={},
     # transformers computes with 32 buckets and padding 1, whatever config.json says.
     only={
         "hidden_act": "gelu",
@@ -144,6 +164,219 @@ MPNET = dataclasses.replace(
     fixed={"type_vocab_size": 0},
     relative_buckets=32,
 )
+DISTILBERT = dataclasses.replace(
+    BERT,
+    name="DistilBert",
+    prefix="distilbert",
+    embeddings=_without(BERT.embeddings, "embeddings.types"),
+    layers="transformer.layer.{}",
+    layer=(
+        ("attention.q_lin", "attention.query", "linear"),
+        ("attention.k_lin", "attention.key", "linear"),
+        ("attention.v_lin", "attention.value", "linear"),
+        ("attention.out_lin", "attention.output", "linear"),
+        ("sa_layer_norm", "attention_norm", "norm"),
+        ("ffn.lin1", "up", "linear"),
+        ("ffn.lin2", "down", "linear"),
+        ("output_layer_norm", "output_norm", "norm"),
+    ),
+    sequence_head=(
+        ("pre_classifier", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    choice_head=(
+        ("pre_classifier", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    masked_head=(
+        ("vocab_transform", "dense", "linear"),
+        ("vocab_layer_norm", "norm", "norm"),
+        ("vocab_projector", "words", "bias"),
+    ),
+    names={
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "classifier_dropout": "seq_classif_dropout",
+    },
+    defaults={
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "classifier_dropout": 0.2,
+        "pad_token_id": 0,
+    },
+    fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+    only={"activation": "gelu", "sinusoidal_pos_embds": False},
+    reads_segments=False,
+    dropout_after_attention=False,
+    head_dropout_on_tokens=False,
+    head_activation="relu",
+    dropout_on_spans=True,
+)
+ELECTRA = dataclasses.replace(
+    BERT,
+    name="Electra",
+    prefix="electra",
+    embeddings=(*BERT.embeddings, ("embeddings_project", "project", "linear")),
+    sequence_head=ROBERTA.sequence_head,
+    choice_head=(
+        ("sequence_summary.summary", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    masked_head=(
+        ("generator_predictions.dense", "dense", "linear"),
+        ("generator_predictions.LayerNorm", "norm", "norm"),
+        ("generator_lm_head", "words", "bias"),
+    ),
+    names={**BERT.names, "embedding_size": "embedding_size"},
+    only={
+        **BERT.only,
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "summary_activation": "gelu",
+    },
+    defaults={**BERT.defaults, "embedding_size": 128},
+    dropout_before_dense=True,
+    head_activation="gelu",
+)
+ALBERT = dataclasses.replace(
+    BERT,
+    name="Albert",
+    prefix="albert",
+    embeddings=(
+        *BERT.embeddings,
+        ("encoder.embedding_hidden_mapping_in", "project", "linear"),
+    ),
+    layers="encoder.albert_layer_groups.0.albert_layers.0",
+    layer=(
+        ("attention.query", "attention.query", "linear"),
+        ("attention.key", "attention.key", "linear"),
+        ("attention.value", "attention.value", "linear"),
+        ("attention.dense", "attention.output", "linear"),
+        ("attention.LayerNorm", "attention_norm", "norm"),
+        ("ffn", "up", "linear"),
+        ("ffn_output", "down", "linear"),
+        ("full_layer_layer_norm", "output_norm", "norm"),
+    ),
+    sequence_head=(
+        ("albert.pooler", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    choice_head=(
+        ("albert.pooler", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    masked_head=(
+        ("predictions.dense", "dense", "linear"),
+        ("predictions.LayerNorm", "norm", "norm"),
+        ("predictions", "words", "bias"),
+    ),
+    names={
+        "embedding_size": "embedding_size",
+        "hidden_act": "hidden_act",
+        "classifier_dropout": "classifier_dropout_prob",
+    },
+    defaults={
+        **BERT.defaults,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "embedding_size": 128,
+        "hidden_act": "gelu_new",
+        "classifier_dropout": 0.1,
+    },
+    only={"num_hidden_groups": 1, "inner_group_num": 1},
+    written={"bos_token_id": 2, "eos_token_id": 3},
+    always_projects=True,
+    one_layer_for_all=True,
+    dropout_after_layer=False,
+)
+_MODERN_HEAD = (
+    ("head.dense", "dense", "kernel"),
+    ("head.norm", "norm", "scale"),
+    ("classifier", "out", "linear"),
+)
+MODERNBERT = dataclasses.replace(
+    BERT,
+    name="ModernBert",
+    prefix="model",
+    embeddings=(
+        ("embeddings.tok_embeddings", "embeddings.words", "table"),
+        ("embeddings.norm", "embeddings.norm", "scale"),
+        ("final_norm", "final_norm", "scale"),
+    ),
+    layers="layers.{}",
+    layer=(
+        ("attn_norm", "attention_norm", "scale"),  # not in the first layer
+        ("attn.Wqkv", "attention.qkv", "kernel"),
+        ("attn.Wo", "attention.output", "kernel"),
+        ("mlp_norm", "output_norm", "scale"),
+        ("mlp.Wi", "up", "kernel"),
+        ("mlp.Wo", "down", "kernel"),
+    ),
+    sequence_head=_MODERN_HEAD,
+    span_head=_MODERN_HEAD,
+    token_head=_MODERN_HEAD,
+    choice_head=_MODERN_HEAD,
+    masked_head=(
+        ("head.dense", "dense", "kernel"),
+        ("head.norm", "norm", "scale"),
+        ("decoder", "words", "bias"),
+    ),
+    names={
+        "layer_norm_eps": "norm_eps",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "classifier_dropout": "classifier_dropout",
+        "classifier_pooling": "classifier_pooling",
+        "global_attn_every_n_layers": "global_attn_every_n_layers",
+        "local_attention": "local_attention",
+        "global_rope_theta": "global_rope_theta",
+        "local_rope_theta": "local_rope_theta",
+    },
+    defaults={
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "classifier_dropout": 0.0,
+        "pad_token_id": 50283,
+        "classifier_pooling": "cls",
+        "global_attn_every_n_layers": 3,
+        "local_attention": 128,
+        "global_rope_theta": 160_000.0,
+        "local_rope_theta": 10_000.0,
+    },
+    fixed={"type_vocab_size": 0},
+    only={
+        "hidden_activation": "gelu",
+        "classifier_activation": "gelu",
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "classifier_bias": False,
+        "decoder_bias": True,
+    },
+    reads_segments=False,
+    positions="",
+    layer_sort="modern",
+    head_activation="gelu",
+    dense_in_every_head=True,
+    dropout_on_spans=True,
+)
 
 # By model_type of config.json.
-FAMILIES: dict[str, Family] = {"bert": BERT, "roberta": ROBERTA, "mpnet": MPNET}
+FAMILIES: dict[str, Family] = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": dataclasses.replace(ROBERTA, name="XLMRoberta"),
+    "camembert": dataclasses.replace(
+        ROBERTA, name="Camembert", written={"bos_token_id": 5, "eos_token_id": 6}
+    ),
+    "mpnet": MPNET,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "albert": ALBERT,
+    "modernbert": MODERNBERT,
+}

@@ -11,15 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from metalr.errors import MetalrError, unknown_name
+from metalr.models.config import EncoderConfig
 from metalr.models.dropout import dropout, fold
-from metalr.models.encoder import (
-    Encoder,
-    EncoderConfig,
-    Params,
-    gelu,
-    initial,
-    layer_norm,
-)
+from metalr.models.encoder import Encoder, Params, initial
+from metalr.models.layers import ACTIVATIONS, layer_norm
 from metalr.models.losses import KINDS, loss
 
 __all__ = ["DTYPES", "KINDS", "apply", "build", "labels_of", "loss", "outline"]
@@ -28,8 +23,28 @@ DTYPES = ("float32", "bfloat16")
 _HEAD_SITE = 1_000_000  # dropout keys of the head, clear of those of the layers
 
 
+def _dense(
+    config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs, width: int | None = None
+) -> nnx.Linear:
+    """Builds the first linear layer of a head, to `width` or to hidden_size."""
+    bias = not config.differences.dense_in_every_head
+    widths = config.hidden_size, width or config.hidden_size
+    return nnx.Linear(*widths, use_bias=bias, dtype=dtype, rngs=rngs)
+
+
+def _transformed(model: Any, x: jax.Array) -> jax.Array:
+    """Returns what a head's first layer makes of the encoder's vectors."""
+    family = model.config.differences
+    x = ACTIVATIONS[family.head_activation](model.dense(x))
+    return model.norm(x).astype(x.dtype) if family.dense_in_every_head else x
+
+
 class SequenceModel(nnx.Module):
-    """A score per label from the first token: out(tanh(dense(x_0)))."""
+    """A score per label from the first token: out(tanh(dense(x_0))).
+
+    The activation is the family's, and ModernBERT has a LayerNorm behind it; it may
+    take the mean over all tokens in place of the first, too.
+    """
 
     def __init__(
         self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -41,57 +56,31 @@ class SequenceModel(nnx.Module):
         """
         self.config = config
         self.encoder = Encoder(config, dtype, rngs)
-        width = config.hidden_size
-        self.dense = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(width, num_labels, dtype=dtype, rngs=rngs)
+        self.dense = _dense(config, dtype, rngs)
+        if config.differences.dense_in_every_head:
+            self.norm = layer_norm(config, rngs)
+        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
         """Maps a batch of [B, L] ids to logits [B, num_labels]."""
         x = self.encoder(
             ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
-        )[:, 0]
-        rate = self.config.hidden_dropout_prob
-        if self.config.differences.dropout_before_dense:
-            x = dropout(x, rate, fold(dropout_key, _HEAD_SITE), first_row)
-        x = jnp.tanh(self.dense(x))
-        x = dropout(x, rate, fold(dropout_key, _HEAD_SITE + 1), first_row)
-        return self.out(x)
-
-
-class SpanModel(nnx.Module):
-    """Two scores per token: that an answer starts there, that it ends there."""
-
-    def __init__(
-        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        """Builds the encoder and one linear layer of `num_labels` = 2 outputs."""
-        self.config = config
-        self.encoder = Encoder(config, dtype, rngs)
-        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
-
-    def __call__(self, ids, types, mask, **how):
-        """Maps a batch of [B, L] ids to logits [B, L, 2]."""
-        return self.out(self.encoder(ids, types, mask, **how))
-
-
-class TokenModel(nnx.Module):
-    """A score per label for each token."""
-
-    def __init__(
-        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        """Builds the encoder and one linear layer."""
-        self.config = config
-        self.encoder = Encoder(config, dtype, rngs)
-        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
-
-    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
-        """Maps a batch of [B, L] ids to logits [B, L, num_labels]."""
-        x = self.encoder(
-            ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
         )
-        rate = self.config.hidden_dropout_prob
-        return self.out(dropout(x, rate, fold(dropout_key, _HEAD_SITE + 1), first_row))
+        x = self._pooled(x, mask)
+        if self.config.differences.dropout_before_dense:
+            key = fold(dropout_key, _HEAD_SITE)
+            x = dropout(x, self.config.head_dropout, key, first_row)
+        return self._scores(x, dropout_key, first_row)
+
+    def _pooled(self, x, mask):
+        if self.config.classifier_pooling == "cls":
+            return x[:, 0]
+        count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+        return jnp.sum(x * mask[:, :, None], axis=1) / count.astype(x.dtype)
+
+    def _scores(self, x, dropout_key, first_row):
+        x, key = _transformed(self, x), fold(dropout_key, _HEAD_SITE + 1)
+        return self.out(dropout(x, self.config.head_dropout, key, first_row))
 
 
 class ChoiceModel(SequenceModel):
@@ -100,15 +89,57 @@ class ChoiceModel(SequenceModel):
     def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
         """Maps a batch of [B, C, L] ids to logits [B, C]."""
         rows, choices, length = ids.shape
+        ids, types, mask = (part.reshape(-1, length) for part in (ids, types, mask))
+        first = first_row * choices
         x = self.encoder(
-            *(part.reshape(-1, length) for part in (ids, types, mask)),
-            dropout_key=dropout_key,
-            first_row=first_row * choices,
-            **how,
-        )[:, 0]
-        rate, key = self.config.hidden_dropout_prob, fold(dropout_key, _HEAD_SITE + 1)
-        x = dropout(jnp.tanh(self.dense(x)), rate, key, first_row * choices)
-        return self.out(x).reshape(rows, choices)
+            ids, types, mask, dropout_key=dropout_key, first_row=first, **how
+        )
+        scores = self._scores(self._pooled(x, mask), dropout_key, first)
+        return scores.reshape(rows, choices)
+
+
+class TokenModel(nnx.Module):
+    """A score per label for each token."""
+
+    def __init__(
+        self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        """Builds the encoder and one linear layer.
+
+        ModernBERT's is behind another, with activation and norm.
+        """
+        self.config = config
+        self.encoder = Encoder(config, dtype, rngs)
+        if config.differences.dense_in_every_head:
+            self.dense = _dense(config, dtype, rngs)
+            self.norm = layer_norm(config, rngs)
+        self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
+
+    @property
+    def dropout_rate(self) -> float:
+        """Of what goes into `out`."""
+        own = self.config.differences.head_dropout_on_tokens
+        return self.config.head_dropout if own else self.config.hidden_dropout_prob
+
+    def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
+        """Maps a batch of [B, L] ids to logits [B, L, num_labels]."""
+        x = self.encoder(
+            ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
+        )
+        if self.config.differences.dense_in_every_head:
+            x = _transformed(self, x)
+        key = fold(dropout_key, _HEAD_SITE + 1)
+        return self.out(dropout(x, self.dropout_rate, key, first_row))
+
+
+class SpanModel(TokenModel):
+    """Two scores per token: that an answer starts there, that it ends there."""
+
+    @property
+    def dropout_rate(self) -> float:
+        """Of what goes into `out`; BERT has none here."""
+        has = self.config.differences.dropout_on_spans
+        return self.config.hidden_dropout_prob if has else 0.0
 
 
 class WordBias(nnx.Module):
@@ -130,10 +161,10 @@ class MaskedModel(nnx.Module):
     ):
         """Builds the encoder and the head; `num_labels` has no part in it."""
         del num_labels
+        self.config = config
         self.encoder = Encoder(config, dtype, rngs)
-        width = config.hidden_size
-        self.dense = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.norm = layer_norm(config, rngs)
+        self.dense = _dense(config, dtype, rngs, config.table_width)
+        self.norm = layer_norm(config, rngs, config.table_width)
         self.words = WordBias(config.vocab_size)
 
     def __call__(self, ids, types, mask, *, places=None, **how):
@@ -141,7 +172,8 @@ class MaskedModel(nnx.Module):
         x = self.encoder(ids, types, mask, **how)
         if places is not None:
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
-        x = self.norm(gelu(self.dense(x))).astype(x.dtype)
+        x = ACTIVATIONS[self.config.hidden_act](self.dense(x))
+        x = self.norm(x).astype(x.dtype)
         table = self.encoder.embeddings.words.embedding[...].astype(x.dtype)
         return x @ table.T + self.words.bias[None, None]
 

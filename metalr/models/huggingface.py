@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalr.errors import MetalrError
-from metalr.models import heads, locate, tokenizer, weights
-from metalr.models.encoder import EncoderConfig, Params
-from metalr.models.families import FAMILIES
+from metalr.models import heads, locate, modern, tokenizer, weights
+from metalr.models.config import EncoderConfig
+from metalr.models.encoder import Params
+from metalr.models.families import FAMILIES, Family
 from metalr.runtime import files
 
 # Ten times what any BERT has. The weights have to have these sizes too.
 LARGEST = 2**20
 MOST_LAYERS = 256
+CHOICES = {"hidden_act": ("gelu", "gelu_new"), "classifier_pooling": ("cls", "mean")}
 _LEAST_LENGTH = 8  # of --max-length as well
 WORDS = ("encoder", "embeddings", "words", "embedding")
 
@@ -85,7 +87,10 @@ def load(
         if not 0.0 <= dropout < 1.0:
             raise MetalrError(f"dropout must lie in [0, 1), got {dropout}")
         config = dataclasses.replace(
-            config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+            config,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            classifier_dropout=None if config.classifier_dropout is None else dropout,
         )
     stored = [source.file] if source.file else weights.files_of(source.folder)
     tensors = weights.read(stored, config, kind)
@@ -122,26 +127,19 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
             f"{', '.join(FAMILIES)}"
         )
     family = FAMILIES[name]
+    if family.layer_sort == "modern":
+        raw = modern.plain_settings(raw)
     faults = [
         f"{name} must be {only!r}, got {repr(raw[name])[:60]}"
         for name, only in family.only.items()
         if raw.get(name, only) != only
     ]
     values: dict[str, Any] = {"family": name, **family.fixed}
-    for field in dataclasses.fields(EncoderConfig):
-        if field.name in values:
-            continue
-        value: Any = raw.get(field.name, family.defaults.get(field.name))
-        number = int if field.type is int else (int, float)
-        least = 0 if field.name in family.defaults else 1
-        most = MOST_LAYERS if field.name == "num_hidden_layers" else LARGEST
-        most = 0.999 if field.name.endswith("_prob") else most
-        good = isinstance(value, number) and not isinstance(value, bool)
-        if not good or not least <= value <= most:  # NaN is in no range
-            shown = repr(value)[:60]
-            faults.append(
-                f"{field.name} must be a number from {least} to {most}, got {shown}"
-            )
+    for field in _fields(family):
+        key = family.names.get(field.name, field.name)
+        value: Any = raw.get(key, family.defaults.get(field.name))
+        if fault := _fault(family, field, value):
+            faults.append(f"{key} must be {fault}, got {repr(value)[:60]}")
         values[field.name] = value
     if not faults and values["hidden_size"] % values["num_attention_heads"]:
         faults.append("hidden_size must be a multiple of num_attention_heads")
@@ -152,6 +150,34 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
     if faults:
         raise MetalrError(f"{where}: {'; '.join(faults)}")
     return EncoderConfig(**values)
+
+
+def _fields(family: Family) -> list[dataclasses.Field]:
+    """Returns the settings that a family's config.json has."""
+    return [
+        field
+        for field in dataclasses.fields(EncoderConfig)[1:]
+        if field.name not in family.fixed
+        and (field.default is dataclasses.MISSING or field.name in family.names)
+    ]
+
+
+def _fault(family: Family, field: dataclasses.Field, value: Any) -> str | None:
+    """Returns what a setting has to be, if it is not."""
+    if field.name in CHOICES:
+        known = CHOICES[field.name]
+        return None if value in known else f"one of {', '.join(known)}"
+    if value is None and field.default is None:
+        return None
+    number = int if field.type is int else (int, float)
+    least = 0 if field.name in family.defaults else 1
+    least = 0 if field.name == "classifier_dropout" else least
+    most = MOST_LAYERS if field.name == "num_hidden_layers" else LARGEST
+    most = 0.999 if field.name.endswith(("_prob", "_dropout")) else most
+    if isinstance(value, bool) or not isinstance(value, number):
+        return f"a number from {least} to {most}"
+    good = least <= value <= most  # NaN is in no range
+    return None if good else f"a number from {least} to {most}"
 
 
 def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
@@ -226,10 +252,12 @@ def config_json(
     outputs = heads.labels_of(kind, len(labels))
     names = list(labels) if labels else [f"LABEL_{i}" for i in range(outputs)]
     family = config.differences
-    values = dataclasses.asdict(config)
-    del values["family"]
+    values = {
+        family.names.get(field.name, field.name): value
+        for field in _fields(family)
+        if (value := getattr(config, field.name)) is not None
+    }
     sort = SORTS.get(kind, "SequenceClassification")
-    values = {name: x for name, x in values.items() if name not in family.fixed}
     values |= {
         **family.only,
         **family.written,

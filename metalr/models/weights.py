@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalr.errors import MetalrError
-from metalr.models.encoder import EncoderConfig, Params, initial
+from metalr.models import modern
+from metalr.models.config import EncoderConfig
+from metalr.models.encoder import Params, initial
 from metalr.runtime import files
 
 # Leaf there, leaf here, whether the two are each other's transpose.
@@ -16,6 +18,8 @@ LEAVES = {
     "table": (("weight", "embedding", False),),
     "norm": (("weight", "scale", False), ("bias", "bias", False)),
     "linear": (("weight", "kernel", True), ("bias", "bias", False)),
+    "scale": (("weight", "scale", False),),
+    "kernel": (("weight", "kernel", True),),
     "bias": (("bias", "bias", False),),
 }
 
@@ -35,7 +39,7 @@ def weight_map(
         (below(there), f"encoder.{here}", sort)
         for there, here, sort in family.embeddings
     ]
-    for i in range(config.num_hidden_layers):
+    for i in range(config.stored_layers):
         within = family.layers.format(i)
         modules += [
             (below(f"{within}.{there}"), f"encoder.layers.{i}.{here}", sort)
@@ -48,9 +52,25 @@ def weight_map(
         "choice": family.choice_head,
     }
     modules += head.get(kind, family.sequence_head)
+    lacking = _lacking(config)
     for there, here, sort in modules:
+        if here in lacking:
+            continue
         for leaf_there, leaf_here, transposed in LEAVES[sort]:
             yield f"{there}.{leaf_there}", (*here.split("."), leaf_here), transposed
+
+
+def _lacking(config: EncoderConfig) -> list[str]:
+    """Returns modules of a family that an encoder of these sizes does without."""
+    return [
+        name
+        for name, there in (
+            ("encoder.embeddings.types", config.type_vocab_size),
+            ("encoder.project", config.projects_embeddings),
+            ("encoder.layers.0.attention_norm", not modern.used(config)),
+        )
+        if not there
+    ]
 
 
 def leaf(tree: Params, path: tuple[str, ...]) -> Any:
@@ -151,7 +171,7 @@ def check_depth(tensors: dict[str, np.ndarray], config: EncoderConfig) -> None:
     Raises:
       MetalrError: They don't.
     """
-    family, last = config.differences, config.num_hidden_layers - 1
+    family, last = config.differences, config.stored_layers - 1
     within = f"{family.layers.format(last)}."
     if not any(name.startswith(within) for name in tensors):
         raise MetalrError(

@@ -27,6 +27,30 @@ CONFIGS = {
     "bert": BERT,
     "roberta": ROBERTA,
     "mpnet": dataclasses.replace(ROBERTA, family="mpnet", type_vocab_size=0),
+    "distilbert": dataclasses.replace(
+        BERT, family="distilbert", type_vocab_size=0, classifier_dropout=0.2
+    ),
+    "electra": dataclasses.replace(BERT, family="electra", embedding_size=12),
+    "albert": dataclasses.replace(
+        BERT,
+        family="albert",
+        embedding_size=12,
+        hidden_act="gelu_new",
+        classifier_dropout=0.1,
+    ),
+    # Of two layers the first sees all tokens, the second a window of two on each side.
+    "modernbert": dataclasses.replace(
+        BERT,
+        family="modernbert",
+        type_vocab_size=0,
+        num_hidden_layers=2,
+        classifier_dropout=0.1,
+        classifier_pooling="mean",
+        global_attn_every_n_layers=2,
+        local_attention=4,
+        global_rope_theta=1000.0,
+        local_rope_theta=100.0,
+    ),
 }
 
 WORDS = (
