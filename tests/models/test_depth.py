@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metalr.errors import MetalrError
 from metalr.models import heads
 from tests.models.small_models import CONFIGS
 
@@ -52,3 +53,9 @@ def test_scan_compiles_one_layer_and_remat_computes_each_twice():
     plain = flops()
     assert flops(scan=True) < 0.7 * plain  # XLA counts what it loops over once
     assert 1.15 * plain < flops(remat=True) < 1.4 * plain
+
+
+def test_scan_refuses_layers_that_differ():
+    graphdef, params = heads.build(CONFIGS["modernbert"], "classification", 2, seed=0)
+    with pytest.raises(MetalrError, match="alike; modernbert has two kinds"):
+        heads.apply(graphdef, params, BATCH, scan=True)

@@ -123,7 +123,9 @@ def test_transformers_loads_an_export_whole_and_gives_its_logits(
     given = {name: batch[name] for name in model.config.differences.inputs}
     out = theirs(**{name: torch.tensor(v).long() for name, v in given.items()})
     wanted = out.logits if kind != "qa" else torch.stack(list(out.values()), -1)
-    logits = apply(model.graphdef, model.params, batch)
+    logits = np.asarray(apply(model.graphdef, model.params, batch))
+    if logits.ndim == 3:  # what a token of padding gives is read by nobody
+        logits, wanted = (x[batch["attention_mask"]] for x in (logits, wanted))
     np.testing.assert_allclose(logits, wanted.detach(), atol=1e-4, rtol=0)
     assert np.abs(logits).max() > 0.1  # weights that tell, not the small initial ones
 
@@ -324,7 +326,7 @@ def larger_tokenizer(folder):
         (larger_tokenizer, "at most the model's 50 tokens; it has 60"),
         (
             lambda f: change_config(f, model_type="gpt2"),
-            "model_type is 'gpt2'; supported are bert, roberta, mpnet",
+            "model_type is 'gpt2'; supported are bert, roberta, xlm-roberta",
         ),
         (
             lambda f: change_config(f, hidden_act="relu", hidden_size="16"),
