@@ -293,6 +293,7 @@ ALBERT = dataclasses.replace(
     one_layer_for_all=True,
     dropout_after_layer=False,
 )
+_MODERN_TOKENS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 _MODERN_HEAD = (
     ("head.dense", "dense", "kernel"),
     ("head.norm", "norm", "scale"),
@@ -349,6 +350,8 @@ MODERNBERT = dataclasses.replace(
         "local_rope_theta": 10_000.0,
     },
     fixed={"type_vocab_size": 0},
+    # transformers' own default is the last of 50368 words, which others may lack.
+    written={name: None for name in _MODERN_TOKENS},
     only={
         "hidden_activation": "gelu",
         "classifier_activation": "gelu",

@@ -92,6 +92,8 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(family, kind):
         out = model(**given, labels=answer)
         theirs = out.logits
     out.loss.backward()
+    if kind == "tokens":  # what a token of padding gives is read by nobody
+        logits, theirs = (x[batch["attention_mask"]] for x in (logits, theirs))
     np.testing.assert_allclose(logits, theirs.detach(), atol=1e-4, rtol=0)
     np.testing.assert_allclose(loss, out.loss.detach(), atol=1e-4, rtol=1e-5)
     named = dict(model.named_parameters())
