@@ -1,4 +1,4 @@
-"""The full plan, rehearsed: its models by name and its sets, from a hub that is here."""
+"""The full plan, rehearsed: its models by name and its sets from a hub that is here."""
 
 import dataclasses
 import itertools
