@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -263,39 +262,23 @@ SCHEDULERS: dict[str, Scheduler] = {
 }
 
 
-class RatedState(NamedTuple):
-    """State of `at_a_rate`."""
-
-    base_rate: jax.Array  # [] float32
-    rated: Any  # the transformation's own state
-
-
 def at_a_rate(
     build: Build,
     inner: Inner,
     plan: Plan,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds a transformation whose base rate is a number of its state.
+    """Build a transformation whose base rate is a number of its state.
 
     Runs that differ in their base rate alone are then one program, which compiles once.
     """
     plan = plan._replace(predictor=functools.cache(plan.predictor))
+    build(inner, plan)  # reads the predictor and checks what no trace could
 
-    def at(rate: Any) -> optax.GradientTransformationExtraArgs:
-        return build(inner, plan._replace(learning_rate=rate))
+    def at(base_rate: Any) -> optax.GradientTransformationExtraArgs:
+        return build(inner, plan._replace(learning_rate=base_rate))
 
-    first = at(plan.learning_rate)  # reads and checks what no trace could
-
-    def init(params: Any) -> Any:
-        rated = first.init(params)
-        return RatedState(jnp.asarray(plan.learning_rate, jnp.float32), rated)
-
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
-        tx = at(state.base_rate)
-        updates, rated = tx.update(updates, state.rated, params, **extra_args)
-        return updates, state._replace(rated=rated)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    injected = optax.inject_hyperparams(at, hyperparam_dtype=jnp.float32)
+    return injected(base_rate=jnp.float32(plan.learning_rate))
 
 
 def get(name: str) -> Scheduler:
