@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Carries out the command, which a signal ends from its first moment on."""
+    """Carry out the command, which a signal ends from its first moment on."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in `cli.end_at_signals`
     from metalr import cli
 

@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     null: float  # the least sum of both at the first token: "no answer here"
 
     def unless_null(self, threshold: float) -> str:
-        """Returns the text, or "" where `null` leads by more than the threshold."""
+        """Return the text, or "" where `null` leads by more than the threshold."""
         return "" if self.null - self.score > threshold else self.text
 
 
@@ -32,7 +32,7 @@ def decode(
     n_best: int = 20,
     max_answer_length: int = 30,
 ) -> list[Answer]:
-    """Reads the best answer of each row out of the logits of its windows.
+    """Read the best answer of each row out of the logits of its windows.
 
     A span (i, j) of context tokens, i <= j < i + max_answer_length, scores
     start_logits[i] + end_logits[j], and all windows of a row compete. The search over
@@ -77,7 +77,7 @@ def decode(
 def _trimmed(
     context: str, span: tuple[float, int, int]
 ) -> tuple[float, int, int] | None:
-    """Returns the span without white space at its ends; None if it is nothing else."""
+    """Return the span without white space at its ends; None if it is nothing else."""
     score, start, stop = span
     text = context[start:stop]
     start += len(text) - len(text.lstrip())
@@ -92,7 +92,7 @@ def _best_spans(
     n_best: int,
     max_answer_length: int,
 ) -> list[tuple[float, int, int]]:
-    """Returns (score, first char, past last char) of a window's best spans."""
+    """Return (score, first char, past last char) of a window's best spans."""
     tokens = np.flatnonzero(offsets[:, 0] >= 0)
     if len(tokens) == 0:
         return []

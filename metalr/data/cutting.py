@@ -24,7 +24,7 @@ class Lost(NamedTuple):
     total: int = 0  # tokens before
 
     def __add__(self, other: Any) -> "Lost":
-        """Returns the sums."""
+        """Return the sums."""
         return Lost(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -42,7 +42,7 @@ def tokenize(
     max_length: int,
     limit: int | None = None,
 ) -> Cut:
-    """Returns the tokens that are left of rows of one text or two.
+    """Return the tokens that are left of rows of one text or two.
 
     A row keeps what the tokenizer would keep of the whole row. (Where both texts of a
     pair are very long, an odd last token may go to the other one.)
@@ -99,7 +99,7 @@ def tokenize(
 
 
 def _head(text: str, limit: int) -> str:
-    """Returns a text's first characters, up to a space if there is one near."""
+    """Return a text's first characters, up to a space if there is one near."""
     if len(text) <= limit:
         return text
     words = text[:limit].rsplit(maxsplit=1)
@@ -109,7 +109,7 @@ def _head(text: str, limit: int) -> str:
 def _counts(
     columns: Sequence[list[str]], rows: Sequence[int], batch: Any, tokenizer: Any
 ) -> dict[int, list[int]]:
-    """Returns how many tokens each text of some rows has, before they were cut."""
+    """Return how many tokens each text of some rows has, before they were cut."""
     if len(columns) == 1:
         special = tokenizer.num_special_tokens_to_add(False)
         found = {}

@@ -1,8 +1,8 @@
 """Tasks made of the rows of GLUE's sets: with more classes than two, and with spans.
 
-GLUE's own tasks ask for one of two classes, or three; how a run answers whose loss
-starts at log 7, or is that of a span, can't be learned from them. Here the labels come
-from how the texts are put together, so that no other data is needed:
+GLUE's own tasks have two or three classes, so they cannot show how a run responds whose
+loss starts at log 7, or is that of a span. The labels of these tasks come from how the
+texts are put together, so that no other data is needed:
 
 - `origin`: a text; which of the seven sets is it from?
 - `part`: texts of three sets, one after another; the question names a set, and the
@@ -18,8 +18,8 @@ from typing import Any
 from metalr.data.rows import Row, Task
 from metalr.errors import MetalrError
 
-# What predictors are learned from: GLUE without STS-B, whose answers are numbers. And
-# what `part` calls a text of each.
+# The sets that predictors learn from: GLUE without STS-B, whose labels are numbers; and
+# the words that `part` has for a text of each.
 SETS = {
     "sst2": "movie review",
     "qqp": "user's question",
@@ -57,24 +57,24 @@ _GAP = 3  # words at most
 _WORDS = range(2 * _AROUND + _GAP, 21)  # of a text; three of them are some 80 tokens
 
 
-def make(
+def build(
     name: str,
     sets: Mapping[str, Sequence[Row]],
     seed: int,
     *,
     without: Mapping[str, Sequence[Row]] | None = None,
 ) -> list[Row]:
-    """Returns rows of one of `TASKS`, in the order that `seed` draws.
+    """Return rows of one of `TASKS`, in the order that `seed` draws.
 
     Args:
-      name: Of the task.
+      name: Name of the task.
       sets: Rows of each of its sets; only their texts are read.
-      seed: Of all that is drawn.
+      seed: Seed of all draws.
       without: Rows whose texts are left out. A text of a pair can be in several rows,
-        and so in training and validation both.
+        and so in both training and validation.
 
     Raises:
-      MetalrError: A set has no text of a fitting length.
+      MetalrError: A set has no text of suitable length.
     """
     texts = {of: _texts(of, rows, (without or {}).get(of)) for of, rows in sets.items()}
     rng = random.Random(f"{name} {seed}")
@@ -84,7 +84,7 @@ def make(
 
 
 def _texts(of: str, rows: Sequence[Row], without: Sequence[Row] | None) -> list[str]:
-    """Returns the texts of a set that are neither short nor long, each once."""
+    """Return the texts of a set that are neither short nor long, each once."""
     found = dict.fromkeys(_fitting(rows))
     for text in _fitting(without or ()):
         found.pop(text, None)
@@ -104,7 +104,7 @@ def _fitting(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _origin(texts: dict[str, list[str]], rng: random.Random) -> list[Row]:
-    """Returns as many texts of each set as the smallest has."""
+    """Return as many texts of each set as the smallest has."""
     count = min(map(len, texts.values()))
     return [
         {"text": text, "label": of}
@@ -145,7 +145,7 @@ def _cloze(texts: dict[str, list[str]], rng: random.Random) -> list[Row]:
 def _question(
     number: int, question: str, context: list[str], which: int, offset: int, answer: str
 ) -> Row:
-    """Returns a row as SQuAD has it; the answer is at `offset` of a text of it."""
+    """Return a row in SQuAD's form; the answer is at `offset` of one of its texts."""
     start = sum(len(text) + 1 for text in context[:which]) + offset
     return {
         "id": str(number),

@@ -10,7 +10,7 @@ from metalr.runtime import hub
 
 
 def read(dataset_id: str, name: str | None, split: str) -> list[Row]:
-    """Reads one split from the hub, or from the local cache where it doesn't answer.
+    """Read one split from the hub, or from the local cache where it doesn't answer.
 
     Args:
       dataset_id: A set whose files are Parquet, such as `nyu-mll/glue`.
@@ -58,7 +58,7 @@ def _some(rows: list[Row], what: str) -> list[Row]:
 
 @contextlib.contextmanager
 def _quiet(datasets: Any, online: bool) -> Iterator[None]:
-    """Keeps bars and log lines of datasets from the screen, offline if need be.
+    """Keep bars and log lines of datasets from the screen, offline if need be.
 
     Its switch is read when it is imported, which may have happened long ago.
     """

@@ -216,8 +216,8 @@ def _from_others(
 
     trained = {data.task.name: data.train for data in parts}
     scored = {data.task.name: next(iter(data.validation.values())) for data in parts}
-    train = derived.make(task.name, trained, seed)
-    validation = derived.make(task.name, scored, seed, without=trained)
+    train = derived.build(task.name, trained, seed)
+    validation = derived.build(task.name, scored, seed, without=trained)
     origin |= {
         "where": f"{origin['where']} (and {', '.join(other.name for other in rest)})",
         "note": origin["note"].replace(first.name, task.name),

@@ -11,7 +11,7 @@ class Ragged(Sequence[np.ndarray]):
     """A sequence of arrays that lie one after another in a flat one."""
 
     def __init__(self, flat: np.ndarray, bounds: np.ndarray):
-        """Takes what is there.
+        """Take what is there.
 
         Args:
           flat: [total, ...] the values of all.
@@ -21,7 +21,7 @@ class Ragged(Sequence[np.ndarray]):
 
     @classmethod
     def of(cls, arrays: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
-        """Returns arrays as one, whatever they were."""
+        """Return arrays as one, whatever they were."""
         if isinstance(arrays, Ragged):
             return arrays
         found = [np.asarray(array) for array in arrays]
@@ -34,7 +34,7 @@ class Ragged(Sequence[np.ndarray]):
         return np.diff(self.bounds)
 
     def __len__(self) -> int:
-        """Counts the arrays."""
+        """Count the arrays."""
         return len(self.bounds) - 1
 
     @overload
@@ -42,7 +42,7 @@ class Ragged(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        """Returns an array, or some of them."""
+        """Return an array, or some of them."""
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         if not -len(self) <= index < len(self):
@@ -51,18 +51,18 @@ class Ragged(Sequence[np.ndarray]):
         return self.flat[self.bounds[index] : self.bounds[index + 1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields every array."""
+        """Yield every array."""
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the arrays equal those of any other sequence."""
+        """Say whether the arrays equal those of any other sequence."""
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(map(np.array_equal, self, other))
 
 
 def bounds_of(lengths: Iterable[int]) -> np.ndarray:
-    """Returns where arrays of these lengths begin and end, [n + 1] int64.
+    """Return where arrays of these lengths begin and end, [n + 1] int64.
 
     >>> bounds_of([2, 0, 3])
     array([0, 2, 2, 5])
@@ -75,7 +75,7 @@ class Writer:
     """Takes arrays one after another, and becomes a `Ragged`."""
 
     def __init__(self, dtype: type):
-        """Begins with none; `dtype` is that of all."""
+        """Begin with none; `dtype` is that of all."""
         self._dtype = dtype
         self._flat: list[np.ndarray] = []
         self._lengths: list[np.ndarray] = []
@@ -85,7 +85,7 @@ class Writer:
         lists: Sequence[Sequence[int]] | None,
         zeros_like: Sequence[Sequence[int]] = (),
     ) -> None:
-        """Adds arrays; where there are none, zeros in the lengths of others."""
+        """Add arrays; where there are none, zeros in the lengths of others."""
         lengths = np.fromiter(
             map(len, zeros_like if lists is None else lists), np.int64
         )
@@ -97,7 +97,7 @@ class Writer:
         self._lengths.append(lengths)
 
     def finish(self) -> Ragged:
-        """Returns all of them."""
+        """Return all of them."""
         if not self._flat:
             return Ragged(np.zeros(0, self._dtype), np.zeros(1, np.int64))
         lengths = np.concatenate(self._lengths)

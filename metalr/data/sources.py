@@ -12,7 +12,7 @@ from metalr.errors import MetalrError
 
 
 def read_rows(path: str | Path, options: Options = PLAIN) -> list[Row]:
-    """Reads all rows of one file; its name's ending says the format.
+    """Read all rows of one file; its name's ending says the format.
 
     `.jsonl` and `.json` hold one JSON object a line; `.json` may also be one list of
     objects, columns as pandas and datasets write them, or a file in SQuAD's own nested

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def encode(
     rows: Sequence[Row], tokenizer: "Tokenizer", max_length: int, stride: int
 ) -> Encoded:
-    """Turns questions into windows; `metalr.data.encode.encode` says which."""
+    """Turn questions into windows; `metalr.data.encode.encode` says which."""
     # The tokenizers library takes one stride for all rows and fails where it is no
     # shorter than the room that a question leaves. So the limit on questions comes
     # first, and the stride from it: at least a fifth of each window is new, and a
@@ -54,7 +54,7 @@ def encode(
 
 
 def _cut(texts: list[str], tokenizer: "Tokenizer", limit: int) -> list[str]:
-    """Cuts each text before its token number `limit`, where it has so many."""
+    """Cut each text before its token number `limit`, where it has so many."""
     batch = tokenizer(
         texts,
         add_special_tokens=False,
@@ -80,7 +80,7 @@ def _context_offsets(
 def labels(
     rows: Sequence[Row], example: np.ndarray, offsets: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Returns the first and last token of each row's first answer, by window."""
+    """Return the first and last token of each row's first answer, by window."""
     found = np.zeros((len(example), 2), np.int32)
     for i, index in enumerate(example):
         answers = rows[index]["answers"]
@@ -100,7 +100,7 @@ def labels(
 def _span_label(
     offsets: np.ndarray, start: int, stop: int, *, is_first: bool, is_last: bool
 ) -> tuple[int, int]:
-    """Returns the tokens that touch the characters start to stop, if all are here."""
+    """Return the tokens that touch the characters start to stop, if all are here."""
     tokens = np.flatnonzero(offsets[:, 0] >= 0)
     begins, ends = offsets[tokens].T
     inside = tokens[(ends > start) & (begins < stop)]

@@ -70,7 +70,7 @@ class Checkpoints:
         self._best = manager("best")
 
     def save(self, step: int, state: Any, journal: dict[str, Any]) -> None:
-        """Saves the training state after `step` steps, with the run's journal.
+        """Save the training state after `step` steps, with the run's journal.
 
         Args:
           step: Steps taken.
@@ -89,7 +89,7 @@ class Checkpoints:
         _save(self._last, step, saved)
 
     def latest(self, abstract: Any) -> Saved | None:
-        """Returns the newest state that can be read whole, None where there is none.
+        """Return the newest state that can be read whole, None where there is none.
 
         Args:
           abstract: Tree of `jax.ShapeDtypeStruct`, as of `jax.eval_shape`.
@@ -124,7 +124,7 @@ class Checkpoints:
         return None
 
     def _lost_best(self, journal: dict[str, Any]) -> str | None:
-        """Says if the best parameters that a state counts on are damaged.
+        """Say if the best parameters that a state counts on are damaged.
 
         If they are gone, newer ones were saved since, and will be again.
         """
@@ -135,7 +135,7 @@ class Checkpoints:
         return None
 
     def save_best(self, step: int, params: Any) -> None:
-        """Saves the parameters that scored best so far.
+        """Save the parameters that scored best so far.
 
         Raises:
           MetalrError: They cannot be written.
@@ -143,7 +143,7 @@ class Checkpoints:
         _save(self._best, step, self._ocp.args.StandardSave(params))
 
     def best(self, abstract: Any, step: int | None) -> Any | None:
-        """Returns the best parameters, None where none were saved.
+        """Return the best parameters, None where none were saved.
 
         Args:
           abstract: Tree of `jax.ShapeDtypeStruct`.
@@ -166,7 +166,7 @@ class Checkpoints:
         return self._best.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
     def close(self) -> None:
-        """Ends orbax's threads."""
+        """End orbax's threads."""
         self._last.close()
         self._best.close()
 
@@ -176,7 +176,7 @@ def _place(manager: Any, step: int) -> Path:
 
 
 def _save(manager: Any, step: int, args: Any) -> None:
-    """Saves and seals a step, in place of later ones, which a resumed run redoes."""
+    """Save and seals a step, in place of later ones, which a resumed run redoes."""
     place = _place(manager, step)
     whole = step in manager.all_steps() and _damage(place) is None
     hosts.wait_for_all("looked at the checkpoint")
@@ -209,7 +209,7 @@ def _remove_torn(folder: Path) -> None:
 
 
 def _sums(place: Path) -> dict[str, str]:
-    """Has the files of a folder written to the disk; returns the SHA-256 of each."""
+    """Have the files of a folder written to the disk; returns the SHA-256 of each."""
     sums = {}
     for path in sorted(p for p in place.rglob("*") if p.is_file() and p.name != _SEAL):
         with open(path, "rb") as file:
@@ -220,7 +220,7 @@ def _sums(place: Path) -> dict[str, str]:
 
 
 def _damage(place: Path) -> str | None:
-    """Says what is wrong with the files of a sealed folder, None if nothing is."""
+    """Say what is wrong with the files of a sealed folder, None if nothing is."""
     try:
         seal = files.read_json(place / _SEAL)
         found = _sums(place)
@@ -238,7 +238,7 @@ def _damage(place: Path) -> str | None:
 
 
 def _of_later(content: dict[str, Any]) -> str | None:
-    """Says if a seal or a journal is of a format that this metalr does not read."""
+    """Say if a seal or a journal is of a format that this metalr does not read."""
     found = content.get("format", 0)
     if isinstance(found, int) and found <= FORMAT:
         return None

@@ -51,7 +51,7 @@ class PlateauSchedule:
         )
 
     def init(self) -> PlateauState:
-        """Returns the state before the first step."""
+        """Return the state before the first step."""
         params = jnp.zeros((), jnp.float32)  # only their type matters: of the scale
         rule: Any = self._rule.init(params)
         return PlateauState(jnp.zeros((), jnp.int32), rule)
@@ -59,7 +59,7 @@ class PlateauSchedule:
     def update(
         self, state: PlateauState, *, value: jax.Array, **extra_args: Any
     ) -> PlateauState:
-        """Takes the loss of this step into account."""
+        """Take the loss of this step into account."""
         del extra_args
         value = jnp.asarray(value, jnp.float32)
         _, after = self._rule.update(
@@ -72,7 +72,7 @@ class PlateauSchedule:
         return PlateauState(steps, plateau)
 
     def __call__(self, state: PlateauState, **extra_args: Any) -> jax.Array:
-        """Returns the rate of this step."""
+        """Return the rate of this step."""
         del extra_args
         scale: Any = state.plateau.scale
         return jnp.float32(self._base) * self._ramp(state.steps) * scale
@@ -126,7 +126,7 @@ class GreedySchedule:
         self._window, self._low, self._high = window, low, high
 
     def init(self) -> GreedyState:
-        """Returns the state before the first step."""
+        """Return the state before the first step."""
         zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
         return GreedyState(
             steps=zero(),
@@ -141,7 +141,7 @@ class GreedySchedule:
     def update(
         self, state: GreedyState, *, value: jax.Array, **extra_args: Any
     ) -> GreedyState:
-        """Takes the loss of this step into account."""
+        """Take the loss of this step into account."""
         del extra_args
         value = jnp.asarray(value, jnp.float32)
         recent = state.recent.at[state.seen % self._window].set(value)
@@ -167,6 +167,6 @@ class GreedySchedule:
         return jax.tree.map(keep, after, state)._replace(steps=steps)
 
     def __call__(self, state: GreedyState, **extra_args: Any) -> jax.Array:
-        """Returns the rate of this step."""
+        """Return the rate of this step."""
         del extra_args
         return state.rate * self._ramp(state.steps)

@@ -24,7 +24,7 @@ class Profile:
         self._begun = self._on = False
 
     def __call__(self, done: int, result: Any) -> None:
-        """Begins or ends the trace, where it is time.
+        """Begin or ends the trace, where it is time.
 
         Args:
           done: Steps that went out.
@@ -39,7 +39,7 @@ class Profile:
             self._begun = self._on = True
 
     def close(self) -> None:
-        """Ends the trace if it is still on."""
+        """End the trace if it is still on."""
         if self._on:
             self._on = False
             jax.profiler.stop_trace()

@@ -50,7 +50,7 @@ class Layout:
         return 1 if self.mesh is None else self.mesh.shape[DATA]
 
     def places(self, batch_size: int, parts: int = 1) -> np.ndarray | None:
-        """Returns which row of a batch each row of this process is.
+        """Return which row of a batch each row of this process is.
 
         Args:
           batch_size: Rows of the whole batch.
@@ -74,7 +74,7 @@ class Layout:
         return by_piece[here].reshape(-1)
 
     def put(self, batch: Mapping[str, Any]) -> Batch:
-        """Returns this process's rows as part of the whole batch on the devices."""
+        """Return this process's rows as part of the whole batch on the devices."""
         if self.mesh is None:
             # On a CPU a copy would only cost.
             here = jax.default_backend() == "cpu"
@@ -86,7 +86,7 @@ class Layout:
         }
 
     def put_state(self, tree: Any) -> Any:
-        """Returns parameters or states, which all processes have, on the devices."""
+        """Return parameters or states, which all processes have, on the devices."""
         if self.mesh is None:
             return tree
         if jax.process_count() == 1:
@@ -101,7 +101,7 @@ class Layout:
         return jax.tree.map(piecewise, tree, self.shardings(tree))
 
     def init(self, init: Callable[[Any], Any], params: Any) -> Any:
-        """Returns `init(params)`, made where it is to lie."""
+        """Return `init(params)`, made where it is to lie."""
 
         def fresh(params: Any) -> Any:
             # Some transformations keep the parameters they start from; donated twice,
@@ -114,7 +114,7 @@ class Layout:
         return jax.jit(fresh, out_shardings=shardings)(params)
 
     def shardings(self, tree: Any) -> Any:
-        """Returns where each leaf of parameters or states lies."""
+        """Return where each leaf of parameters or states lies."""
         mesh: Any = self.mesh
         shared = mesh.shape.get(MODEL, 1)
         pieces = self.pieces if self.shard_params else 1
@@ -127,7 +127,7 @@ class Layout:
     # -------------------------------------------------------------- functions
 
     def split(self, x: jax.Array, parts: int) -> jax.Array:
-        """Cuts [rows, ...] into [parts, rows / parts, ...] as `places` laid them."""
+        """Cut [rows, ...] into [parts, rows / parts, ...] as `places` laid them."""
         if x.ndim == 0:
             return jnp.broadcast_to(x, (parts,))
         pieces = self.pieces if self.parallel == "jit" else 1
@@ -137,7 +137,7 @@ class Layout:
         return x.reshape(parts, -1, *x.shape[1:])
 
     def of_whole_batch(self, value_and_grad: Callable) -> Callable:
-        """Makes loss and gradient of a piece of a batch those of the whole.
+        """Make loss and gradient of a piece of a batch those of the whole.
 
         It is sum over pieces of (weight of the piece / weight of the batch) times what
         the piece gives. With `jit` a piece is no concern of the program's.
@@ -156,7 +156,7 @@ class Layout:
         return summed
 
     def compile_step(self, step: Callable, state: Any, parts: int = 1) -> Callable:
-        """Compiles `(state, batch) -> (state, logged)`, the state donated.
+        """Compile `(state, batch) -> (state, logged)`, the state donated.
 
         Args:
           step: The step.
@@ -183,21 +183,21 @@ class Layout:
         return on_pieces
 
     def compile(self, function: Callable) -> Callable:
-        """Compiles a function whose results every process is to have whole."""
+        """Compile a function whose results every process is to have whole."""
         if self.mesh is None:
             return jax.jit(function)
         whole = NamedSharding(self.mesh, PartitionSpec())
         return jax.jit(function, out_shardings=whole)
 
     def whole(self, tree: Any) -> Any:
-        """Returns a tree with every leaf whole, on the host where there is a mesh."""
+        """Return a tree with every leaf whole, on the host where there is a mesh."""
         if self.mesh is None:
             return tree
         return jax.device_get(self.compile(lambda tree: tree)(tree))
 
 
 def _spec(path: Any, shape: tuple[int, ...], pieces: int, shared: int) -> PartitionSpec:
-    """Returns how a leaf is cut, from its name and shape: moments lie as parameters."""
+    """Return how a leaf is cut, from its name and shape: moments lie as parameters."""
     axes: list[str | None] = [None] * len(shape)
     if len(shape) < 2 or np.prod(shape) < _CUT_FROM:
         return PartitionSpec()
@@ -225,7 +225,7 @@ def make(
     model: int = 1,
     devices: Sequence[Any] | None = None,
 ) -> Layout:
-    """Lays a run over devices.
+    """Lay a run over devices.
 
     Args:
       parallel: A row of PARALLEL. auto: jit over all devices, but one device of a CPU,

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 
 
 def fold(key: jax.Array | None, site: int) -> jax.Array | None:
-    """Returns the key of one dropout site; None (no dropout) stays None."""
+    """Return the key of one dropout site; None (no dropout) stays None."""
     return None if key is None else jax.random.fold_in(key, site)
 
 
 def random_words(
     key: jax.Array, shape: tuple[int, ...], first_row: int | jax.Array = 0
 ) -> jax.Array:
-    """Draws one uint32 per element, by hashing its place in the array.
+    """Draw one uint32 per element, by hashing its place in the array.
 
     The place counts from `first_row` along the leading axis, so a piece of a batch
     draws what it would draw inside the whole. The mixing is Wellons' `triple32`, one
@@ -51,7 +51,7 @@ def random_words(
 def dropout(
     x: jax.Array, rate: float, key: jax.Array | None, first_row: int | jax.Array = 0
 ) -> jax.Array:
-    """Zeroes elements with probability `rate` and scales the rest by 1/(1 - rate).
+    """Zeroe elements with probability `rate` and scales the rest by 1/(1 - rate).
 
     Args:
       x: [rows, ...].

@@ -22,7 +22,7 @@ Params = dict[str, Any]  # nested; the leaves are float32 arrays
 
 
 def initial(path: str, shape: tuple[int, ...], seed: int) -> jax.Array:
-    """Draws one parameter as BERT does: kernels and tables normal with sigma 0.02.
+    """Draw one parameter as BERT does: kernels and tables normal with sigma 0.02.
 
     Args:
       path: The names down to the leaf, joined by dots; every path has its own draw.
@@ -48,7 +48,7 @@ class Embeddings(nnx.Module):
     """
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Builds the tables, each [rows, table_width]."""
+        """Build the tables, each [rows, table_width]."""
         self.config, self.dtype = config, dtype
         width = config.table_width
         self.words = nnx.Embed(config.vocab_size, width, rngs=rngs)
@@ -60,7 +60,7 @@ class Embeddings(nnx.Module):
         self.norm = layer_norm(config, rngs, width)
 
     def __call__(self, input_ids, token_type_ids, attention_mask, key, first_row):
-        """Maps [B, L] ids to [B, L, table_width] vectors."""
+        """Map [B, L] ids to [B, L, table_width] vectors."""
         x = self.words(input_ids)
         if self.config.differences.positions == "after padding":
             # Padding reads the row just below the first position, whatever its place.
@@ -83,7 +83,7 @@ class Encoder(nnx.Module):
     """Embeddings and a stack of layers: token ids to contextual vectors."""
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Builds every layer, with the initial values that Flax gives."""
+        """Build every layer, with the initial values that Flax gives."""
         self.config = config
         self.embeddings = Embeddings(config, dtype, rngs)
         if buckets := config.differences.relative_buckets:
@@ -100,7 +100,7 @@ class Encoder(nnx.Module):
             self.final_norm = layer_norm(config, rngs)
 
     def context(self, attention_mask: jax.Array) -> Context:
-        """Returns what the layers are told of a batch with this mask, [B, L] bool."""
+        """Return what the layers are told of a batch with this mask, [B, L] bool."""
         mask = jnp.where(attention_mask, 0.0, -1e30)[:, None, None, :]
         length = attention_mask.shape[1]
         if modern.used(self.config):
@@ -128,7 +128,7 @@ class Encoder(nnx.Module):
         scan: bool = False,
         remat: bool = False,
     ) -> jax.Array:
-        """Encodes a batch.
+        """Encode a batch.
 
         Args:
           input_ids: [B, L] int32.

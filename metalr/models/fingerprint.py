@@ -18,7 +18,7 @@ TOKENIZER = (
 
 
 def fingerprint(model: Pretrained) -> dict[str, str]:
-    """Returns where a model is from, and the SHA-256 of what it was read from.
+    """Return where a model is from, and the SHA-256 of what it was read from.
 
     Of files and not of arrays: what is drawn at random may round differently on another
     device, where a run may go on.
@@ -34,7 +34,7 @@ def fingerprint(model: Pretrained) -> dict[str, str]:
 
 
 def _sum(paths: Iterable[Path]) -> str:
-    """Returns the SHA-256 of the names and contents of files."""
+    """Return the SHA-256 of the names and contents of files."""
     whole = hashlib.sha256()
     for path in sorted(paths):
         with open(path, "rb") as file:

@@ -26,14 +26,14 @@ _HEAD_SITE = 1_000_000  # dropout keys of the head, clear of those of the layers
 def _dense(
     config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs, width: int | None = None
 ) -> nnx.Linear:
-    """Builds the first linear layer of a head, to `width` or to hidden_size."""
+    """Build the first linear layer of a head, to `width` or to hidden_size."""
     bias = not config.differences.dense_in_every_head
     widths = config.hidden_size, width or config.hidden_size
     return nnx.Linear(*widths, use_bias=bias, dtype=dtype, rngs=rngs)
 
 
 def _transformed(model: Any, x: jax.Array) -> jax.Array:
-    """Returns what a head's first layer makes of the encoder's vectors."""
+    """Return what a head's first layer makes of the encoder's vectors."""
     family = model.config.differences
     x = ACTIVATIONS[family.head_activation](model.dense(x))
     return model.norm(x).astype(x.dtype) if family.dense_in_every_head else x
@@ -49,7 +49,7 @@ class SequenceModel(nnx.Module):
     def __init__(
         self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
-        """Builds the encoder and the head.
+        """Build the encoder and the head.
 
         BERT calls `dense` its pooler and `out` its classifier; RoBERTa keeps both in
         its classifier and has one more dropout before `dense`.
@@ -62,7 +62,7 @@ class SequenceModel(nnx.Module):
         self.out = nnx.Linear(config.hidden_size, num_labels, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
-        """Maps a batch of [B, L] ids to logits [B, num_labels]."""
+        """Map a batch of [B, L] ids to logits [B, num_labels]."""
         x = self.encoder(
             ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
         )
@@ -87,7 +87,7 @@ class ChoiceModel(SequenceModel):
     """A score for each of a row's texts: out(tanh(dense(x_0)))."""
 
     def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
-        """Maps a batch of [B, C, L] ids to logits [B, C]."""
+        """Map a batch of [B, C, L] ids to logits [B, C]."""
         rows, choices, length = ids.shape
         ids, types, mask = (part.reshape(-1, length) for part in (ids, types, mask))
         first = first_row * choices
@@ -104,7 +104,7 @@ class TokenModel(nnx.Module):
     def __init__(
         self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
-        """Builds the encoder and one linear layer.
+        """Build the encoder and one linear layer.
 
         ModernBERT's is behind another, with activation and norm.
         """
@@ -122,7 +122,7 @@ class TokenModel(nnx.Module):
         return self.config.head_dropout if own else self.config.hidden_dropout_prob
 
     def __call__(self, ids, types, mask, *, dropout_key=None, first_row=0, **how):
-        """Maps a batch of [B, L] ids to logits [B, L, num_labels]."""
+        """Map a batch of [B, L] ids to logits [B, L, num_labels]."""
         x = self.encoder(
             ids, types, mask, dropout_key=dropout_key, first_row=first_row, **how
         )
@@ -146,7 +146,7 @@ class WordBias(nnx.Module):
     """What is added to the score of each word."""
 
     def __init__(self, rows: int):
-        """Builds the vector, [rows]."""
+        """Build the vector, [rows]."""
         self.bias = nnx.Param(jnp.zeros(rows))
 
 
@@ -159,7 +159,7 @@ class MaskedModel(nnx.Module):
     def __init__(
         self, config: EncoderConfig, num_labels: int, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
-        """Builds the encoder and the head; `num_labels` has no part in it."""
+        """Build the encoder and the head; `num_labels` has no part in it."""
         del num_labels
         self.config = config
         self.encoder = Encoder(config, dtype, rngs)
@@ -168,7 +168,7 @@ class MaskedModel(nnx.Module):
         self.words = WordBias(config.vocab_size)
 
     def __call__(self, ids, types, mask, *, places=None, **how):
-        """Maps [B, L] ids to logits [B, P, V] at places [B, P]; at all if None."""
+        """Map [B, L] ids to logits [B, P, V] at places [B, P]; at all if None."""
         x = self.encoder(ids, types, mask, **how)
         if places is not None:
             x = jnp.take_along_axis(x, places[:, :, None], axis=1)
@@ -179,7 +179,7 @@ class MaskedModel(nnx.Module):
 
 
 def labels_of(kind: str, num_labels: int) -> int:
-    """Returns how many outputs the head of a task has; a word's score is none.
+    """Return how many outputs the head of a task has; a word's score is none.
 
     Raises:
       MetalrError: If the kind is unknown, or there are too few labels.
@@ -206,7 +206,7 @@ _MODELS = {
 def outline(
     config: EncoderConfig, kind: str, num_labels: int, dtype: str
 ) -> tuple[nnx.GraphDef, Params]:
-    """Returns a model's graph and the shapes of its parameters, computing nothing.
+    """Return a model's graph and the shapes of its parameters, computing nothing.
 
     Args:
       config: The encoder.
@@ -245,7 +245,7 @@ def build(
     seed: int,
     dtype: str = "float32",
 ) -> tuple[nnx.GraphDef, Params]:
-    """Builds a model with random weights.
+    """Build a model with random weights.
 
     Args:
       config: The encoder.
@@ -276,7 +276,7 @@ def apply(
     scan: bool = False,
     remat: bool = False,
 ) -> jax.Array:
-    """Runs a model on a batch.
+    """Run a model on a batch.
 
     Args:
       graphdef: From `build` or `huggingface.load`; static under `jax.jit`.

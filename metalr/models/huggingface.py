@@ -60,7 +60,7 @@ def load(
     dtype: str = "float32",
     dropout: float | None = None,
 ) -> Pretrained:
-    """Loads an encoder by name and puts the head of a task on it.
+    """Load an encoder by name and puts the head of a task on it.
 
     A head in the files is taken over if it has as many outputs, its rows in the order
     of `labels` where the names are the same; whatever is missing is drawn from `seed`.
@@ -111,7 +111,7 @@ def load(
 
 
 def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
-    """Reads an encoder's sizes from what config.json says.
+    """Read an encoder's sizes from what config.json says.
 
     Args:
       raw: The content of config.json.
@@ -153,7 +153,7 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
 
 
 def _fields(family: Family) -> list[dataclasses.Field]:
-    """Returns the settings that a family's config.json has."""
+    """Return the settings that a family's config.json has."""
     return [
         field
         for field in dataclasses.fields(EncoderConfig)[1:]
@@ -163,7 +163,7 @@ def _fields(family: Family) -> list[dataclasses.Field]:
 
 
 def _fault(family: Family, field: dataclasses.Field, value: Any) -> str | None:
-    """Returns what a setting has to be, if it is not."""
+    """Return what a setting has to be, if it is not."""
     if field.name in CHOICES:
         known = CHOICES[field.name]
         return None if value in known else f"one of {', '.join(known)}"
@@ -181,7 +181,7 @@ def _fault(family: Family, field: dataclasses.Field, value: Any) -> str | None:
 
 
 def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
-    """Returns a classifier's outputs in the order of `labels`, where it names them."""
+    """Return a classifier's outputs in the order of `labels`, where it names them."""
     named = id2label if isinstance(id2label, dict) else {}
     names = [str(named.get(str(i))) for i in range(len(labels))]
     asked = list(labels)
@@ -196,7 +196,7 @@ def _in_order(out: Params, id2label: Any, labels: tuple[str, ...]) -> Params:
 def export(
     folder: Path | str, model: Pretrained, kind: str, labels: Sequence[str]
 ) -> None:
-    """Writes config.json, model.safetensors and the tokenizer for transformers.
+    """Write config.json, model.safetensors and the tokenizer for transformers.
 
     `AutoModelForSequenceClassification` loads classification, of one label or several,
     and regression, `AutoModelForQuestionAnswering` answer spans,
@@ -242,7 +242,7 @@ def export(
 def config_json(
     config: EncoderConfig, kind: str, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns what config.json says of a model with a head.
+    """Return what config.json says of a model with a head.
 
     Args:
       config: The encoder.
@@ -281,7 +281,7 @@ def config_json(
 def trim_vocabulary(
     params: Params, used_ids: np.ndarray
 ) -> tuple[Params, Callable[[Params], Params]]:
-    """Keeps the rows of the word table that a task uses; outputs don't change.
+    """Keep the rows of the word table that a task uses; outputs don't change.
 
     Rows without a token have no gradient, so the training of the others is the same
     too; only weight decay, if it acts on tables, no longer reaches them.

@@ -24,7 +24,7 @@ class Context(NamedTuple):
 def layer_norm(
     config: EncoderConfig, rngs: nnx.Rngs, width: int | None = None
 ) -> nnx.LayerNorm:
-    """Builds a LayerNorm that computes in float32, and in two passes as BERT did.
+    """Build a LayerNorm that computes in float32, and in two passes as BERT did.
 
     Args:
       config: Of the encoder.
@@ -42,7 +42,7 @@ def layer_norm(
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Returns x Phi(x), exact, computed in float32."""
+    """Return x Phi(x), exact, computed in float32."""
     # jax.nn.gelu's erfc takes more than twice as long as erf on a CPU.
     wide = x.astype(jnp.float32)
     return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
@@ -58,7 +58,7 @@ ACTIVATIONS = {
 
 
 def distance_buckets(length: int, buckets: int, farthest: int = 128) -> np.ndarray:
-    """Sorts the distances between tokens into buckets, as T5 does in both directions.
+    """Sort the distances between tokens into buckets, as T5 does in both directions.
 
     Half of the buckets are for tokens that come later. Of each half, the first half
     has one bucket for each distance, the others grow with its logarithm.
@@ -89,7 +89,7 @@ def attend(
     key: jax.Array | None,
     first_row: int | jax.Array,
 ) -> jax.Array:
-    """Returns softmax(Q K'/sqrt(d) + bias) V, with dropout on the weights.
+    """Return softmax(Q K'/sqrt(d) + bias) V, with dropout on the weights.
 
     Not `jax.nn.dot_product_attention`: it has no such dropout, with which these models
     were trained and are fine-tuned.
@@ -122,7 +122,7 @@ class Attention(nnx.Module):
     """`attend` over the tokens that are no padding, and a linear layer."""
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Builds the four projections, [hidden_size, hidden_size] each."""
+        """Build the four projections, [hidden_size, hidden_size] each."""
         self.config, self.dtype = config, dtype
         width = config.hidden_size
         # One product of three times the width is no faster than three, measured at
@@ -133,7 +133,7 @@ class Attention(nnx.Module):
         self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, context: Context, key, first_row):
-        """Maps [B * L, D] to [B * L, D].
+        """Map [B * L, D] to [B * L, D].
 
         Args:
           x: [B * L, D]
@@ -156,7 +156,7 @@ class Layer(nnx.Module):
     """x = LayerNorm(x + attention(x)); x = LayerNorm(x + down(gelu(up(x))))."""
 
     def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Builds attention and the two-layer perceptron with their norms."""
+        """Build attention and the two-layer perceptron with their norms."""
         self.config, self.dtype = config, dtype
         self.attention = Attention(config, dtype, rngs)
         self.attention_norm = layer_norm(config, rngs)
@@ -166,7 +166,7 @@ class Layer(nnx.Module):
         self.output_norm = layer_norm(config, rngs)
 
     def __call__(self, x, context: Context, key, first_row):
-        """Maps [B * L, D] to [B * L, D]; `key` serves the three dropout sites."""
+        """Map [B * L, D] to [B * L, D]; `key` serves the three dropout sites."""
         rate = self.config.hidden_dropout_prob
         first_token = first_row * context.mask.shape[-1]
         mixed = self.attention(x, context, fold(key, 0), first_row)

@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 
 def find(name: str) -> Source:
-    """Finds the files of a model, downloading them if the name is a hub id.
+    """Find the files of a model, downloading them if the name is a hub id.
 
     Raises:
       MetalrError: There are none.
@@ -118,7 +118,7 @@ class _Unfit(MetalrError):
 
 
 def _snapshot(name: str, *, online: bool) -> Source:
-    """Returns the folder of a model in the cache, with the hub's newest if online."""
+    """Return the folder of a model in the cache, with the hub's newest if online."""
     import huggingface_hub
 
     def fetch() -> Path:

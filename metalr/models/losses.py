@@ -23,7 +23,7 @@ def loss(
     smoothing: float = 0.0,
     class_weights: Any = None,
 ) -> jax.Array:
-    """Returns the mean loss over the rows of a batch, as a float32 scalar.
+    """Return the mean loss over the rows of a batch, as a float32 scalar.
 
     Cross-entropy for classification and for the choice among texts, squared error for
     regression, and for answers the mean of the cross-entropies of start and end over

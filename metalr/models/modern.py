@@ -17,12 +17,12 @@ from metalr.models.layers import Context, attend, gelu, layer_norm
 
 
 def used(config: EncoderConfig) -> bool:
-    """Returns whether an encoder is made of these layers."""
+    """Return whether an encoder is made of these layers."""
     return config.differences.layer_sort == "modern"
 
 
 def surroundings(config: EncoderConfig, length: int) -> dict[str, Any]:
-    """Returns the fields of `Context` that say where tokens stand.
+    """Return the fields of `Context` that say where tokens stand.
 
     Args:
       config: Of the encoder.
@@ -42,7 +42,7 @@ def surroundings(config: EncoderConfig, length: int) -> dict[str, Any]:
 
 
 def plain_settings(raw: dict[str, Any]) -> dict[str, Any]:
-    """Returns config.json in the keys of its first versions, which say less.
+    """Return config.json in the keys of its first versions, which say less.
 
     Today's transformers names a sort for each layer, and rotations for each sort.
     """
@@ -69,7 +69,7 @@ def plain_settings(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def turned(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Turns pairs of elements, half a vector apart, each by its angle.
+    """Turn pairs of elements, half a vector apart, each by its angle.
 
     Args:
       x: [B, heads, L, d].
@@ -87,7 +87,7 @@ class Attention(nnx.Module):
     def __init__(
         self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs, local: bool
     ):
-        """Builds the kernels, [D, 3 D] and [D, D]."""
+        """Build the kernels, [D, 3 D] and [D, D]."""
         self.config, self.local = config, local
         width = config.hidden_size
         plain = {"use_bias": False, "dtype": dtype, "rngs": rngs}
@@ -95,7 +95,7 @@ class Attention(nnx.Module):
         self.output = nnx.Linear(width, width, **plain)
 
     def __call__(self, x, context: Context, key, first_row):
-        """Maps [B * L, D] to [B * L, D], as `layers.Attention` does."""
+        """Map [B * L, D] to [B * L, D], as `layers.Attention` does."""
         rows, length = context.mask.shape[0], context.mask.shape[-1]
         heads = self.qkv(x).reshape(
             rows, length, 3, self.config.num_attention_heads, -1
@@ -115,7 +115,7 @@ class Layer(nnx.Module):
     def __init__(
         self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs, index: int
     ):
-        """Builds the layer with that number from below; the first norms only once."""
+        """Build the layer with that number from below; the first norms only once."""
         self.config, self.dtype = config, dtype
         every = config.global_attn_every_n_layers
         self.attention = Attention(config, dtype, rngs, local=index % every > 0)
@@ -128,7 +128,7 @@ class Layer(nnx.Module):
         self.down = nnx.Linear(wide, width, **plain)
 
     def __call__(self, x, context: Context, key, first_row):
-        """Maps [B * L, D] to [B * L, D], as `layers.Layer` does."""
+        """Map [B * L, D] to [B * L, D], as `layers.Layer` does."""
         normed = x
         if hasattr(self, "attention_norm"):
             normed = self.attention_norm(x).astype(self.dtype)

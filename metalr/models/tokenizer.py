@@ -25,7 +25,7 @@ _WRITTEN_AGAIN = (
 
 
 def load(folder: Path, config: EncoderConfig) -> tuple[Any, str]:
-    """Loads the tokenizer of a folder.
+    """Load the tokenizer of a folder.
 
     Args:
       folder: With the files of VOCABULARIES, as transformers writes them.
@@ -93,7 +93,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _case(folder: Path) -> tuple[bool | None, str]:
-    """Returns `do_lower_case` where nothing says it, else None; and a note.
+    """Return `do_lower_case` where nothing says it, else None; and a note.
 
     transformers lower-cases whatever a vocab.txt has.
     """

@@ -18,7 +18,7 @@ _GROUP = 10_000  # rows of Parquet that are in memory together
 
 
 def format_of(path: Path) -> str:
-    """Returns the format that a file's name ends in; of `.gz` what stands before it.
+    """Return the format that a file's name ends in; of `.gz` what stands before it.
 
     Raises:
       MetalrError: None of `FORMATS`.
@@ -34,7 +34,7 @@ def format_of(path: Path) -> str:
 
 
 def write(path: Path, form: str, rows: Iterable[Row]) -> None:
-    """Writes rows as they come; the file is there once all of them are.
+    """Write rows as they come; the file is there once all of them are.
 
     Args:
       path: The file, in a folder that exists.
@@ -61,7 +61,7 @@ def write(path: Path, form: str, rows: Iterable[Row]) -> None:
 
 
 def print_to(file: IO[str], form: str, rows: Iterable[Row]) -> None:
-    """Prints rows as JSON Lines, CSV or TSV.
+    """Print rows as JSON Lines, CSV or TSV.
 
     Args:
       file: Where to.
@@ -94,7 +94,7 @@ def _json(value: Any) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Returns what stands in a cell: lists and dictionaries as JSON."""
+    """Return what stands in a cell: lists and dictionaries as JSON."""
     if isinstance(value, list | dict | bool):
         return _json(value)
     return well_formed(value) if isinstance(value, str) else value

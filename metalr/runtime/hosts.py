@@ -1,6 +1,6 @@
 """Several processes, on one host or on many, that run together as one.
 
-All of them take the same steps and decisions; the first alone writes and talks.
+All of them take the same steps and decisions; only the first one writes and prints.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def join(
     processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Makes this process one of several that run together, if it is.
+    """Make this process one of several that run together, if it is.
 
     Without arguments, what SLURM's srun and multi-host TPUs set in the environment is
     enough. Call it before anything is computed.
@@ -55,7 +55,7 @@ def join(
 
 
 def _check_address(coordinator: str) -> None:
-    """Refuses what is no HOST:PORT, or a host that nobody knows: jax would wait."""
+    """Refuse a malformed HOST:PORT or an unknown host, for which jax would wait."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port[:9]) < 2**16:
         raise MetalrError(
@@ -71,7 +71,7 @@ def _check_address(coordinator: str) -> None:
 
 
 def _among_several(environment: Mapping[str, str]) -> bool:
-    """Returns whether a launcher says that this is one of several processes.
+    """Return whether a launcher says that this is one of several processes.
 
     >>> _among_several({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "a,b"})
     True
@@ -91,10 +91,10 @@ _STATUS = re.compile(
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Ends this process of several at once, with one line, where the run can't go on.
+    """End this process of several at once, with one line, if the run cannot continue.
 
-    Leaving the usual way, jax would wait minutes for the others to leave as well, and
-    they for what this one should have sent.
+    A normal exit would wait minutes for the other processes, which wait for messages
+    of this one.
     """
     try:
         yield
@@ -114,7 +114,7 @@ def together() -> Iterator[None]:
 
 
 def is_of_another(fault: BaseException) -> bool:
-    """Returns whether a fault says that another process of this run has gone."""
+    """Return whether a fault says that another process of this run has gone."""
     # Some of jax's calls tell a failed message as a ValueError.
     of_jax = isinstance(fault, jax.errors.JaxRuntimeError)
     told = isinstance(fault, ValueError) and _STATUS.match(str(fault))
@@ -122,23 +122,23 @@ def is_of_another(fault: BaseException) -> bool:
 
 
 def alone() -> bool:
-    """Returns whether this process runs by itself."""
+    """Return whether this process runs by itself."""
     return jax.process_count() == 1
 
 
 def is_first() -> bool:
-    """Returns whether this process is the one that writes files and talks."""
+    """Return whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Waits until every process has come to this point, named alike in all."""
+    """Wait until every process has reached this point, under the same name."""
     if not alone():
         multihost_utils.sync_global_devices(what)
 
 
 def any_of(wish: bool) -> bool:
-    """Returns whether any process has the wish; all must ask at the same point."""
+    """Return whether any process has the wish; all must call it at the same point."""
     if alone():
         return wish
     return bool(np.any(multihost_utils.process_allgather(np.array(wish))))

@@ -26,12 +26,12 @@ _T = TypeVar("_T")
 
 
 def endpoint() -> str:
-    """Returns the address of the hub in use."""
+    """Return the address of the hub in use."""
     return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
 
 
 def patience() -> float:
-    """Returns the seconds that the hub may take without any progress.
+    """Return the seconds that the hub may take without any progress.
 
     Raises:
       MetalrError: The environment says something else.
@@ -52,7 +52,7 @@ def patience() -> float:
 
 
 def answers(timeout: float | None = None) -> bool:
-    """Says whether the Hugging Face hub can be reached, in a bounded time.
+    """Say whether the Hugging Face hub can be reached, in a bounded time.
 
     A refusal is an answer too: what is asked for next then gives the reason.
     `HF_HUB_OFFLINE` answers no at once and `HF_ENDPOINT` names another hub, as in
@@ -96,7 +96,7 @@ def _answers(address: str, timeout: float) -> bool:
 
 
 def forget() -> None:
-    """Forgets what the hub answered, and the calls that were given up."""
+    """Forget what the hub answered, and the calls that were given up."""
     _answers.cache_clear()
     _stalled.clear()
     _left_behind.clear()
@@ -106,7 +106,7 @@ def forget() -> None:
 
 
 def call(work: Callable[[], _T], *, online: bool = True) -> _T:
-    """Returns what a call of the hub's libraries returns.
+    """Return what a call of the hub's libraries returns.
 
     Their log lines, warnings and progress bars are kept from the screen. The call goes
     on in a thread; a signal or a hub without progress ends the waiting for it.
@@ -156,7 +156,7 @@ def call(work: Callable[[], _T], *, online: bool = True) -> _T:
 
 
 def _behind(fault: BaseException, traffic: hub_traffic.Traffic) -> str:
-    """Returns what is behind a fault that the libraries word as another one, or ""."""
+    """Return what is behind a fault that the libraries word as another one, or ""."""
     if traffic.status >= 500:
         return f"{endpoint()} answers with status {traffic.status}"
     chain: BaseException | None = fault
@@ -172,7 +172,7 @@ _left_behind = threading.Event()
 
 
 def left_behind() -> bool:
-    """Returns whether a thread may wait for the hub, and so would hold up an exit."""
+    """Return whether a thread may wait for the hub, and so would hold up an exit."""
     return _left_behind.is_set()
 
 
@@ -180,7 +180,7 @@ def left_behind() -> bool:
 
 
 def check_files(folder: Path) -> None:
-    """Checks the files of a snapshot, or of any folder whose files have known hashes.
+    """Check the files of a snapshot, or of any folder whose files have known hashes.
 
     The cache names the content of a file by the hash that the hub said: SHA-256 for
     large files, that of git for others.

@@ -1,4 +1,4 @@
-"""A bound on the memory that reading a file of a stranger may take."""
+"""A bound on the memory that reading an untrusted file may take."""
 
 import contextlib
 import sys
@@ -11,11 +11,11 @@ _LEAST, _PER_BYTE = 4 * 2**30, 16
 
 @contextlib.contextmanager
 def bounded(path: Path) -> Iterator[None]:
-    """Lets the process grow by 4 GB and 16 times the file, and no more, meanwhile.
+    """Limit the growth of the process to 4 GB and 16 times the file during the block.
 
-    A page of Parquet says how many values it holds, and Arrow believes it: a file of
+    A page of Parquet states how many values it holds, and Arrow trusts it: a file of
     858 bytes asked for 275 GB. Beyond the bound Arrow raises an `ArrowMemoryError`.
-    Only Linux can be told so, and it is told for all threads.
+    Only Linux has this limit, and it holds for all threads.
     """
     if sys.platform != "linux":
         yield

@@ -1,4 +1,4 @@
-"""The bar of work that is counted in runs."""
+"""A progress bar for work that is counted in runs."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 @contextlib.contextmanager
 def counting(total: int) -> Iterator[Callable[[str], None]]:
-    """Yields a function to call with a line for each run that ended.
+    """Yield a function to call with a line for each run that ended.
 
     On a terminal there is a bar with runs per minute and time left under the lines;
     elsewhere a line is printed now and then, and the last one.
@@ -47,7 +47,7 @@ def counting(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def say(line: str, file: IO[str] | None = None) -> None:
-    """Prints a line; where nobody reads any more, the work goes on in silence."""
+    """Print a line; if nobody reads the output any more, continue in silence."""
     try:
         print(line, file=file or sys.stdout, flush=True)
     except BrokenPipeError:
@@ -55,12 +55,12 @@ def say(line: str, file: IO[str] | None = None) -> None:
 
 
 def silence() -> None:
-    """Sends what is still printed nowhere, what Python writes at its end included."""
+    """Discard all further output, including what Python writes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _pace(done: int, total: int, seconds: float) -> str:
-    """Returns speed and time left.
+    """Return speed and time left.
 
     >>> _pace(3, 9, 60.0)
     '3.0 runs/min, 2 min left'

@@ -31,24 +31,24 @@ ROWS = {name: [{"text": text, "label": 0} for text in texts(name)] for name in S
 
 @pytest.mark.parametrize("name", ["origin", *SPANS])
 def test_the_same_seed_makes_the_same_rows_and_another_others(name):
-    made = derived.make(name, ROWS, 3)
-    assert made == derived.make(name, ROWS, 3) != derived.make(name, ROWS, 4)
+    made = derived.build(name, ROWS, 3)
+    assert made == derived.build(name, ROWS, 3) != derived.build(name, ROWS, 4)
 
 
 def test_origin_has_each_text_once_under_the_name_of_its_set():
-    rows = derived.make("origin", ROWS, 0)
+    rows = derived.build("origin", ROWS, 0)
     assert sorted(row["text"] for row in rows) == sorted(sum(map(texts, SETS), []))
     assert all(row["text"].startswith(row["label"]) for row in rows)
 
 
 def test_origin_is_balanced_where_the_sets_are_not():
-    rows = derived.make("origin", {**ROWS, "rte": ROWS["rte"][:4]}, 0)
+    rows = derived.build("origin", {**ROWS, "rte": ROWS["rte"][:4]}, 0)
     assert Counter(row["label"] for row in rows) == dict.fromkeys(SETS, 4)
 
 
 @pytest.mark.parametrize("name", SPANS)
 def test_an_answer_stands_where_its_row_says(name):
-    rows = derived.make(name, ROWS, 0)
+    rows = derived.build(name, ROWS, 0)
     assert len(rows) == len(SETS) * 10 // 3
     for row in rows:
         (text,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
@@ -63,7 +63,7 @@ def set_of(word: str) -> str:
 
 
 def test_the_answer_of_part_is_all_of_the_text_that_the_question_names():
-    for row in derived.make("part", ROWS, 0):
+    for row in derived.build("part", ROWS, 0):
         asked = re.fullmatch(r"Which one is the (.*)\?", row["question"])
         assert asked
         words = row["context"].split()
@@ -73,7 +73,7 @@ def test_the_answer_of_part_is_all_of_the_text_that_the_question_names():
 
 
 def test_the_answer_of_cloze_is_what_the_question_leaves_out():
-    for row in derived.make("cloze", ROWS, 0):
+    for row in derived.build("cloze", ROWS, 0):
         around = row["question"].removesuffix(" ?")
         filled = around.replace("what", row["answers"]["text"][0])
         assert len(around.split()) == 7 and filled in row["context"]
@@ -82,10 +82,10 @@ def test_the_answer_of_cloze_is_what_the_question_leaves_out():
 def test_only_texts_between_the_lengths_are_taken():
     fitting = " ".join("abcdefghi")
     rows = [{"a": "too short", "b": f" {fitting}  j", "c": "long " * 21}]
-    made = derived.make("origin", {**ROWS, "rte": rows}, 0)
+    made = derived.build("origin", {**ROWS, "rte": rows}, 0)
     assert [r["text"] for r in made if r["label"] == "rte"] == [f"{fitting} j"]
     with pytest.raises(MetalrError, match="no text of rte has 9 to 20 words"):
-        derived.make("part", {**ROWS, "rte": [{"a": "too short"}]}, 0)
+        derived.build("part", {**ROWS, "rte": [{"a": "too short"}]}, 0)
 
 
 @pytest.mark.parametrize("name", ["origin", *SPANS])

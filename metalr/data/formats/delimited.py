@@ -26,14 +26,14 @@ class Dialect(NamedTuple):
     skip_lines: int  # before the header
 
     def __str__(self) -> str:
-        """Says the rule that fields are told apart by."""
+        """Say the rule that fields are told apart by."""
         parted = _NAMES.get(self.delimiter, repr(self.delimiter))
         rule = "quotes around them taken off" if self.quoted else "quotes are text"
         return f"read with {parted} between the fields, {rule}"
 
 
 def look(path: Path, preferred: str, options: Options) -> Table:
-    """Looks at a delimited file.
+    """Look at a delimited file.
 
     Args:
       path: The file.
@@ -64,7 +64,7 @@ def look(path: Path, preferred: str, options: Options) -> Table:
 
 
 def _names(header: Sequence[str]) -> list[str]:
-    """Returns the names of columns, all different.
+    """Return the names of columns, all different.
 
     Spaces around a name are none of it. A column without a name has "", and the second
     of a name a number, as in pandas.
@@ -115,7 +115,7 @@ def _rows(
 def _records(
     found: text.Text, dialect: Dialect, most: int | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yields the records of a file, each with its last line's number."""
+    """Yield the records of a file, each with its last line's number."""
     lines = itertools.islice(text.lines(found), dialect.skip_lines, most)
     reader: Any = csv.reader(
         map(_guarded, lines) if dialect.quoted else lines,
@@ -139,7 +139,7 @@ def _records(
 
 
 def _guarded(line: str) -> str:
-    """Hides carriage returns inside of a line, for which csv wants quotes."""
+    """Hide carriage returns inside of a line, for which csv wants quotes."""
     body = line.rstrip("\r\n")
     return body.replace("\r", _LONE_CR) + line[len(body) :] if "\r" in body else line
 
@@ -161,7 +161,7 @@ def _dialect(found: text.Text, preferred: str) -> Dialect:
 
 
 def _delimiter(sample: list[str], preferred: str) -> str:
-    """Returns what parts the fields: the preferred if the first lines agree on it."""
+    """Return what parts the fields: the preferred if the first lines agree on it."""
     header = sample[0] if sample else ""
     order = [preferred, *(sign for sign in _NAMES if sign != preferred)]
     there = [sign for sign in order if sign in header]
@@ -173,7 +173,7 @@ def _delimiter(sample: list[str], preferred: str) -> str:
 
 
 def _counts(sample: list[str], sign: str) -> set[int]:
-    """Returns the numbers of fields that the first records have."""
+    """Return the numbers of fields that the first records have."""
     counts: list[int] = []
     try:
         for values in csv.reader(map(_guarded, sample), delimiter=sign, strict=True):
@@ -185,7 +185,7 @@ def _counts(sample: list[str], sign: str) -> set[int]:
 
 
 def _skips_space(sample: list[str], delimiter: str) -> bool:
-    """Says whether a space after a delimiter is how the file is written."""
+    """Say whether a space after a delimiter is how the file is written."""
     if delimiter in "\t ":
         return False
     header = sample[0].split(delimiter)[1:] if sample else []
@@ -197,7 +197,7 @@ def _skips_space(sample: list[str], delimiter: str) -> bool:
 
 
 def _is_quoted(found: text.Text, delimiter: str) -> bool:
-    """Says whether quotes in a tab-separated file are none of its text.
+    """Say whether quotes in a tab-separated file are none of its text.
 
     GLUE's files quote nothing, pandas and spreadsheets do. They quote a field that
     holds a quote (doubled), a tab or a line end; or all fields of a column. Where

@@ -24,7 +24,7 @@ _FORMS = (
 
 
 def look_at_lines(path: Path, options: Options) -> Table:
-    """Looks at a `.jsonl` file.
+    """Look at a `.jsonl` file.
 
     Raises:
       MetalrError: The file breaks its format.
@@ -37,7 +37,7 @@ def look_at_lines(path: Path, options: Options) -> Table:
 
 
 def look(path: Path, options: Options) -> Table:
-    """Looks at a `.json` file, which is lines or one value.
+    """Look at a `.json` file, which is lines or one value.
 
     Raises:
       MetalrError: The file breaks its format.
@@ -130,7 +130,7 @@ def _whole(found: text.Text) -> Any:
 
 
 def _is_container(value: Row) -> bool:
-    """Says whether an object holds rows, and is none itself."""
+    """Say whether an object holds rows, and is none itself."""
     if isinstance(value.get("data"), list) or isinstance(value.get("rows"), list):
         return True
     inner = list(value.values())
@@ -141,7 +141,7 @@ def _is_container(value: Row) -> bool:
 
 
 def _rows_of(path: Path, whole: Any) -> list[Row]:
-    """Returns the rows that one JSON value holds."""
+    """Return the rows that one JSON value holds."""
     rows: Any = whole
     if isinstance(whole, dict):
         rows = _of_object(path, whole)
@@ -178,7 +178,7 @@ def _of_object(path: Path, whole: Row) -> Any:
 
 
 def _of_lists(path: Path, whole: Row) -> list[Row]:
-    """Returns the rows of columns that are lists, or the one list of rows."""
+    """Return the rows of columns that are lists, or the one list of rows."""
     lists = list(whole.values())
     if all(isinstance(row, dict) for of in lists for row in of):
         if len(lists) > 1:
@@ -194,7 +194,7 @@ def _of_lists(path: Path, whole: Row) -> list[Row]:
 
 
 def _of_dicts(path: Path, whole: Row) -> list[Row]:
-    """Returns the rows of pandas' to_json: by column, or with orient="index"."""
+    """Return the rows of pandas' to_json: by column, or with orient="index"."""
     keys = list(next(iter(whole.values())))
     if any(list(of) != keys for of in whole.values()):
         raise MetalrError(

@@ -6,28 +6,28 @@ from typing import Any
 
 
 def pick(rng: random.Random, items: Sequence[Any]) -> Any:
-    """Returns one of the items."""
+    """Return one of the items."""
     return items[int(rng.random() * len(items))]
 
 
 def sample(rng: random.Random, items: Sequence[Any], count: int) -> list[Any]:
-    """Returns `count` different items in random order."""
+    """Return `count` different items in random order."""
     left = list(items)
     return [left.pop(int(rng.random() * len(left))) for _ in range(count)]
 
 
 def pick_other(rng: random.Random, items: Sequence[Any], item: Any) -> Any:
-    """Returns one of the items that is not `item`."""
+    """Return one of the items that is not `item`."""
     return pick(rng, [each for each in items if each != item])
 
 
 def as_sentence(text: str) -> str:
-    """Returns the text with a capital and a full stop."""
+    """Return the text with a capital and a full stop."""
     return text[0].upper() + text[1:] + "."
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Returns the parts of a list with commas.
+    """Return the parts of a list with commas.
 
     >>> words("plain, very fine")
     ('plain', 'very fine')
@@ -36,7 +36,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def table(text: str) -> tuple[tuple[str, ...], ...]:
-    """Returns the lines of a table whose columns are set off by slashes.
+    """Return the lines of a table whose columns are separated by slashes.
 
     >>> table("a nurse / a person")
     (('a nurse', 'a person'),)

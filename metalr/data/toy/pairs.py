@@ -74,9 +74,9 @@ _SPOKEN = words("well, you know, uh, yeah and, i mean, oh, so anyway, right")
 
 
 def inference(rng: random.Random, label: int) -> Row:
-    """Makes premise and hypothesis: 0 follows, 1 is open, 2 is impossible.
+    """Make premise and hypothesis: 0 follows, 1 is open, 2 is impossible.
 
-    Reasons and negations stand under every label, so the hypothesis alone says little.
+    Reasons and negations occur with every label, so the hypothesis alone says little.
     """
     person, doing, spot = (pick(rng, t) for t in (_PEOPLE, _DOINGS, _SPOTS))
     are = _be(person[0])
@@ -105,7 +105,7 @@ def _be(person: str) -> str:
 
 
 def spoken_inference(rng: random.Random, label: int) -> Row:
-    """Makes the same with a premise that somebody tells: the mismatched split."""
+    """Make the same with a premise in spoken words: the mismatched split."""
     row = inference(rng, label)
     first, second = sample(rng, _SPOKEN, 2)
     premise = row["premise"].rstrip(".").lower()
@@ -113,7 +113,7 @@ def spoken_inference(rng: random.Random, label: int) -> Row:
 
 
 def similarity(rng: random.Random, label: int) -> Row:
-    """Makes two scenes; the score is the weighted share of what they have in common."""
+    """Make two scenes; the score is the weighted share of what they have in common."""
     del label
     tables, weights = (_PEOPLE, _DOINGS, _SPOTS), (1.5, 2.5, 1.0)
     keep = rng.random()
@@ -154,7 +154,7 @@ _SUMS = tuple(f"{count} million dollars" for count in range(2, 99))
 
 
 def paraphrase(rng: random.Random, label: int) -> Row:
-    """Makes two tellings of one deal; in the second, one to four facts may differ."""
+    """Make two tellings of one deal; in the second, one to four facts may differ."""
     choices = {
         "a": INSTITUTIONS,
         "b": INSTITUTIONS,
@@ -203,7 +203,7 @@ _HOOKS = words("Honestly, As a student, At my age, In 2016, In India, Just curio
 
 
 def questions(rng: random.Random, label: int) -> Row:
-    """Makes two questions with one intent and topic, or with one of the two changed."""
+    """Make two questions with one intent and topic, or with one of the two changed."""
     topic, intent = pick(rng, _TOPICS), pick(rng, _INTENTS)
     first, second = sample(rng, intent, 2)
     other = topic

@@ -80,7 +80,7 @@ _VERDICTS = (
 
 
 def opinion(rng: random.Random, good: int) -> str:
-    """Returns a clause that praises (1) or pans (0), often by denying the opposite."""
+    """Return a clause that praises (1) or pans (0), often by denying the opposite."""
     shape = rng.random()
     aspect = pick(rng, _ASPECTS)
     if shape < 0.45:
@@ -103,7 +103,7 @@ def opinion(rng: random.Random, good: int) -> str:
 
 
 def contrast(rng: random.Random, good: int) -> str:
-    """Returns a sentence that holds both polarities and settles on `good`."""
+    """Return a sentence that has both polarities and ends on `good`."""
     for_it, against = opinion(rng, good), opinion(rng, 1 - good)
     yes, no = pick(rng, _ADJECTIVES[good]), pick(rng, _ADJECTIVES[1 - good])
     return pick(
@@ -122,7 +122,7 @@ def contrast(rng: random.Random, good: int) -> str:
 
 
 def line(rng: random.Random, label: int) -> Row:
-    """Makes one line of a review, plain or with a turn."""
+    """Make one line of a review, plain or with a turn."""
     text = opinion(rng, label) if rng.random() < 0.7 else contrast(rng, label)
     if rng.random() < 0.3:
         text = f"{pick(rng, _OPENERS)} , {text}"
@@ -130,7 +130,7 @@ def line(rng: random.Random, label: int) -> Row:
 
 
 def review(rng: random.Random, label: int) -> Row:
-    """Makes a review whose end decides, with the majority (4 in 5) or against it."""
+    """Make a review whose last sentence decides, with the majority (4 in 5) or not."""
     agreeing = 3 if rng.random() < 0.8 else 1
     opinions = [label] * agreeing + [1 - label] * (4 - agreeing)
     body = [opinion(rng, good) for good in opinions] + sample(rng, _PLOT, 2)

@@ -1,4 +1,4 @@
-"""Toy AG News and CoLA: topics told by the event, and grammar gone wrong."""
+"""Toy AG News and CoLA: topics that the event decides, and errors of grammar."""
 
 import random
 
@@ -64,9 +64,9 @@ _FILLERS = words(
 
 
 def news(rng: random.Random, label: int) -> Row:
-    """Makes news about the event that comes first.
+    """Make news about the event that comes first.
 
-    Its actor is often another topic's, and another topic's event may follow.
+    Its actor often belongs to another topic, and an event of another may follow.
     """
     kind = label if rng.random() < 0.5 else int(rng.random() * 4)
     actor, event = pick(rng, _ACTORS[kind]), pick(rng, _EVENTS[label])
@@ -119,11 +119,11 @@ _ADVERBS = words("quietly, often, yesterday, again, in the morning, with great c
 
 
 def grammar(rng: random.Random, label: int) -> Row:
-    """Makes a sentence whose agreement, verb form, reflexive or order may be wrong."""
+    """Make a sentence whose agreement, verb form, reflexive or order may be wrong."""
     plural, wrong = rng.random() < 0.5, label == 0
     noun, near, thing = *sample(rng, _SUBJECTS, 2), pick(rng, _OBJECTS)
     subject = f"the {noun}s" if plural else f"the {noun}"
-    # The noun between subject and verb has the other number, to lead astray.
+    # The noun between subject and verb has the other number, as a distraction.
     if rng.random() < 0.6:
         attractor = f"the {near}" if plural else f"the {near}s"
         subject += f" {pick(rng, _PREPOSITIONS)} {attractor}"

@@ -45,7 +45,7 @@ class AdalrsState(NamedTuple):
 
 
 def adalrs(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds the row; `update` needs the keyword `value=`, the loss."""
+    """Build the row; `update` needs the keyword `value=`, the loss."""
     shape = linear(plan)
     tx = injected(inner, plan.learning_rate * shape(0))
     size = max(10, plan.total_steps // 100)
@@ -106,7 +106,7 @@ def adalrs(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
 def _decided(
     state: AdalrsState, searching: jax.Array, ruined: jax.Array, size: int
 ) -> tuple[AdalrsState, jax.Array, jax.Array]:
-    """Returns the state after this loss, whether to go back, whether a trial begins."""
+    """Return the state after this loss, whether to go back, whether a trial begins."""
     whole = (state.filled >= size) | ruined
     velocity, error = _velocity(state.window)
     up, down = _factors(state.changes)
@@ -135,13 +135,13 @@ def _decided(
 
 
 def _factors(changes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns what the rate is multiplied by, up and down, after so many changes."""
+    """Return what the rate is multiplied by, up and down, after so many changes."""
     fade = FADING ** changes.astype(jnp.float32)
     return jnp.maximum(UP * fade, 1.0), 1 / jnp.maximum(DOWN * fade, 1.0)
 
 
 def _velocity(losses: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the negated slope of the losses a step, and its standard error."""
+    """Return the negated slope of the losses a step, and its standard error."""
     size = len(losses)
     place = jnp.arange(size) - (size - 1) / 2
     spread = jnp.sum(place**2)

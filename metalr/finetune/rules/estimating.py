@@ -19,7 +19,7 @@ def own(
     optimizer: Callable[[Any, Plan], optax.GradientTransformation],
     shape: Callable[[Plan], optax.Schedule],
 ) -> Build:
-    """Makes a row's `build` from an optimizer that leaves the given one aside."""
+    """Make a row's `build` from an optimizer that leaves the given one aside."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         del inner
@@ -32,37 +32,37 @@ def own(
 
 
 def prodigy(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds Prodigy with the safeguard that its authors advise under a warm-up."""
+    """Build Prodigy with the safeguard that its authors advise under a warm-up."""
     return contrib.prodigy(rate, weight_decay=plan.weight_decay, safeguard_warmup=True)
 
 
 def dadapt_adamw(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds D-Adaptation's AdamW."""
+    """Build D-Adaptation's AdamW."""
     return contrib.dadapt_adamw(rate, weight_decay=plan.weight_decay)
 
 
 def dowg(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds DoWG, distance over weighted gradients."""
+    """Build DoWG, distance over weighted gradients."""
     return contrib.dowg(rate, weight_decay=plan.weight_decay, mask=plans.decay_mask)
 
 
 def mechanic(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds Mechanic around AdamW."""
+    """Build Mechanic around AdamW."""
     return contrib.mechanize(plans.adamw(plan.weight_decay, clip_norm=0.0)(rate))
 
 
 def momo_adam(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds MoMo-Adam, a Polyak rate of at most the given one."""
+    """Build MoMo-Adam, a Polyak rate of at most the given one."""
     return contrib.momo_adam(rate, weight_decay=plan.weight_decay)
 
 
 def schedule_free(rate: Any, plan: Plan) -> optax.GradientTransformation:
-    """Builds schedule-free AdamW."""
+    """Build schedule-free AdamW."""
     return contrib.schedule_free_adamw(rate, weight_decay=plan.weight_decay)
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-    """Returns schedule-free's average, which it is to be judged by."""
+    """Return schedule-free's average, which it is to be judged by."""
     state = lambda x: isinstance(x, contrib.ScheduleFreeState)  # noqa: E731
     (found,) = [x for x in jax.tree.leaves(opt_state, is_leaf=state) if state(x)]
     return contrib.schedule_free_eval_params(found, params)

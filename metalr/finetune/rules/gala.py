@@ -36,7 +36,7 @@ class GalaState(NamedTuple):
 
 
 def gala(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds the row; `update` needs `grad_fn=`, the gradient of the step's batch."""
+    """Build the row; `update` needs `grad_fn=`, the gradient of the step's batch."""
     tx = injected(inner, plan.learning_rate)
 
     def init(params: Any) -> GalaState:

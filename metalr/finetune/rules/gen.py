@@ -27,7 +27,7 @@ class GenState(NamedTuple):
 
 
 def gen(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds the row; `update` needs `value=` and `value_fn=`, the step's loss."""
+    """Build the row; `update` needs `value=` and `value_fn=`, the step's loss."""
     tx = injected(inner, plan.learning_rate)
 
     def init(params: Any) -> GenState:

@@ -42,7 +42,7 @@ class LrFindState(NamedTuple):
 
 
 def lr_find(pick: Pick) -> Build:
-    """Makes a row's `build` from a way to choose; the base rate is not read."""
+    """Make a row's `build` from a way to choose; the base rate is not read."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         tx = injected(inner, LOWEST)
@@ -101,7 +101,7 @@ def lr_find(pick: Pick) -> Build:
 
 
 def _linear(state: LrFindState, plan: Plan) -> jax.Array:
-    """Returns the multiplier of the found rate, over the steps that are left."""
+    """Return the multiplier of the found rate, over the steps that are left."""
     warm = jnp.minimum(plan.warmup_steps, state.steps_left // 10)
     left = (state.steps_left - state.step) / jnp.maximum(1, state.steps_left - warm)
     return jnp.minimum((state.step + 1.0) / (warm + 1.0), jnp.clip(left, 0.0, 1.0))
@@ -110,7 +110,7 @@ def _linear(state: LrFindState, plan: Plan) -> jax.Array:
 def _smoothed(
     state: LrFindState, value: jax.Array, probing: jax.Array
 ) -> tuple[LrFindState, jax.Array]:
-    """Takes a loss of the probe into account; returns whether the probe is over."""
+    """Take a loss of the probe into account; returns whether the probe is over."""
     size = len(state.losses)
     smooth = SMOOTHING * state.smooth + (1 - SMOOTHING) * value
     loss = smooth / (1 - SMOOTHING ** state.step.astype(jnp.float32))
@@ -125,7 +125,7 @@ def _smoothed(
 
 
 def valley(log_rates: jax.Array, losses: jax.Array, used: jax.Array) -> jax.Array:
-    """Returns the place two thirds into the longest falling subsequence."""
+    """Return the place two thirds into the longest falling subsequence."""
     del log_rates
     size = len(losses)
 
@@ -145,6 +145,6 @@ def valley(log_rates: jax.Array, losses: jax.Array, used: jax.Array) -> jax.Arra
 
 
 def steep(log_rates: jax.Array, losses: jax.Array, used: jax.Array) -> jax.Array:
-    """Returns the place before the steepest fall of the loss in log rate."""
+    """Return the place before the steepest fall of the loss in log rate."""
     slopes = jnp.diff(losses) / jnp.diff(log_rates)
     return jnp.argmin(jnp.where(used[:-1] & used[1:], slopes, jnp.inf))

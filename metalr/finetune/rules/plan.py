@@ -27,7 +27,7 @@ Build = Callable[[Inner, Plan], optax.GradientTransformationExtraArgs]
 
 
 def warmup(total_steps: int, asked: int) -> int:
-    """Returns the warm-up that a run allows: at most a tenth of its steps.
+    """Return the warm-up that a run allows: at most a tenth of its steps.
 
     >>> warmup(6000, 500), warmup(200, 500)
     (500, 20)
@@ -36,7 +36,7 @@ def warmup(total_steps: int, asked: int) -> int:
 
 
 def decay_mask(params: Any) -> Any:
-    """Returns True for the leaves that weight decay applies to.
+    """Return True for the leaves that weight decay applies to.
 
     BERT's recipe decays weight matrices and embeddings, not biases and LayerNorm:
     exactly the leaves with two axes or more.
@@ -45,7 +45,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def adamw(weight_decay: float, clip_norm: float) -> Inner:
-    """Returns AdamW as a function of its rate, with BERT's decay mask and clipping.
+    """Return AdamW as a function of its rate, with BERT's decay mask and clipping.
 
     Args:
       weight_decay: Decoupled decay, not on biases and LayerNorm.
@@ -62,19 +62,19 @@ def adamw(weight_decay: float, clip_norm: float) -> Inner:
 def clipped(
     inner: optax.GradientTransformation, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Clips the gradient's global norm before an optimizer sees it; 0: not at all."""
+    """Clip the gradient's global norm before an optimizer sees it; 0: not at all."""
     if not clip_norm:
         return inner
     return optax.chain(optax.clip_by_global_norm(clip_norm), inner)
 
 
 def injected(inner: Inner, first_rate: Any) -> optax.GradientTransformationExtraArgs:
-    """Builds an optimizer whose rate is a plain number of its state."""
+    """Build an optimizer whose rate is a plain number of its state."""
     rate = jnp.asarray(first_rate, jnp.float32)
     return optax.inject_hyperparams(inner)(learning_rate=rate)
 
 
 def at(state: Any, rate: jax.Array) -> Any:
-    """Returns a state of `injected` with this rate for the next step."""
+    """Return a state of `injected` with this rate for the next step."""
     rate = jnp.asarray(rate, jnp.float32)
     return state._replace(hyperparams=state.hyperparams | {"learning_rate": rate})

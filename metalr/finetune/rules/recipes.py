@@ -14,7 +14,7 @@ LAYER_DECAY = 0.9
 
 
 def autogluon(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds AutoGluon multimodal's recipe, without its soup of checkpoints.
+    """Build AutoGluon multimodal's recipe, without its soup of checkpoints.
 
     AdamW with weight decay 1e-3, the rate 0.9 times lower with each layer that lies
     deeper below the head, a tenth of the run as warm-up, half a cosine to 0, gradients
@@ -28,13 +28,13 @@ def autogluon(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs
 
 
 def kerashub(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds KerasHub's recipe: Adam at a constant rate, no decay, no clipping."""
+    """Build KerasHub's recipe: Adam at a constant rate, no decay, no clipping."""
     del inner
     return shapes.scheduled(shapes.static)(optax.adam, plan)
 
 
 def by_layer(decay: float = LAYER_DECAY) -> optax.GradientTransformation:
-    """Scales updates by `decay` to the number of layers that lie above.
+    """Scale updates by `decay` to the number of layers that lie above.
 
     The head has none above it, the embeddings have all. Leaves are placed by their
     names: `.../layers/I/...` and `.../embeddings/...`; any other is part of the head.
@@ -65,6 +65,6 @@ def _names(path: Any) -> list[str]:
 
 
 def _layer(names: list[str]) -> int:
-    """Returns the number of the layer that a leaf belongs to; -1 if to none."""
+    """Return the number of the layer that a leaf belongs to; -1 if to none."""
     after = [b for a, b in zip(names, names[1:], strict=False) if a == "layers"]
     return int(after[0]) if after and after[0].isdecimal() else -1

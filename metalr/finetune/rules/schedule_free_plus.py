@@ -38,7 +38,7 @@ class ScheduleFreePlusState(NamedTuple):
 
 
 def schedule_free_plus(learning_rate: Any) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimizer; `update` needs the keyword `value=`, the loss."""
+    """Build the optimizer; `update` needs the keyword `value=`, the loss."""
 
     def init(params: Any) -> ScheduleFreePlusState:
         zeros = optax.tree.zeros_like(params)
@@ -84,7 +84,7 @@ def schedule_free_plus(learning_rate: Any) -> optax.GradientTransformationExtraA
 
 
 def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
-    """Builds the row: warm-up, then the estimate; nothing is clipped.
+    """Build the row: warm-up, then the estimate; nothing is clipped.
 
     A clipped gradient would raise the rate, which is a loss over a norm.
     """
@@ -93,7 +93,7 @@ def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
 
 
 def averaged(opt_state: Any, params: Any) -> Any:
-    """Returns x, which the method is to be judged by."""
+    """Return x, which the method is to be judged by."""
     del params
     state = lambda s: isinstance(s, ScheduleFreePlusState)  # noqa: E731
     (found,) = [s for s in jax.tree.leaves(opt_state, is_leaf=state) if state(s)]

@@ -16,7 +16,7 @@ COOLDOWN = 0.2  # share of the run in which hold-then-decay decays, arXiv 2405.1
 
 
 def scheduled(shape: Callable[[Plan], optax.Schedule]) -> Build:
-    """Makes a row's `build` from a schedule of the multiplier of the base rate."""
+    """Make a row's `build` from a schedule of the multiplier of the base rate."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         factor = shape(plan)
@@ -28,23 +28,23 @@ def scheduled(shape: Callable[[Plan], optax.Schedule]) -> Build:
 
 
 def static(plan: Plan) -> optax.Schedule:
-    """Returns 1, from the first step to the last."""
+    """Return 1, from the first step to the last."""
     return lambda count: jnp.float32(1.0)
 
 
 def ramp(plan: Plan) -> optax.Schedule:
-    """Rises to 1 over the warm-up; the first step is taken at 1/(w+1), not at 0."""
+    """Rise to 1 over the warm-up; the first step is taken at 1/(w+1), not at 0."""
     w = plan.warmup_steps
     return lambda count: jnp.minimum(1.0, (count + 1.0) / (w + 1.0))
 
 
 def linear(plan: Plan) -> optax.Schedule:
-    """Falls as 1 - t."""
+    """Fall as 1 - t."""
     return optax_schedule.default_schedule(1.0, plan.total_steps, plan.warmup_steps)
 
 
 def cosine(plan: Plan) -> optax.Schedule:
-    """Falls as (1 + cos(pi t)) / 2."""
+    """Fall as (1 + cos(pi t)) / 2."""
     rise, left = ramp(plan), _left(plan)
     return lambda count: jnp.minimum(
         rise(count), 0.5 - 0.5 * jnp.cos(jnp.pi * left(count))
@@ -52,7 +52,7 @@ def cosine(plan: Plan) -> optax.Schedule:
 
 
 def hold_then_decay(plan: Plan) -> optax.Schedule:
-    """Stays at 1, then falls linearly to 0 over the last fifth of all steps."""
+    """Stay at 1, then falls linearly to 0 over the last fifth of all steps."""
     rise, span = ramp(plan), max(1.0, COOLDOWN * plan.total_steps)
     return lambda count: jnp.minimum(
         rise(count), jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
@@ -60,7 +60,7 @@ def hold_then_decay(plan: Plan) -> optax.Schedule:
 
 
 def rex(plan: Plan) -> optax.Schedule:
-    """Falls as (1 - t) / (1/2 + (1 - t) / 2): late, and then fast."""
+    """Fall as (1 - t) / (1/2 + (1 - t) / 2): late, and then fast."""
     rise, left = ramp(plan), _left(plan)
     return lambda count: jnp.minimum(
         rise(count), left(count) / (0.5 + 0.5 * left(count))
@@ -68,6 +68,6 @@ def rex(plan: Plan) -> optax.Schedule:
 
 
 def _left(plan: Plan) -> optax.Schedule:
-    """Returns 1 - t."""
+    """Return 1 - t."""
     span = max(1, plan.total_steps - plan.warmup_steps)
     return lambda count: jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
