@@ -20,7 +20,7 @@ class MetalrError(Exception):
 
     def __init__(self, message: str = ""):
         text = without_secrets(message)
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        text = printable(text)
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
         super().__init__(text)
@@ -36,6 +36,19 @@ _PATTERNS = (
     r"(?i)(?<=signature=)[^&\s]+",
     r"(?i)(?<=bearer )\S+",
 )
+
+
+def printable(text: str) -> str:
+    """Return a text with its control and direction characters escaped.
+
+    In a terminal they move the cursor, hide words or turn them round.
+
+    >>> print(printable("größer \\x1b[2J"))
+    größer \\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def without_secrets(text: str) -> str:

@@ -153,8 +153,9 @@ def estimate_seconds(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> fl
         for line in done
         if line["kind"] == store.RUN
         and line["steps"]
+        and files.is_number(line.get("wall_seconds"))
         and all(
-            line["settings"][name] == getattr(config, name)
+            line["settings"].get(name) == getattr(config, name)
             for name in ("task", "model", "batch_size", "max_length")
         )
     ]

@@ -16,7 +16,7 @@ from metalr.errors import MetalrError
 from metalr.finetune.config import NOTHING, PACE, that_change
 from metalr.finetune.result import faults
 from metalr.runtime import locks
-from metalr.runtime.files import is_number, plain
+from metalr.runtime.files import escaped, is_number, plain
 
 VERSION = 1
 RUN, OVERHEAD = "run", "overhead"  # kinds of lines
@@ -96,7 +96,7 @@ def _parse(path: Path, number: int, text: bytes) -> dict[str, Any]:
         ) from error
     if fault := find_fault(line):
         raise MetalrError(_fault_in_line(path, number, fault))
-    return line
+    return escaped(line)
 
 
 def find_fault(line: Any) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, printable
 from metalr.runtime import progress
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def summary(
         for name, value in result["metrics"].items():
             style = "bold" if name == result["metric"] else ""
             last = result["last_metrics"].get(name)
-            table.add_row(name, _number(value), _number(last), style=style)
+            table.add_row(Text(name), _number(value), _number(last), style=style)
         console.print(table)
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(result, files):
@@ -298,7 +298,7 @@ def _facts(
     for note in result["notes"]:
         yield "note", note
     for file in files:
-        yield "file", str(file)
+        yield "file", printable(str(file))
 
 
 def _origin(origin: Mapping[str, str]) -> str:

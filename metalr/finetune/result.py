@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError
-from metalr.runtime.files import is_number, read_json
+from metalr.runtime.files import escaped, is_number, read_json
 
 # What every result holds, by JSON type. More fields are welcome, fewer are not.
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -36,7 +36,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
     Returns:
       The fields of `FIELDS` and whatever else the file holds; null where a number was
-      not finite.
+      not finite, and control characters escaped: the file may be a stranger's.
 
     Raises:
       MetalrError: The file is missing, broken, or not a result of metalr.
@@ -48,7 +48,7 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} is not a result of metalr: {'; '.join(found)}. "
             "Give the result.json of a run's output folder"
         )
-    return result
+    return escaped(result)
 
 
 def faults(result: Mapping[str, Any]) -> list[str]:
@@ -64,6 +64,14 @@ def faults(result: Mapping[str, Any]) -> list[str]:
     ]
     if found:
         return found
+    for name in ("seed", "steps", "seconds"):
+        if not is_number(result[name]) or result[name] < 0:
+            return [f"{name} must be a number of at least 0"]
+    words = [result[name].get(part) for name in ("data", "weights") for part in _WORDS]
+    if not all(isinstance(w, str | None) for w in words) or not all(
+        isinstance(note, str) for note in result["notes"]
+    ):
+        return ["an origin or a note is no text"]
     tables = [("history", row) for row in result["history"]]
     tables += [(name, result[name]) for name in ("metrics", "last_metrics")]
     for name, row in tables:
@@ -73,6 +81,9 @@ def faults(result: Mapping[str, Any]) -> list[str]:
         if wrong:
             return [*found, f"{name} has no number for {wrong[0]!r:.40}"]
     return found
+
+
+_WORDS = ("kind", "where")  # of an origin
 
 
 def _is_step(row: Mapping[str, Any]) -> bool:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metalr.compare import criteria
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, printable
 from metalr.finetune.result import read_result
 from metalr.report.curves import series, smooth
 from metalr.report.style import label_powers, plot_curve, save_figure
+from metalr.runtime.files import is_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def read_runs(paths: Sequence[Path]) -> dict[str, Result]:
         folder = file.parent if file.name == "result.json" else file
         names = (folder.name, str(folder), str(folder.absolute()))
         name = next((n for n in names if n and n not in found), names[-1])
-        found[name] = read_result(file)
+        found[printable(name)] = read_result(file)
     return found
 
 
@@ -132,11 +133,12 @@ def _panels(runs: Mapping[str, Result]) -> dict[str, str]:
 def _facts(result: Result) -> list[str]:
     metric = result["metric"]
     number = lambda value: "-" if value is None else f"{value:.4f}"  # noqa: E731
+    rate = result["settings"].get("learning_rate")
     return [
         result["task"] + (" (toy)" if result["data"].get("kind") == "toy" else ""),
         result["model"],
         result["scheduler"],
-        criteria.format_rate(criteria.base_rate(result)),
+        criteria.format_rate(rate) if is_number(rate) and rate > 0 else "-",
         str(result["seed"]),
         str(result["steps"]),
         metric,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, printable
 
 # The longest history of a long run is some 10 MB; a file that is larger by far is none
 # of ours, and would fill the memory before anybody looked at it.
@@ -156,6 +156,17 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    return value
+
+
+def escaped(value: Any) -> Any:
+    """Return a value of JSON with its texts and names safe to show in a terminal."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): escaped(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [escaped(entry) for entry in value]
     return value
 
 

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from metalr import cli, errors
-from metalr.report import show
+from metalr.compare import store
+from metalr.finetune import display, result
+from metalr.report import report, show
 from metalr.runtime import files
 from tests.compare.synthetic_store import a_run
 from tests.report.png import size
@@ -93,6 +95,46 @@ def test_brackets_in_a_name_are_no_markup(runs):
     text = printed({"[bold]x[/bold]": run | {"task": "[red]sst2[/red]"}}, width=160)
     assert "[bold]x[/bold]" in text
     assert "[red]sst2[/red]" in text
+
+
+HOSTILE = "\x1b[2J\u202egood\x07"
+
+
+def test_text_of_a_stranger_s_result_moves_no_cursor(tmp_path, runs, main, capsys):
+    run = a_run(task=HOSTILE, model=HOSTILE, scheduler=HOSTILE, notes=[HOSTILE])
+    run["history"][1][HOSTILE] = run["metrics"][HOSTILE] = 0.5
+    run |= {"metric": HOSTILE, "data": {"kind": HOSTILE, "where": HOSTILE}}
+    run["chance"][HOSTILE] = 0.1
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    files.write_json(folder / "result.json", run)
+    assert main(["show", str(folder), "--png", str(tmp_path / "x.png")]) == 0
+    display.summary(result.read_result(folder / "result.json"), [folder])
+    store.append(tmp_path / "runs.jsonl", run)
+    report.write_report(store.read_lines(tmp_path / "runs.jsonl"), tmp_path)
+    said = [capsys.readouterr().out]
+    said += [(tmp_path / f"report.{kind}").read_text() for kind in ("md", "html")]
+    for text in said:
+        assert "good" in text and not {"\x1b", "\u202e", "\x07"} & {*text}
+
+
+@pytest.mark.parametrize("name", result.FIELDS)
+def test_result_that_lacks_a_field_is_refused_in_one_line(
+    name, runs, tmp_path, main, capsys
+):
+    whole = files.read_json(runs[0] / "result.json")
+    del whole[name]
+    files.write_json(runs[0] / "result.json", whole)
+    assert main(["show", str(runs[0])]) == errors.EXIT_FAULT
+    said = capsys.readouterr().err
+    assert f"missing {name}" in said and said.count("\n") == 1
+
+
+def test_run_whose_settings_are_of_another_version_is_shown(runs, main, capsys):
+    whole = files.read_json(runs[0] / "result.json")
+    files.write_json(runs[0] / "result.json", whole | {"settings": {}})
+    assert main(["show", str(runs[0])]) == 0
+    assert "sst2" in capsys.readouterr().out
 
 
 def test_a_run_without_any_number_is_shown(tmp_path):

@@ -4,26 +4,30 @@
 cuts in the test suite, and `fault_table.py` draws a hundred thousand of them.
 """
 
+import argparse
+import contextlib
 import gzip
 import io
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
-from metalr import predictor
-from metalr.compare import comparison, plan, store
+from metalr import cli, predictor
+from metalr.compare import comparison, execute, plan, store
 from metalr.data import loading
 from metalr.features import FEATURES
+from metalr.finetune import display
 from metalr.finetune.config import RunConfig, changed
 from metalr.finetune.result import read_result
 from metalr.meta import labels, traces
 from metalr.models import heads, huggingface, weights
-from metalr.report import conclusions, tables
+from metalr.report import conclusions, document, show, tables
 from metalr.runtime import files
 from tests.compare import synthetic_store
 from tests.models import small_models
@@ -31,7 +35,15 @@ from tests.runtime import test_files
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "predictor"
 LARGE = (b"99999999999999999999", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}")
-KINDS = ("flip", "delete", "insert", "truncate", "repeat", "splice", "large", "nest")
+# What a field of JSON may be in place of what it should be.
+ODD_NAMES = (
+    *("\x1b[2J\x07", "\u202eevil", "a\nb\r", "[red]x[/nope]", "$\\bad{", "\ud800"),
+    *("", "x" * 300),
+)
+ODD = (None, True, -1, 0.5, 1e308, 10**400, [], {}, [[]], {"": 0}, *ODD_NAMES)
+BYTES = ("flip", "delete", "insert", "truncate", "repeat", "splice", "large", "nest")
+FIELDS = ("drop", "odd", "rename")  # of JSON, or of one line of it; else nothing
+KINDS = (*BYTES, *FIELDS)
 
 
 class Cut(NamedTuple):
@@ -74,7 +86,48 @@ def mutate(content: bytes, cuts: Sequence[Cut], other: bytes) -> bytes:
                 content = content[:at] + LARGE[length % len(LARGE)] + rest
             case "nest":
                 content = content[:at] + b"[" * 2000 + content[at:]
+            case _:
+                content = _with_other_field(content, kind, place, length)
     return content
+
+
+def _with_other_field(content: bytes, kind: str, place: float, length: int) -> bytes:
+    """Returns JSON, or JSON Lines, with one field dropped, renamed or of odd content.
+
+    A cut of bytes hardly ever leaves JSON that a reader looks further into.
+    """
+    lines = [content]
+    number = 0
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):
+        lines = content.split(b"\n")
+        number = int(place * 7919) % len(lines)
+        try:
+            whole = json.loads(lines[number])
+        except (ValueError, RecursionError):
+            return content
+    places = list(_places(whole))
+    if not places:
+        return content
+    holder, name = places[int(place * len(places))]
+    if kind == "odd":
+        holder[name] = ODD[length % len(ODD)]
+    else:
+        value = holder.pop(name)
+        if kind == "rename" and isinstance(holder, dict):
+            holder[ODD_NAMES[length % len(ODD_NAMES)]] = value
+    lines[number] = json.dumps(whole).encode()
+    return b"\n".join(lines)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each field of JSON as what holds it and its name or number."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, entry in list(pairs):
+            yield value, name
+            yield from _places(entry)
 
 
 def drawn(rng: random.Random) -> list[Cut]:
@@ -83,7 +136,7 @@ def drawn(rng: random.Random) -> list[Cut]:
         Cut(
             rng.choice(KINDS),
             rng.random(),
-            rng.choice((1, 1, 1, 2, 4, 16, 64)),
+            rng.choice((1, 1, 1, 2, 4, 16, 64, rng.randrange(1, 99))),
             rng.randbytes(rng.choice((1, 1, 4, 32))),
         )
         for _ in range(rng.choice((1, 1, 2, 2, 5)))
@@ -226,16 +279,42 @@ def _read_traces(path: Path) -> None:
     labels.examples(traces.read(path))
 
 
+def _show_result(path: Path) -> None:
+    """Reads a result as `metalr show` and a finished run do, and exports its model."""
+    shown = Console(file=io.StringIO(), width=200)
+    show.print_runs(show.read_runs([path]), shown)
+    result = read_result(path)
+    for quiet in (False, True):
+        display.summary(result, [path], quiet=quiet, console=shown)
+    _check_text(shown.file.getvalue())
+    run, target = path.parent / "run", path.parent / "exported"
+    shutil.rmtree(target, ignore_errors=True)
+    (run / "model").mkdir(parents=True, exist_ok=True)
+    for copy in (run / "result.json", run / "model/config.json"):
+        shutil.copy(path, copy)
+    with contextlib.redirect_stdout(None):
+        cli._export(argparse.Namespace(run=str(run), folder=str(target)))
+    assert (target / "config.json").read_bytes() == path.read_bytes()
+
+
+def _check_text(text: str) -> None:
+    """Refuses text that would do more in a terminal than stand there."""
+    hidden = [c for c in text if not c.isprintable() and c != "\n"]
+    assert not hidden, f"shown unescaped: {hidden[0]!r}"
+
+
 def _read_store(path: Path) -> None:
-    """Reads a store and all that a report says of it but the pictures."""
+    """Reads a store, what a dry run says of it, and a report without its pictures."""
+    todo = [RunConfig(task="sst2", model="minilm:2", max_steps=4, data="toy")]
+    head, rows = execute.forecast(todo, path)
     found = comparison.from_lines(store.read_lines(path), None)
-    conclusions.sentences(found)
-    for of in (tables.summary_table, tables.overhead_table, tables.origin_table):
-        of(found)
-    for of in (tables.settings_table, tables.versions_table):
-        of(found)
-    for place in found.references:
-        tables.workload_table(found, place)
+    blocks = [document.Points(conclusions.sentences(found)), document.Table(head, rows)]
+    named = (tables.summary_table, tables.overhead_table, tables.origin_table)
+    cells = [of(found) for of in (*named, tables.settings_table, tables.versions_table)]
+    cells += [tables.workload_table(found, place) for place in found.references]
+    blocks += [document.Table(("",) * len(c[0]), c) for c in cells if c]
+    for text in (document.to_markdown(blocks, path.parent), document.to_html(blocks)):
+        _check_text(text.replace("\u00a0", " "))
 
 
 def _read_plan(path: Path) -> None:
@@ -303,8 +382,11 @@ READERS = {
     "traces": Reader("bank.parquet", _traces, _read_traces),
     "result.json": Reader(
         "result.json",
-        lambda: [json.dumps(test_files.RESULT).encode()],
-        read_result,
+        lambda: [
+            json.dumps(test_files.RESULT).encode(),
+            json.dumps(synthetic_store.a_run(scheduler="metalr")).encode(),
+        ],
+        _show_result,
     ),
     "result store": Reader("runs.jsonl", _store, _read_store),
     "plan, JSON": Reader(
