@@ -42,7 +42,7 @@ def test_second_program_is_told_who_holds_the_folder_until_that_one_is_killed(tm
         with pytest.raises(MetalrError, match=said), run_folder.held(folder):
             pass
         holder.kill()
-        holder.wait(timeout=20)
+        holder.wait(timeout=200)
     with run_folder.held(folder):
         content = locks.owner_file(folder / run_folder.LOCK).read_text()
     assert content.startswith(f"process {os.getpid()} on")

@@ -29,6 +29,7 @@ class Program(abc.ABC):
     def __init__(self, work: Path):
         self.work = work
         self.seconds = float("inf")  # of the fastest whole run, from its first file on
+        self.starting = 0.0  # seconds from the start to the first file
 
     @abc.abstractmethod
     def command(self, folder: Path) -> list[str]:
@@ -71,6 +72,8 @@ class Forked:
                 os.close(end)
             return
         try:
+            # Python's own start, in which an interrupt is a traceback, lies behind it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             for number, (_, end) in enumerate(self.pipes, start=1):
                 os.dup2(end, number)
             sys.stdout, sys.stderr = (open(n, "w", buffering=1) for n in (1, 2))
@@ -172,6 +175,8 @@ class Finetune(Program):
 
     name = "finetune.py"
     faults = (
+        "SIGINT before the first step",
+        "SIGTERM before the first step",
         "SIGKILL at a random moment",
         "SIGKILL inside a save",
         "SIGTERM",

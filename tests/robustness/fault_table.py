@@ -102,9 +102,11 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     begun = math.inf
     process = program.start(folder, limit)
     if limit is None:
-        there = sleep_until(lambda: program.begun(folder), process)
+        early = "before" in fault
+        there = early or sleep_until(lambda: program.begun(folder), process)
         begun = time.monotonic()
-        moment = begun + rng.random() * program.seconds * share
+        span = program.starting if early else program.seconds * share
+        moment = begun + rng.random() * span
         there = there and sleep_until(lambda: time.monotonic() > moment, process)
         if "inside" in fault:
             there = there and sleep_until(lambda: program.saving(folder), process)
@@ -124,11 +126,12 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     row.tried += 1
     row.tracebacks += "Traceback" in err
     statuses = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL of one": 2}
-    expected = statuses.get(fault, 2 if limit else -9)
+    expected = statuses.get(fault.split(" before")[0], 2 if limit else -9)
     wished = process.returncode == expected and (expected < 100 or "goes on" in out)
     # Before its first step a signal ends the program as the system does it.
-    at_once = fault in signal.Signals.__members__ and not out.count("goes on")
-    if not wished and not (at_once and process.returncode == 128 - expected):
+    at_once = fault.startswith(("SIGINT", "SIGTERM")) and process.returncode < 0
+    at_once = at_once and process.returncode == -getattr(signal, fault.split()[0])
+    if not wished and not (at_once and not out.count("stopped at step")):
         row.lost += 1
         say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")
     if "power cut" in fault:  # the power went before they were on the disk
@@ -150,6 +153,7 @@ def kill(
     _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     expected, program.seconds = program.result(whole), time.monotonic() - first
+    program.starting = first - begun
     allowed = HANG + 5 * (time.monotonic() - begun)
     say(f"{program.name}: undisturbed {program.seconds:.1f} s after its first file")
     done = 0

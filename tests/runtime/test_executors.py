@@ -129,7 +129,7 @@ def test_unknown_executor_is_refused_with_the_known_ones():
         carried_out(work.square, [1], kind="rya")
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
