@@ -249,6 +249,7 @@ def scores(path):
     return {line["key"]: line["history"] for line in store.read_lines(path)}
 
 
+@pytest.mark.robust
 def test_a_comparison_that_is_killed_goes_on_and_ends_with_the_same_numbers(tmp_path):
     plan_file, path = tiny_plan(tmp_path), tmp_path / "out" / "runs.jsonl"
     begun = subprocess.Popen(

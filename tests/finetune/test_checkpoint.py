@@ -164,6 +164,7 @@ def test_damaged_checkpoint_is_replaced_when_its_step_comes_again(cut, tmp_path)
     assert checkpoint._damage(folder / "last/15") is None
 
 
+@pytest.mark.robust
 @pytest.mark.parametrize("save", [1, 2, 6])
 def test_run_that_dies_before_a_checkpoint_is_sealed_goes_on(
     save, whole, tmp_path, monkeypatch
@@ -238,6 +239,7 @@ def test_file_size_limit_of_the_system_is_one_line_too(whole, cut, tmp_path):
     assert_same(resumed, expected)
 
 
+@pytest.mark.robust
 def test_full_disk_prints_no_traceback_of_orbax(tmp_path, capfd):
     keep = Checkpoints(tmp_path)
     noise = np.random.default_rng(0).normal(size=300_000)  # a megabyte, incompressible

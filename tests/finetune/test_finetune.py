@@ -226,6 +226,7 @@ def what_counts(folder):
     return {k: result[k] for k in result if k not in ("seconds", "settings")}, weights
 
 
+@pytest.mark.robust
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_run_that_was_killed_goes_on_to_the_result_of_the_uninterrupted(
     signum, command, whole, tmp_path

@@ -56,6 +56,7 @@ def is_mapped(process, name):
         return False
 
 
+@pytest.mark.robust
 @pytest.mark.parametrize(("moment", "signum"), CASES)
 def test_signal_before_the_first_step_ends_at_once_and_without_a_word(
     moment, signum, start, tmp_path

@@ -247,6 +247,7 @@ def short_run(model):
     return [*argv, "--log-every", "1", "--save-every", "4"]
 
 
+@pytest.mark.robust
 @pytest.mark.fast
 @pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
 def test_partner_lost_inside_a_save_is_not_taken_for_a_full_disk(
@@ -332,6 +333,7 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
         np.testing.assert_allclose(ours, theirs, rtol=2e-3)
 
 
+@pytest.mark.robust
 def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
     tiny,  # noqa: F811
     tmp_path,

@@ -62,6 +62,7 @@ def collected(todo, output, **kwargs):
     return collect.collect(todo, output, workers=1, **kwargs)
 
 
+@pytest.mark.robust
 def test_killed_collection_goes_on_and_does_nothing_twice(counted, tmp_path):
     assert collected(jobs(), tmp_path / "whole")
     expected = list(counted)
@@ -145,6 +146,7 @@ def test_fault_in_a_process_reaches_the_user(tmp_path):
         collect.collect(todo, tmp_path, workers=2)
 
 
+@pytest.mark.robust
 def test_stop_ends_the_processes_and_leaves_signals_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "_PATIENCE", 1.0)
     # Not Python's own: in the background a shell may have had SIGINT ignored.
@@ -214,6 +216,7 @@ def bank(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.mark.robust
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or not Path("/proc/self/environ").exists(),
     reason="Ray is not installed, or processes cannot be told apart",

@@ -25,6 +25,8 @@ from metalr.runtime import files
 from tests.models import small_models
 from tests.robustness import fuzzing
 
+pytestmark = pytest.mark.robust
+
 ROOT = Path(__file__).parents[2]
 CUTS = st.lists(
     st.builds(

@@ -182,6 +182,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.robust
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
