@@ -283,7 +283,11 @@ def _add_compare(commands: Any) -> None:
         "goes on after a break, and stores of several machines can be concatenated.",
     )
     add = compare.add_argument
-    add("--plan", default="small", help="small, full, targets, or a TOML or JSON file")
+    add(
+        "--plan",
+        default="small",
+        help="small, fresh, targets, long, deep, full, or a TOML or JSON file",
+    )
     add("--tasks", nargs="+", help="of the plan's or others (default: the plan's)")
     add("--models", nargs="+", help="default: the plan's")
     add("--schedulers", nargs="+", help="these alone, and none tuned")
@@ -297,6 +301,11 @@ def _add_compare(commands: Any) -> None:
     add("--workers", type=int, help="processes (default: one a core, one on a GPU)")
     add("--executor", default="processes", help="processes (the default) or ray")
     add("--pairs", type=int, default=30, help="steps to time each; 0: none")
+    add(
+        "--mix-devices",
+        action="store_true",
+        help="pair runs of several kinds of device, which is else refused",
+    )
     add("--dry-run", action="store_true", help="print the runs and their time")
     add("--report-only", action="store_true", help="write up all that the store holds")
 
@@ -335,7 +344,7 @@ def _compare(args: argparse.Namespace) -> int:
         plans.choose_baseline(runs, args.baseline)  # a wrong name is told now
     with run_folder.held(args.output):
         if not args.report_only:
-            status = _carry_out(args, runs, path)
+            status = _carry_out(args, runs, path, plan.protocol)
             if status:
                 return status
         keys = {plans.key(config) for config in runs}
@@ -344,11 +353,19 @@ def _compare(args: argparse.Namespace) -> int:
             for line in store.read_lines(path)
             if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
         ]
-        print(report.write_report(lines, args.output, baseline=args.baseline))
+        written = report.write_report(
+            lines,
+            args.output,
+            baseline=args.baseline,
+            mix_devices=args.mix_devices,
+        )
+        print(written)
     return 0
 
 
-def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int:
+def _carry_out(
+    args: argparse.Namespace, runs: Sequence[Any], path: Path, protocol: int | None
+) -> int:
     """Does and times what the store lacks; returns the status of a signal, or 0."""
     from metalr.compare import execute
     from metalr.runtime import progress
@@ -364,6 +381,7 @@ def _carry_out(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> int
                 executor=args.executor,
                 stop=stop,
                 on_line=lambda line: tell(execute.describe(line)),
+                protocol=protocol,
             )
     if args.pairs and not stop():
         _measure_overhead(runs, path, args.pairs, stop)

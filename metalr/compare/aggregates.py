@@ -4,7 +4,7 @@ Runs are read through `metalr.compare.criteria` alone.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,13 @@ from metalr.compare.criteria import (
     base_rate,
     failed,
     final_score,
-    to_target,
+    steps_to_target,
     workload,
 )
 from metalr.compare.methods import Method
 
 MAX_FACTOR = 4.0  # profiles go from 1 to this many times the fastest
+SENSITIVITY_RATES = (1.25e-6, 2e-5, 3.2e-4)  # 16x off either way
 
 
 class Interval(NamedTuple):
@@ -46,12 +47,14 @@ class Spread(NamedTuple):
 def spread(values: Iterable[float]) -> Spread:
     """Return centre and spread; a missed target (infinite) makes the mean infinite.
 
+    All are NaN where a value is, which is what nothing is known of.
+
     No value is interpolated between a number and a miss: the median is infinite where
     half of the values are, and the quartiles are then values that occurred.
     """
     given = np.array([*values], float)
-    if not len(given):
-        return Spread(math.nan, math.nan, math.nan, math.nan, 0)
+    if not len(given) or np.isnan(given).any():
+        return Spread(math.nan, math.nan, math.nan, math.nan, len(given))
     if np.isinf(given).any():
         low, high = (_quantile(given, q) for q in (0.25, 0.75))
         iqr = high - low if math.isfinite(high) else math.nan
@@ -92,13 +95,21 @@ def slowdowns(
     methods: Mapping[str, Method],
     share: float,
     references: Mapping[Workload, Reference],
+    clock: Callable[[Run, float], float] = steps_to_target,
 ) -> dict[str, np.ndarray]:
     """Return each method's steps to a target over the fastest method's, by workload.
 
     With t_ps the median over seeds of the steps that method s needs to `share` of the
-    best on workload p, the slowdown is t_ps / min_s t_ps: infinite where the method
+    target of workload p, the slowdown is t_ps / min_s t_ps: infinite where the method
     misses the target or has no run. Workloads are in the order of `references`. The
     rates that a tuned method tried are not multiplied in.
+
+    Args:
+      methods: The methods.
+      share: Of the way from chance to the typical score of the baseline.
+      references: The workloads.
+      clock: What a run takes to a target: its steps, or `criteria.seconds_to_target`.
+        One of which nothing is known is NaN, as are then the slowdowns.
     """
     times = np.full((len(methods), len(references)), math.inf)
     for i, method in enumerate(methods.values()):
@@ -106,9 +117,9 @@ def slowdowns(
             own = [run for run in method.runs if workload(run) == of]
             target = reference.target(share)
             if own:
-                times[i, j] = spread(to_target(run, target)[0] for run in own).median
-    fastest = times.min(axis=0, initial=math.inf)
-    found = np.full_like(times, math.inf)
+                times[i, j] = spread(clock(run, target) for run in own).median
+    fastest = np.fmin.reduce(times, axis=0, initial=math.inf)
+    found = times.copy()
     np.divide(times, fastest, out=found, where=np.isfinite(times))
     return dict(zip(methods, found, strict=True))
 
@@ -127,46 +138,96 @@ def profile_score(slowdowns: np.ndarray, most: float = MAX_FACTOR) -> float:
     return float(np.mean(np.maximum(0.0, most - slowdowns)) / (most - 1.0))
 
 
-def pair(
-    own: Method, baseline: Method, criterion: Callable[[Run], float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a criterion of the runs of two methods that share workload and seed."""
-    keyed = [{(workload(r), r["seed"]): r for r in m.runs} for m in (own, baseline)]
-    shared = [key for key in keyed[0] if key in keyed[1]]
-    mine, theirs = (np.array([criterion(x[key]) for key in shared]) for x in keyed)
-    return mine, theirs
+def pair(own: Method, baseline: Method) -> dict[Workload, list[tuple[Run, Run]]]:
+    """Return the runs of two methods that share workload and seed, by workload."""
+    other = {(workload(run), run["seed"]): run for run in baseline.runs}
+    found: dict[Workload, list[tuple[Run, Run]]] = {}
+    for run in own.runs:
+        partner = other.get((workload(run), run["seed"]))
+        if partner is not None:
+            found.setdefault(workload(run), []).append((run, partner))
+    return found
 
 
-def bootstrap(
-    numbers: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
+def mean_of_means(numbers: np.ndarray) -> np.ndarray:
+    """Return the mean over workloads of the means over seeds; NaN is left out.
+
+    Args:
+      numbers: [..., workloads, seeds].
+    """
+    return np.nanmean(numbers, axis=-1).mean(axis=-1)
+
+
+def median_of_all(numbers: np.ndarray) -> np.ndarray:
+    """Return the median over workloads and seeds together; NaN is left out.
+
+    Args:
+      numbers: [..., workloads, seeds].
+    """
+    return np.nanmedian(numbers.reshape(*numbers.shape[:-2], -1), axis=-1)
+
+
+def hierarchical_bootstrap(
+    groups: Sequence[Sequence[float] | np.ndarray],
+    statistic: Callable[[np.ndarray], np.ndarray] = mean_of_means,
     *,
-    draws: int = 2000,
+    draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Return a statistic of paired numbers with its percentile bootstrap interval.
+    """Return a statistic of paired numbers, with workloads and seeds both drawn.
 
-    `scipy.stats.bootstrap` refuses a single pair and interpolates between the infinite
-    ratios of missed targets, which gives NaN; elsewhere the two agree.
+    Each draw takes as many workloads as there are, with replacement, and within each
+    of these as many of its numbers as it has. With few workloads the interval is wide:
+    another seed is less of a surprise than another task.
+
+    `scipy.stats.bootstrap` knows one level of draws, and interpolates between the
+    infinite ratios of missed targets, which gives NaN.
 
     Args:
-      numbers: One number a pair, such as own - baseline; ratios may be infinite.
-      statistic: Called with `axis=-1`, such as `np.mean` or `np.median`.
-      draws: How often all pairs are drawn with replacement.
+      groups: The numbers of each workload, one a seed.
+      statistic: `mean_of_means` or `median_of_all`.
+      draws: How often.
       seed: Seed of the draws.
       level: Share of the draws inside the interval.
 
     Returns:
       The statistic and its interval; NaN without pairs.
     """
-    count = len(numbers)
-    if count == 0:
+    groups = [group for group in groups if len(group)]
+    if not groups:
         return Interval(math.nan, math.nan, math.nan, 0)
-    drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
-    found = statistic(numbers[drawn], axis=-1)
+    sizes = np.array([len(group) for group in groups])
+    numbers = np.full((len(groups), sizes.max()), math.nan)
+    for row, group in zip(numbers, groups, strict=True):
+        row[: len(group)] = group
+    rng = np.random.default_rng(seed)
+    which = rng.integers(len(groups), size=(draws, len(groups), 1))
+    slots = np.arange(sizes.max())
+    place = (rng.random((draws, len(groups), len(slots))) * sizes[which]).astype(int)
+    drawn = np.where(slots < sizes[which], numbers[which, place], math.nan)
+    found = statistic(drawn)
     low, high = (_quantile(found, q) for q in ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(statistic(numbers, axis=-1)), low, high, count)
+    return Interval(float(statistic(numbers)), low, high, int(sizes.sum()))
+
+
+def sensitivity(scores: Mapping[float, float]) -> float:
+    """Return what a method loses on average against its best base rate.
+
+    Args:
+      scores: Mean share of the best by base rate.
+
+    Returns:
+      The mean over `SENSITIVITY_RATES` of the best of these scores less the score; NaN
+      where one of these rates has no run.
+
+    >>> round(sensitivity({1.25e-6: 0.2, 2e-5: 0.8, 3.2e-4: 0.8, 1e-3: 0.9}), 3)
+    0.2
+    """
+    if not all(rate in scores for rate in SENSITIVITY_RATES):
+        return math.nan
+    own = np.array([scores[rate] for rate in SENSITIVITY_RATES])
+    return float(np.mean(own.max() - own))
 
 
 def step_ratios(own: np.ndarray, baseline: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from metalr.errors import MetalrError
 from metalr.finetune.config import NOTHING, PACE, RunConfig, that_change
 
 SUBJECT = "metalr"  # the method that the report is about
+# A workload is learned where some method's median final score is this part of the way
+# from chance to 1; what is not is shown and left out of every mean.
+LEARNED = 0.1
 
 # Settings in which runs of one workload may differ: those that belong to the method,
 # and those that do not change any number.
@@ -30,6 +33,27 @@ class Comparison(NamedTuple):
     references: dict[Workload, Reference]
     baseline: str
     subject: str
+    unlearned: tuple[Workload, ...] = ()  # nobody learns them: in no mean
+    mix_devices: bool = False  # pairs may be of two kinds of device
+
+    @property
+    def learned(self) -> dict[Workload, Reference]:
+        """The workloads that means are taken over; all where nobody learns any."""
+        kept = {of: r for of, r in self.references.items() if of not in self.unlearned}
+        return kept or self.references
+
+    @property
+    def averaged(self) -> dict[str, Method]:
+        """The methods with their runs of learned workloads; those that have any."""
+        kept = {
+            name: method._replace(
+                runs=tuple(r for r in method.runs if criteria.workload(r) in over),
+                rates_tried={w: n for w, n in method.rates_tried.items() if w in over},
+            )
+            for over in (self.learned,)
+            for name, method in self.methods.items()
+        }
+        return {name: method for name, method in kept.items() if method.runs}
 
     def runs_of(self, method: str, workload: Workload) -> list[Run]:
         """Return a method's runs of one workload."""
@@ -51,7 +75,10 @@ class Comparison(NamedTuple):
 
 
 def from_lines(
-    lines: Sequence[Mapping[str, Any]], baseline: str | None = None
+    lines: Sequence[Mapping[str, Any]],
+    baseline: str | None = None,
+    *,
+    mix_devices: bool = False,
 ) -> Comparison:
     """Check the lines of a store and group their runs by method.
 
@@ -59,6 +86,7 @@ def from_lines(
       lines: The lines of a store: runs and overheads.
       baseline: The method that differences are taken to, such as "linear 2e-5"; None:
         as `methods.choose_baseline`.
+      mix_devices: Pair runs of two kinds of device too; else that is refused.
 
     Raises:
       MetalrError: There is no run, a line is of another version or not a result, runs
@@ -76,15 +104,45 @@ def from_lines(
             "`metalr compare` adds runs to its store"
         )
     _check_settings(runs)
+    _check_protocols(runs)
     grouped = methods.group(runs)
+    baseline = methods.choose_baseline(grouped, baseline)
+    references = criteria.references(runs, grouped[baseline].runs)
     return Comparison(
         runs,
         [line for line in latest if line["kind"] == store.OVERHEAD],
         grouped,
-        criteria.references(runs),
-        methods.choose_baseline(grouped, baseline),
+        references,
+        baseline,
         SUBJECT if SUBJECT in grouped else next(iter(grouped)),
+        tuple(w for w, r in references.items() if not _is_learned(w, r, grouped)),
+        mix_devices,
     )
+
+
+def _is_learned(
+    of: Workload, reference: Reference, grouped: Mapping[str, Method]
+) -> bool:
+    """Return whether some method's median final score is well above chance."""
+    enough = reference.chance + LEARNED * (1 - reference.chance)
+    for method in grouped.values():
+        scores = [
+            criteria.final_score(r) for r in method.runs if criteria.workload(r) == of
+        ]
+        if scores and np.median(scores) >= enough:
+            return True
+    return False
+
+
+def _check_protocols(runs: Sequence[Run]) -> None:
+    """Refuse runs of two versions of the protocol; older runs name none."""
+    versions = sorted({run["protocol"] for run in runs if "protocol" in run})
+    if len(versions) > 1:
+        raise MetalrError(
+            "runs of one comparison must follow one version of docs/protocol.md, but "
+            f"these follow {' and '.join(map(str, versions))}; keep them in separate "
+            "stores"
+        )
 
 
 def _identity(line: Mapping[str, Any]) -> str:
@@ -127,21 +185,109 @@ def score_difference(
       method: Name of a method.
       other: Name of the method to subtract; None: the baseline.
     """
-    own, theirs = _pair(comparison, method, other, "share of the best")
-    return aggregates.bootstrap(own - theirs)
+    pairs = _pairs(comparison, method, other, "share of the best")
+    return aggregates.hierarchical_bootstrap([own - theirs for own, theirs in pairs])
 
 
-def speed_ratio(comparison: Comparison, method: str) -> aggregates.Interval:
-    """Return the median paired ratio of steps to 95 % of the best to the baseline's."""
-    pair = _pair(comparison, method, None, "steps to 95 %")
-    return aggregates.bootstrap(aggregates.step_ratios(*pair), np.median)
+def speed_ratio(
+    comparison: Comparison, method: str, clock: str = "steps"
+) -> aggregates.Interval:
+    """Return the median paired ratio of what a target takes to the baseline's.
+
+    The target is 95 % of what the baseline's median run ends with above chance.
+
+    Args:
+      comparison: The runs.
+      method: Name of a method.
+      clock: "steps" or "seconds"; NaN where the runs do not tell their seconds.
+    """
+    pairs = _pairs(comparison, method, None, f"{clock} to 95 %")
+    ratios = [aggregates.step_ratios(own, theirs) for own, theirs in pairs]
+    if any(np.isnan(group).any() for group in ratios):
+        count = sum(map(len, ratios))
+        return aggregates.Interval(np.nan, np.nan, np.nan, count)
+    return aggregates.hierarchical_bootstrap(ratios, aggregates.median_of_all)
 
 
-def _pair(
+def ahead(
+    comparison: Comparison, method: str, other: str
+) -> tuple[list[Workload], list[Workload]]:
+    """Return the learned workloads where a method's mean is above another's, and below.
+
+    Only seeds that both have are counted.
+    """
+    above: list[Workload] = []
+    below: list[Workload] = []
+    methods_ = comparison.averaged
+    if method in methods_ and other in methods_:
+        for of, pairs in aggregates.pair(methods_[method], methods_[other]).items():
+            scores = np.array([[*map(criteria.final_score, both)] for both in pairs])
+            gap = np.mean(scores[:, 0] - scores[:, 1])
+            (above if gap > 0 else below if gap < 0 else []).append(of)
+    return above, below
+
+
+def best_untuned(comparison: Comparison) -> str | None:
+    """Return the untuned method with the highest mean share of the best, if any.
+
+    It is chosen by the scores that it is then judged by, which favours it.
+    """
+    means = {
+        name: np.mean(comparison.values(method.runs, "share of the best"))
+        for name, method in comparison.averaged.items()
+        if method.untuned and name not in (comparison.subject, comparison.baseline)
+    }
+    return max(means, key=lambda name: means[name]) if means else None
+
+
+def sensitivity(comparison: Comparison, scheduler: str) -> float:
+    """Return what a scheduler loses on average where the base rate is 16 times off.
+
+    The mean of `aggregates.sensitivity` over the learned workloads that it ran on; NaN
+    where it was not run at all of the rates.
+    """
+    found = []
+    for of, reference in comparison.learned.items():
+        by_rate: dict[float, list[float]] = {}
+        for run in comparison.runs:
+            if run["scheduler"] == scheduler and criteria.workload(run) == of:
+                share = criteria.share_of_best(run, reference)
+                by_rate.setdefault(criteria.base_rate(run), []).append(share)
+        if by_rate:
+            means = {rate: float(np.mean(x)) for rate, x in by_rate.items()}
+            found.append(aggregates.sensitivity(means))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _pairs(
     comparison: Comparison, method: str, other: str | None, criterion: str
-) -> tuple[np.ndarray, np.ndarray]:
-    return aggregates.pair(
-        comparison.methods[method],
-        comparison.methods[other or comparison.baseline],
-        lambda run: comparison.values([run], criterion)[0],
-    )
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a criterion of two methods' runs of learned workloads, by workload."""
+    averaged = comparison.averaged
+    other = other or comparison.baseline
+    if method not in averaged or other not in averaged:
+        return []
+    found = []
+    for of, pairs in aggregates.pair(averaged[method], averaged[other]).items():
+        if not comparison.mix_devices:
+            _check_devices(of, pairs)
+        both = zip(*pairs, strict=True)
+        own, theirs = (np.array(comparison.values(runs, criterion)) for runs in both)
+        found.append((own, theirs))
+    return found
+
+
+def _check_devices(of: Workload, pairs: Sequence[tuple[Run, Run]]) -> None:
+    """Refuse pairs of runs from two kinds of device."""
+    for own, theirs in pairs:
+        if criteria.device(own) != criteria.device(theirs):
+            names = " and ".join(
+                f"{run['scheduler']} at {criteria.format_rate(criteria.base_rate(run))}"
+                f" ({criteria.device(run)})"
+                for run in (own, theirs)
+            )
+            raise MetalrError(
+                f"runs that are paired must be of one kind of device, but on "
+                f"{' with '.join(of)}, seed {own['seed']}, {names} are not; run one "
+                "of them again, or say --mix-devices"
+            )

@@ -37,12 +37,18 @@ class Reference(NamedTuple):
     chance: float
     best: float  # the best final score of any method and seed
     horizon: int  # steps of the longest run
+    typical: float = math.nan  # median final score of the baseline; NaN: has no run
 
     def target(self, share: float) -> float:
-        """Return chance + share (best - chance); infinite if no run beat chance."""
-        if self.best <= self.chance:
+        """Return chance + share (typical - chance), as AlgoPerf sets its targets.
+
+        With the best score in its place where the baseline has no run; infinite where
+        that does not beat chance.
+        """
+        goal = self.best if math.isnan(self.typical) else self.typical
+        if goal <= self.chance:
             return math.inf
-        return self.chance + share * (self.best - self.chance)
+        return self.chance + share * (goal - self.chance)
 
 
 def workload(run: Run) -> Workload:
@@ -68,7 +74,7 @@ def format_rate(rate: float) -> str:
 
 
 def format_time(time: float, form: str = ".2f") -> str:
-    """Return a number of steps or epochs; ∞ is a target missed, – is unknown.
+    """Return steps, epochs or seconds; ∞ is a target missed, – is unknown.
 
     >>> format_time(12.0, ".0f"), format_time(math.inf), format_time(math.nan)
     ('12', '∞', '–')
@@ -107,14 +113,54 @@ def best_score(run: Run) -> float:
     return chance(run) if failed(run) else float(np.nanmax(curve(run).scores))
 
 
-def references(runs: Iterable[Run]) -> dict[Workload, Reference]:
-    """Return each workload's chance, best final score and length in steps."""
+def loss_at(run: Run, *, best: bool) -> float:
+    """Return the validation loss of the best evaluation, or of the last; NaN if none.
+
+    The best one is that with the highest score, the first of equals. That of a failed
+    run is infinite.
+    """
+    if failed(run):
+        return math.inf
+    rows = [row for row in run["history"] if row.get(run["metric"]) is not None]
+    row = max(rows, key=lambda row: row[run["metric"]]) if best else rows[-1]
+    loss = row.get("eval_loss")
+    return math.nan if loss is None else float(loss)
+
+
+def step_seconds(run: Run) -> float:
+    """Return the median seconds of a step; NaN for runs of an older metalr.
+
+    Their seconds hold the compilation.
+    """
+    seconds = run.get("step_seconds")
+    return math.nan if seconds is None else float(seconds)
+
+
+def device(run: Run) -> str:
+    """Return the kind of device of a run, "unknown" for runs of an older metalr."""
+    return run.get("device", {}).get("kind", "unknown")
+
+
+def references(
+    runs: Iterable[Run], baseline: Iterable[Run] = ()
+) -> dict[Workload, Reference]:
+    """Return each workload's chance, best final score, length and typical score.
+
+    Args:
+      runs: All runs.
+      baseline: Those whose median final score sets the target.
+    """
     found: dict[Workload, Reference] = {}
     for run in runs:
         before = found.get(workload(run), Reference(chance(run), -math.inf, 0))
         best = max(before.best, final_score(run))
         horizon = max(before.horizon, run["steps"])
         found[workload(run)] = Reference(before.chance, best, horizon)
+    scores: dict[Workload, list[float]] = {}
+    for run in baseline:
+        scores.setdefault(workload(run), []).append(final_score(run))
+    for of, finals in scores.items():
+        found[of] = found[of]._replace(typical=float(np.median(finals)))
     return found
 
 
@@ -163,16 +209,43 @@ def share_of_best(run: Run, reference: Reference) -> float:
     return above / (reference.best - reference.chance)
 
 
-# Each criterion by name. Steps and epochs to a target that is missed are infinite.
+def steps_to_target(run: Run, target: float) -> float:
+    """Return the steps of `to_target`."""
+    return to_target(run, target)[0]
+
+
+def seconds_to_target(run: Run, target: float) -> float:
+    """Return steps to the target times the median seconds of a step.
+
+    Evaluation and compilation are left out; NaN where the seconds are unknown.
+    """
+    steps = steps_to_target(run, target)
+    return steps if math.isinf(steps) else steps * step_seconds(run)
+
+
+def share_of_best_at_best(run: Run, reference: Reference) -> float:
+    """Return the same as `share_of_best` for the best evaluation."""
+    if reference.best <= reference.chance:
+        return 0.0
+    above = best_score(run) - reference.chance
+    return above / (reference.best - reference.chance)
+
+
+# Each criterion by name. What it takes to a target that is missed is infinite.
 CRITERIA: dict[str, Callable[[Run, Reference], float]] = {
     "final score": lambda run, _: final_score(run),
     "best score": lambda run, _: best_score(run),
     "share of the best": share_of_best,
+    "share of the best, best evaluation": share_of_best_at_best,
+    "final loss": lambda run, _: loss_at(run, best=False),
+    "loss at the best": lambda run, _: loss_at(run, best=True),
     "area under the curve": area,
-    "steps to 95 %": lambda run, reference: to_target(run, reference.target(0.95))[0],
-    "steps to 99 %": lambda run, reference: to_target(run, reference.target(0.99))[0],
-    "epochs to 95 %": lambda run, reference: to_target(run, reference.target(0.95))[1],
-    "epochs to 99 %": lambda run, reference: to_target(run, reference.target(0.99))[1],
+    "steps to 95 %": lambda run, r: steps_to_target(run, r.target(0.95)),
+    "steps to 99 %": lambda run, r: steps_to_target(run, r.target(0.99)),
+    "seconds to 95 %": lambda run, r: seconds_to_target(run, r.target(0.95)),
+    "seconds to 99 %": lambda run, r: seconds_to_target(run, r.target(0.99)),
+    "epochs to 95 %": lambda run, r: to_target(run, r.target(0.95))[1],
+    "epochs to 99 %": lambda run, r: to_target(run, r.target(0.99))[1],
 }
 
 

@@ -40,6 +40,7 @@ def execute(
     stop: Callable[[], bool] = lambda: False,
     on_line: Callable[[dict[str, Any]], object] = lambda line: None,
     executor: str = "processes",
+    protocol: int | None = None,
 ) -> bool:
     """Execute the runs and append each to the store as soon as it ends.
 
@@ -50,6 +51,7 @@ def execute(
       stop: Polled all the time; True ends the work at the next step.
       on_line: Called with each line of the store.
       executor: As in `executors.carry_out`.
+      protocol: Version of the protocol that the runs follow, named in each line.
 
     Returns:
       Whether all runs were executed.
@@ -64,7 +66,8 @@ def execute(
     def append(config: RunConfig, result: dict[str, Any]) -> None:
         if result["stopped"] == "asked":
             return  # not a whole run
-        line = {"kind": store.RUN, "key": key(config), **result}
+        named = {} if protocol is None else {"protocol": protocol}
+        line = {"kind": store.RUN, "key": key(config), **named, **result}
         store.append(path, line)
         on_line(line)
 
@@ -177,6 +180,8 @@ def _encoder_by_name(model: str) -> EncoderConfig | None:
         if layers and not (layers.isdecimal() and int(layers)):
             return None  # the run reports it
         return dataclasses.replace(found, num_hidden_layers=int(layers or 6))
+    if "small" in name.lower():  # e5-small and its like: twelve narrow layers
+        return dataclasses.replace(roofline.MODELS["MiniLM-6"], num_hidden_layers=12)
     for size in ("base", "large"):
         if size in name.lower():
             return roofline.MODELS[f"BERT-{size}"]

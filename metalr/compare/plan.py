@@ -44,6 +44,7 @@ class Plan:
     rates_of: Mapping[str, Sequence[float]] = field(default_factory=dict)
     evaluations: int = 20  # in a run
     settings: Mapping[str, Any] = field(default_factory=dict)  # of `RunConfig`
+    protocol: int | None = None  # version of docs/protocol.md that it follows
 
 
 def read_plan(name: str) -> Plan:
@@ -85,7 +86,7 @@ def _check_fields(found: Any, where: str) -> Plan:
     ]
     tables = {"tasks", "rates_of", "settings"}
     kinds = {name: dict if name in tables else list for name in fields}
-    kinds |= {"seeds": int, "evaluations": int}
+    kinds |= {"seeds": int, "evaluations": int, "protocol": int}
     faults += [
         f"{name} must be a {kinds[name].__name__}, got {found[name]!r:.80}"
         for name in found.keys() & fields.keys()
@@ -147,6 +148,7 @@ def override(
         settings["predictor"] = predictor
     if steps is not None:
         settings["max_steps"] = steps
+        given["protocol"] = None  # which says how long runs are
         own = {k: {**v, "max_steps": steps} for k, v in own.items()}
     if schedulers:
         given |= {"schedulers": schedulers, "tuned": (), "rates_of": {}}
@@ -257,8 +259,6 @@ def _scheduler_rates(plan: Plan) -> list[tuple[str, float]]:
 
 
 _HINTS = typing.get_type_hints(RunConfig)
-# With the multiplier fixed at 1 the predictor makes no difference.
-LEARNED = ("metalr", "metalr_shuffled")
 _VARIED_BY_PLAN = ("task", "model", "scheduler", "learning_rate", "seed", "output")
 
 
@@ -300,7 +300,7 @@ def key(config: RunConfig) -> str:
     version adds a setting; whoever changes a default must change `store.VERSION`. The
     key of a run under metalr also depends on the predictor and the controller.
     """
-    learned = config.scheduler in LEARNED
+    learned = schedulers.get(config.scheduler).learned
     digest = _digest(config.predictor) if learned else None
     more = {"controller": CONTROLLER_VERSION} if learned else {}
     defaults = RunConfig().to_json()

@@ -125,6 +125,12 @@ def _run_faults(line: Mapping[str, Any]) -> list[str]:
         found.append("no chance for its metric")
     if not is_number(line["settings"].get("learning_rate")):
         found.append("no learning_rate in its settings")
+    device = line.get("device", {})
+    if not isinstance(device, dict) or not isinstance(device.get("kind", ""), str):
+        found.append("a device without the name of its kind")
+    seconds = line.get("step_seconds")
+    if seconds is not None and not is_number(seconds):
+        found.append("step_seconds is not a number")
     return found
 
 

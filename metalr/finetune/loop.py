@@ -83,6 +83,7 @@ class Outcome(NamedTuple):
     last: Row  # the last evaluation
     steps: int
     seconds: float  # in steps, without evaluation and saving
+    step_seconds: float  # median over the logged intervals; NaN where there is none
     stopped: str | None  # None: ran to its end; "early"; "asked"; "diverged"
 
 
@@ -186,6 +187,8 @@ class _Journal:
     seconds: float = 0.0
     # Logged values since the last row, still on the device.
     pending: list[Row] = dataclasses.field(default_factory=list)
+    # Seconds a step of each interval that began and ended with a row.
+    paces: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "_Journal":
@@ -196,6 +199,7 @@ class _Journal:
     def log(self, done: int, epoch: float, seconds: float) -> Row:
         """Makes a row of the steps since the last one, which took so long."""
         row = _summary(self.pending)
+        self.paces.append(seconds / len(self.pending))
         self.pending = []
         self.seconds += seconds
         self.history.append({"step": done, "epoch": epoch, **row})
@@ -239,7 +243,8 @@ class _Journal:
     def outcome(self, params: Any, steps: int, stopped: str | None) -> Outcome:
         """Returns the run as it ended."""
         seen = (self.history, self.best, self.last)
-        return Outcome(params, *seen, steps, self.seconds, stopped)
+        pace = float(np.median(self.paces)) if self.paces else math.nan
+        return Outcome(params, *seen, steps, self.seconds, pace, stopped)
 
 
 def train(

@@ -22,7 +22,7 @@ from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
 from metalr.models import huggingface
 from metalr.models.fingerprint import fingerprint
-from metalr.runtime import hosts
+from metalr.runtime import devices, hosts
 from metalr.runtime.versions import versions
 
 
@@ -188,6 +188,9 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
         "best_step": outcome.best.get("step"),
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 3),
+        # Median of a step, which compilation does not move: what a step costs.
+        "step_seconds": float(f"{outcome.step_seconds:.4g}"),
+        "device": devices.describe(mesh.size if (mesh := prepared.layout.mesh) else 1),
         "stopped": outcome.stopped,
         "notes": prepared.notes + _counts(outcome),
         "history": outcome.history,

@@ -27,7 +27,7 @@ class LineStyles:
     def __init__(self, comparison: Comparison):
         mean = {
             name: np.mean(comparison.values(method.runs, "share of the best"))
-            for name, method in comparison.methods.items()
+            for name, method in comparison.averaged.items()
         }
         by_score = sorted(mean, key=lambda name: -mean[name])
         familiar = [name for name in FAMILIAR if name in mean]
@@ -148,7 +148,9 @@ def _plot_targets(ax: "Axes", reference: Reference) -> None:
             ax.axhline(height, color="#777777", linewidth=0.8, linestyle=":")
             style = {"fontsize": 7, "color": "#555555", "va": side}
             across = ax.get_yaxis_transform()  # x in axes widths, y in scores
-            ax.text(0.01, height, f"{share:.0%} of the best", transform=across, **style)
+            ax.text(
+                0.01, height, f"{share:.0%} of the target", transform=across, **style
+            )
 
 
 def _plot_score_over_rate(
@@ -227,7 +229,7 @@ def _plot_profile(
     ax: "Axes", comparison: Comparison, styles: LineStyles, share: float
 ) -> None:
     taus = np.linspace(1, aggregates.MAX_FACTOR, 301)
-    found = aggregates.slowdowns(comparison.methods, share, comparison.references)
+    found = aggregates.slowdowns(comparison.averaged, share, comparison.learned)
     for name, slowdowns in found.items():
         shares = aggregates.profile(slowdowns, taus)
         ax.plot(taus, shares, drawstyle="steps-post", **styles.style(name))
@@ -241,11 +243,20 @@ def draw_summary(comparison: Comparison, styles: LineStyles, path: Path) -> None
     def fill(figure: "Figure") -> None:
         left, right = figure.subplots(1, 2)
         shares = {
-            name: np.array(comparison.values(method.runs, "share of the best"))
-            for name, method in comparison.methods.items()
+            name: [
+                comparison.values(
+                    comparison.runs_of(name, workload), "share of the best"
+                )
+                for workload in comparison.learned
+            ]
+            for name in comparison.averaged
         }
-        names = sorted(shares, key=lambda name: shares[name].mean())
-        intervals = {name: aggregates.bootstrap(shares[name]) for name in names}
+        intervals = {
+            name: aggregates.hierarchical_bootstrap(groups)
+            for name, groups in shares.items()
+        }
+        names = sorted(intervals, key=lambda name: intervals[name].estimate)
+        intervals = {name: intervals[name] for name in names}
         colours = {name: styles.style(name)["color"] for name in names}
         _plot_intervals(left, intervals, colours)
         left.set_xlabel("final score above chance, share of the best")
@@ -272,7 +283,8 @@ def draw_differences(comparison: Comparison, path: Path) -> None:
 
     def fill(figure: "Figure") -> None:
         ax = figure.subplots()
-        gaps = {name: score_difference(comparison, name) for name in comparison.methods}
+        names = comparison.averaged
+        gaps = {name: score_difference(comparison, name) for name in names}
         names = [n for n, gap in gaps.items() if gap.pairs and n != comparison.baseline]
         names.sort(key=lambda name: gaps[name].estimate)
         colours = dict.fromkeys(names, "#555555") | {comparison.subject: PALETTE[0]}

@@ -1,45 +1,96 @@
-"""The conclusions of a comparison: three sentences made from the numbers."""
+"""The conclusions of a comparison: sentences made from the numbers.
+
+The first three say how the subject does against the baseline (tuned linear decay, if
+nobody asks for another), against the best shape tuned, and against the best method that
+needs no tuning: wins and losses alike.
+"""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from metalr.compare import aggregates, criteria
-from metalr.compare.comparison import Comparison, score_difference, speed_ratio
+from metalr.compare import aggregates, criteria, methods
+from metalr.compare.comparison import (
+    Comparison,
+    ahead,
+    best_untuned,
+    score_difference,
+    speed_ratio,
+)
+
+ENOUGH_PAIRS = 50  # of a headline, says docs/protocol.md
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Return three sentences: how good the subject is, how fast, where it loses."""
-    return [_how_good(comparison), _how_fast(comparison), _losses(comparison)]
+    """Return sentences: against whom the subject wins and loses, and how fast it is."""
+    return [
+        _against_baseline(comparison),
+        _against_best_shape(comparison),
+        _against_best_untuned(comparison),
+        _how_fast(comparison),
+        _losses(comparison),
+    ]
 
 
-def _how_good(comparison: Comparison) -> str:
-    tasks = {workload.task for workload in comparison.references}
-    models = {workload.model for workload in comparison.references}
+def _against_baseline(comparison: Comparison) -> str:
+    tasks = {workload.task for workload in comparison.learned}
+    models = {workload.model for workload in comparison.learned}
     seeds = {run["seed"] for run in comparison.runs}
     subject, baseline = comparison.subject, comparison.baseline
     scope = (
         f"Over {_count(len(tasks), 'task')}, {_count(len(models), 'model')} and "
-        f"{_count(len(seeds), 'seed')}, {subject} ends at "
-    )
-    own, theirs = (
-        np.mean(comparison.values(comparison.methods[name].runs, "share of the best"))
-        for name in (subject, baseline)
+        f"{_count(len(seeds), 'seed')}, {subject} ends at {_share(comparison, subject)}"
+        " of the best score above chance"
     )
     if subject == baseline:
-        return f"{scope}{own:.3f} of the best score above chance; it is the baseline."
-    gap = score_difference(comparison, subject)
-    if gap.pairs == 0:
-        result = "no run of one can be paired with a run of the other"
-    else:
-        result = (
-            f"{_verdict(gap)} by {gap.estimate:+.3f} (95 % interval {gap.low:+.3f} to "
-            f"{gap.high:+.3f}, {_count(gap.pairs, 'pair')})"
-        )
+        return f"{scope}; it is the baseline."
+    share = _share(comparison, baseline)
+    return f"{scope}, {baseline} at {share}: {_result(comparison, baseline)}."
+
+
+def _against_best_shape(comparison: Comparison) -> str:
+    name = methods.BEST_SHAPE
+    if name not in comparison.averaged:
+        return "Against the best shape: no second shape was tuned here."
+    tries = max(comparison.methods[name].rates_tried.values())
     return (
-        f"{scope}{own:.3f} of the best score above chance, {baseline} at "
-        f"{theirs:.3f}: {result}."
+        f"Against the best shape of those tuned ({tries} tries, ends at "
+        f"{_share(comparison, name)}): {_result(comparison, name)}."
+    )
+
+
+def _against_best_untuned(comparison: Comparison) -> str:
+    name = best_untuned(comparison)
+    if name is None:
+        return "Against the best untuned method: none is in this comparison."
+    return (
+        f"Against the best untuned method, {name} (picked by these scores, ends at "
+        f"{_share(comparison, name)}): {_result(comparison, name)}."
+    )
+
+
+def _share(comparison: Comparison, name: str) -> str:
+    """Return a method's mean share of the best."""
+    if name not in comparison.averaged:
+        return "–"
+    runs = comparison.averaged[name].runs
+    return f"{np.mean(comparison.values(runs, 'share of the best')):.3f}"
+
+
+def _result(comparison: Comparison, other: str) -> str:
+    """Return the difference of the subject to another method, and where it leads."""
+    gap = score_difference(comparison, comparison.subject, other)
+    if gap.pairs == 0:
+        return "no run of one can be paired with a run of the other"
+    above, below = ahead(comparison, comparison.subject, other)
+    pairs = _count(gap.pairs, "pair")
+    if gap.pairs < ENOUGH_PAIRS:
+        pairs += f", fewer than {ENOUGH_PAIRS}"
+    return (
+        f"{_verdict(gap)} by {gap.estimate:+.3f} (95 % interval {gap.low:+.3f} to "
+        f"{gap.high:+.3f}, {pairs}), ahead on {len(above)} and behind on {len(below)} "
+        f"of {len(comparison.learned)} tasks and models"
     )
 
 
@@ -53,32 +104,44 @@ def _verdict(gap: aggregates.Interval) -> str:
 
 def _how_fast(comparison: Comparison) -> str:
     subject, baseline = comparison.subject, comparison.baseline
+    averaged = comparison.averaged
+    if subject not in averaged or baseline not in averaged:
+        return "How fast it is cannot be said."
     own, theirs = (
-        np.array(comparison.values(comparison.methods[name].runs, "steps to 95 %"))
+        np.array(comparison.values(averaged[name].runs, "steps to 95 %"))
         for name in (subject, baseline)
     )
     missed = f"misses it in {np.isinf(own).sum()} of {_count(len(own), 'run')}"
+    goal = f"95 % of what the median run of {baseline} ends with"
     if subject == baseline:
-        return f"It reaches 95 % of the best score, or {missed}."
+        return f"It reaches {goal}, or {missed}."
+    steps = speed_ratio(comparison, subject)
+    seconds = speed_ratio(comparison, subject, "seconds")
     return (
-        f"{_speed(speed_ratio(comparison, subject), baseline)}; it {missed}, "
+        f"{_speed(steps, goal, baseline)}{_seconds(seconds)}; it {missed}, "
         f"{baseline} in {np.isinf(theirs).sum()} of {len(theirs)}."
     )
 
 
-def _speed(ratio: aggregates.Interval, baseline: str) -> str:
-    goal = "95 % of the best score"
+def _speed(ratio: aggregates.Interval, goal: str, baseline: str) -> str:
     if not ratio.pairs:
-        return f"Steps to {goal} cannot be compared: there is no pair with {baseline}"
+        return f"Steps to {goal} cannot be compared: there is no pair"
     if ratio.estimate == 0:
-        return f"In most pairs it reaches {goal} and {baseline} never does"
+        return f"In most pairs it reaches {goal} and that run does not"
     if math.isinf(ratio.estimate):
-        return f"In half of the pairs or more it never reaches {goal}, {baseline} does"
+        return f"In half of the pairs or more it never reaches {goal}"
     estimate, low, high = map(criteria.format_time, ratio[:3])
     return (
         f"To {goal} it needs {estimate} times the steps of {baseline} (median of "
         f"pairs, 95 % interval {low} to {high}; 1 where both miss it)"
     )
+
+
+def _seconds(ratio: aggregates.Interval) -> str:
+    if not math.isfinite(ratio.estimate) or not ratio.estimate:
+        return ""
+    estimate, low, high = map(criteria.format_time, ratio[:3])
+    return f" and {estimate} times the seconds ({low} to {high})"
 
 
 def _losses(comparison: Comparison) -> str:
@@ -100,7 +163,7 @@ def _losses(comparison: Comparison) -> str:
             if behind
             else f"it is behind {comparison.baseline} on no task"
         )
-    runs = comparison.methods[comparison.subject].runs
+    runs = comparison.methods[comparison.subject].runs  # of all workloads
     failures = sum(map(criteria.failed, runs))
     parts.append(f"{failures} of its {_count(len(runs), 'run')} failed")
     return f"Losses: {', '.join(parts[:-1])}, and {parts[-1]}."
@@ -108,7 +171,7 @@ def _losses(comparison: Comparison) -> str:
 
 def _better_in_score(comparison: Comparison) -> list[str]:
     found = []
-    for name in comparison.methods:
+    for name in comparison.averaged:
         gap = score_difference(comparison, comparison.subject, name)
         if name != comparison.subject and gap.pairs and gap.high < 0:
             found.append(f"{name} ({gap.estimate:+.3f})")
@@ -116,9 +179,9 @@ def _better_in_score(comparison: Comparison) -> list[str]:
 
 
 def _better_in_profile(comparison: Comparison) -> list[str]:
-    slowdowns = aggregates.slowdowns(comparison.methods, 0.95, comparison.references)
+    slowdowns = aggregates.slowdowns(comparison.averaged, 0.95, comparison.learned)
     scores = {name: aggregates.profile_score(s) for name, s in slowdowns.items()}
-    own = scores[comparison.subject]
+    own = scores.get(comparison.subject, math.inf)
     return [
         f"{name} ({score:.2f} against {own:.2f})"
         for name, score in scores.items()
@@ -128,7 +191,7 @@ def _better_in_profile(comparison: Comparison) -> list[str]:
 
 def _behind_baseline(comparison: Comparison) -> list[str]:
     found = []
-    for workload in comparison.references:
+    for workload in comparison.learned:
         own, theirs = (
             comparison.runs_of(name, workload)
             for name in (comparison.subject, comparison.baseline)

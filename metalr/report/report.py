@@ -14,11 +14,15 @@ from metalr.report.document import Block, Heading, Picture, Points, Table, Text
 from metalr.runtime.files import replace
 
 # Columns of the summary that fit the width of a page.
-COMPACT_COLUMNS = (0, 1, 2, 3, 5, 7, 8, 9, 10)
+COMPACT_COLUMNS = (0, 1, 3, 4, 6, 10, 11, 12, 13, 14)
 
 
 def write_report(
-    lines: Sequence[Mapping[str, Any]], folder: Path, *, baseline: str | None = None
+    lines: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    baseline: str | None = None,
+    mix_devices: bool = False,
 ) -> Path:
     """Write the report of a comparison.
 
@@ -30,6 +34,7 @@ def write_report(
       folder: Where the files go; created if it is missing.
       baseline: The method that differences are taken to, such as "linear 2e-5"; None:
         as `methods.choose_baseline`.
+      mix_devices: Pair runs of two kinds of device too.
 
     Returns:
       The path of `report.html`.
@@ -38,7 +43,7 @@ def write_report(
       MetalrError: The store is empty, its runs cannot be compared, there is no such
         baseline, or the folder cannot be written to.
     """
-    comparison = comparisons.from_lines(lines, baseline)
+    comparison = comparisons.from_lines(lines, baseline, mix_devices=mix_devices)
     folder = Path(folder)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -87,6 +92,7 @@ def _all_tasks(comparison: Comparison, styles: LineStyles, folder: Path) -> list
     return [
         Heading(2, "All tasks"),
         Table(tables.SUMMARY_HEAD, cells, (comparison.subject,)),
+        *_left_out(comparison),
         Points(tables.LEGEND),
         Picture(
             bars,
@@ -107,9 +113,25 @@ def _all_tasks(comparison: Comparison, styles: LineStyles, folder: Path) -> list
         ),
         Picture(
             profiles,
-            "Performance profiles for 95 % and 99 % of the best score above chance. "
+            "Performance profiles for 95 % and 99 % of the target. "
             "Grey: the other methods.",
         ),
+    ]
+
+
+def _left_out(comparison: Comparison) -> list[Block]:
+    """Return a paragraph on the workloads that nobody learns, if there are any."""
+    names = ", ".join(" with ".join(workload) for workload in comparison.unlearned)
+    if not names:
+        return []
+    said = "are shown below and left out of all means"
+    if len(comparison.unlearned) == len(comparison.references):
+        said = "are all there is, so that no mean here says anything"
+    return [
+        Text(
+            f"Nobody learns {names}: no median final score is a tenth of the way from "
+            f"chance to 1. They {said}."
+        )
     ]
 
 
@@ -162,6 +184,12 @@ def _origins(comparison: Comparison) -> list[Block]:
         Table(tables.ORIGIN_HEAD, tables.origin_table(comparison), left=True),
         Heading(3, "Settings"),
         Table(("setting", "values"), tables.settings_table(comparison), left=True),
+        Heading(3, "Devices"),
+        Table(
+            ("kind", "processor", "threads", "runs"),
+            tables.device_table(comparison),
+            left=True,
+        ),
         Heading(3, "Versions"),
         Table(("library", "version"), tables.versions_table(comparison), left=True),
     ]

@@ -1,29 +1,40 @@
 """The tables of a comparison as plain strings; `document` formats them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metalr.compare import aggregates, criteria
-from metalr.compare.comparison import WITHOUT_EFFECT, Comparison, score_difference
-from metalr.compare.criteria import Workload, format_time
+from metalr.compare.comparison import (
+    WITHOUT_EFFECT,
+    Comparison,
+    score_difference,
+    sensitivity,
+)
+from metalr.compare.criteria import Run, Workload, format_time
+from metalr.compare.methods import Method
 from metalr.compare.store import OVERHEAD_FIELDS
+from metalr.finetune.schedulers import SCHEDULERS
 
 Cells = list[tuple[str, ...]]
 
 SUMMARY_HEAD = (
     "method",
     "share of the best",
+    "at its best evaluation",
     "difference to the baseline",
     "steps to 95 %",
     "steps to 99 %",
+    "seconds to 95 %",
+    "seconds to 99 %",
     "area",
     "rank",
     "profile",
     "missed",
     "failed",
+    "sensitivity",
     "rates tried",
 )
 
@@ -31,15 +42,20 @@ SUMMARY_HEAD = (
 LEGEND = (
     "Share of the best: (final score - chance) / (best final score - chance), with the "
     "best over all methods and seeds of a task and model. A failed run scores chance.",
-    "Difference: paired by task, model and seed; mean and 95 % bootstrap interval over "
-    "the pairs, so it holds for these tasks and not for others.",
-    "Steps to 95 % and 99 % of the best: median over tasks and models of the factor to "
-    "the fastest method there, with the median over seeds; ∞ is a miss.",
+    "Difference: paired by task, model and seed; mean, and the 95 % interval of a "
+    "hierarchical bootstrap that draws tasks and models first and then seeds.",
+    "Steps and seconds to 95 % and 99 % of the target, which is what the median run of "
+    "the baseline ends with above chance: median over tasks and models of the factor "
+    "to the fastest method there, with the median over seeds; ∞ is a miss, – unknown. "
+    "Seconds leave out compilation and evaluation.",
     "Area: under the validation curve, share of the best. Rank: mean by final score.",
-    "Profile: AlgoPerf's score for 95 %, up to a factor of 4; 1 is the fastest "
-    "everywhere. Missed: runs that never reach 95 %.",
-    "A tuned method uses for each task and model the base rate with the best mean "
-    "final score: it is chosen by the scores that it shows. Rates tried is its price.",
+    "Profile: AlgoPerf's score for the steps to 95 %, up to a factor of 4; 1 is the "
+    "fastest everywhere. Missed: runs that never reach 95 %.",
+    "Sensitivity: mean loss of the share over base rates 1.25e-6, 2e-5 and 3.2e-4 "
+    "against the best of the three; none reads no base rate.",
+    "A tuned method uses for each task, model and seed the base rate (the best shape: "
+    "and the scheduler) with the best mean final score on the other seeds; with one "
+    "seed it is chosen by the score that it shows. Rates tried is its price.",
 )
 
 
@@ -47,20 +63,23 @@ def summary_table(comparison: Comparison) -> Cells:
     """Return the cells under `SUMMARY_HEAD`, the best share first.
 
     Steps to a target are the median over workloads of the factor to the fastest method,
-    the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %.
+    the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %. All are
+    of the workloads that somebody learns.
     """
-    methods = comparison.methods
+    methods = comparison.averaged
     ranks = aggregates.mean_ranks(methods)
     slowdowns = [
-        aggregates.slowdowns(methods, share, comparison.references)
+        aggregates.slowdowns(methods, share, comparison.learned, clock)
+        for clock in (criteria.steps_to_target, criteria.seconds_to_target)
         for share in (0.95, 0.99)
     ]
     lines = []
     for name, method in methods.items():
-        share, area, steps = (
+        share, at_best, area, steps = (
             comparison.values(method.runs, criterion)
             for criterion in (
                 "share of the best",
+                "share of the best, best evaluation",
                 "area under the curve",
                 "steps to 95 %",
             )
@@ -70,6 +89,7 @@ def summary_table(comparison: Comparison) -> Cells:
         cells = (
             name,
             f"{spread.mean:.3f} (IQR {spread.iqr:.3f})",
+            f"{np.mean(at_best):.3f}",
             "baseline" if name == comparison.baseline else _interval(gap),
             *(format_time(aggregates.spread(s[name]).median) for s in slowdowns),
             f"{np.mean(area):.3f}",
@@ -77,6 +97,7 @@ def summary_table(comparison: Comparison) -> Cells:
             f"{aggregates.profile_score(slowdowns[0][name]):.2f}",
             f"{np.isinf(steps).sum()} of {len(steps)}",
             f"{sum(map(criteria.failed, method.runs))} of {len(method.runs)}",
+            _sensitivity(comparison, method),
             f"{np.mean([*method.rates_tried.values()]):.3g}",
         )
         lines.append((-spread.mean, cells))
@@ -89,10 +110,13 @@ WORKLOAD_HEAD = (
     "final, mean ± std",
     "final, median (IQR)",
     "best",
+    "final loss",
+    "loss at the best",
     "epochs to 95 %",
     "epochs to 99 %",
     "steps to 95 %",
     "steps paid",
+    "seconds to 95 %",
     "area",
     "failed",
 )
@@ -116,14 +140,17 @@ def workload_table(comparison: Comparison, workload: Workload) -> Cells:
         final, steps = of["final score"], of["steps to 95 %"].median
         cells = (
             name,
-            criteria.format_rate(criteria.base_rate(runs[0])),
+            _rates(runs),
             f"{final.mean:.3f} ± {final.std:.3f}",
             f"{final.median:.3f} ({final.iqr:.3f})",
             f"{of['best score'].mean:.3f}",
+            _number(of["final loss"].mean),
+            _number(of["loss at the best"].mean),
             format_time(of["epochs to 95 %"].median, ".2f"),
             format_time(of["epochs to 99 %"].median, ".2f"),
             format_time(steps, ".0f"),
             format_time(method.steps_paid(workload, steps), ".0f"),
+            format_time(of["seconds to 95 %"].median, ".1f"),
             f"{of['area under the curve'].mean:.3f}",
             f"{sum(map(criteria.failed, runs))} of {len(runs)}",
         )
@@ -190,6 +217,34 @@ def versions_table(comparison: Comparison) -> Cells:
 def _origin(origin: Mapping[str, Any]) -> str:
     parts = (origin.get("kind"), origin.get("where"), origin.get("note"))
     return ", ".join(str(part) for part in parts if part) or "unknown"
+
+
+def device_table(comparison: Comparison) -> Cells:
+    """Return each kind of device with its processor, threads and number of runs."""
+    count: dict[tuple[str, ...], int] = {}
+    for run in comparison.runs:
+        device = run.get("device", {})
+        fields = (criteria.device(run), device.get("processor"), device.get("threads"))
+        cells = tuple("–" if field is None else str(field) for field in fields)
+        count[cells] = count.get(cells, 0) + 1
+    return [(*cells, str(number)) for cells, number in sorted(count.items())]
+
+
+def _sensitivity(comparison: Comparison, method: Method) -> str:
+    row = SCHEDULERS.get(method.scheduler)
+    if row is not None and row.rate_free:
+        return "none"
+    return "–" if method.tuned else _number(sensitivity(comparison, method.scheduler))
+
+
+def _rates(runs: Sequence[Run]) -> str:
+    """Return the base rates of runs; where seeds chose several, each once."""
+    rates = sorted({criteria.base_rate(run) for run in runs})
+    return ", ".join(map(criteria.format_rate, rates))
+
+
+def _number(value: float) -> str:
+    return format_time(value, ".3f")
 
 
 def _interval(gap: aggregates.Interval) -> str:

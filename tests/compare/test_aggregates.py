@@ -86,38 +86,79 @@ def test_pairs_are_of_the_same_workload_and_seed():
     runs = [a_run(scheduler="metalr", seed=s, scores=[0.8 + s / 100]) for s in range(4)]
     runs += [a_run(seed=s, scores=[0.7 - s / 100]) for s in (3, 1, 9)]
     table = methods.group(runs)
-    own, other = aggregates.pair(
-        table["metalr"], table["linear 2e-5"], criteria.final_score
-    )
-    np.testing.assert_allclose(own, [0.81, 0.83])
-    np.testing.assert_allclose(other, [0.69, 0.67])
+    found = aggregates.pair(table["metalr"], table["linear 2e-5"])
+    (pairs,) = found.values()
+    scores = [[*map(criteria.final_score, both)] for both in pairs]
+    np.testing.assert_allclose(scores, [[0.81, 0.69], [0.83, 0.67]])
 
 
-def test_bootstrap_covers_the_mean_as_often_as_it_says():
+def test_interval_covers_the_mean_over_workloads_as_often_as_it_says():
+    """Each task has a difference of its own, which seeds alone would not show."""
     rng = np.random.default_rng(1)
-    held = 0
-    for _ in range(200):
-        found = aggregates.bootstrap(rng.normal(3.0, 1.0, 40), draws=300)
+    held = by_seeds_alone = 0
+    for _ in range(100):
+        centres = rng.normal(3.0, 1.0, 12)
+        groups = [rng.normal(centre, 0.2, 5) for centre in centres]
+        found = aggregates.hierarchical_bootstrap(groups, draws=300)
         held += found.low <= 3.0 <= found.high
-    assert 0.88 <= held / 200 <= 0.99  # the percentile interval is a little short
+        error = 1.96 * 0.2 / math.sqrt(60)
+        by_seeds_alone += abs(found.estimate - 3.0) < error
+    assert held >= 85  # the percentile interval is a little short
+    assert by_seeds_alone < 40
 
 
-@pytest.mark.parametrize("statistic", [np.mean, np.median])
-def test_interval_is_that_of_scipy(statistic):
+def test_interval_of_one_workload_is_that_of_scipy():
     numbers = np.random.default_rng(3).gamma(2.0, size=60)
-    own = aggregates.bootstrap(numbers, statistic, draws=20000)
-    theirs = scipy.stats.bootstrap(
-        (numbers,), statistic, n_resamples=20000, method="percentile", rng=1
-    ).confidence_interval
-    np.testing.assert_allclose((own.low, own.high), theirs, rtol=0.02)
+    for statistic, theirs in (
+        (aggregates.mean_of_means, np.mean),
+        (aggregates.median_of_all, np.median),
+    ):
+        own = aggregates.hierarchical_bootstrap([numbers], statistic, draws=20_000)
+        expected = scipy.stats.bootstrap(
+            (numbers,), theirs, n_resamples=20_000, method="percentile", rng=1
+        ).confidence_interval
+        np.testing.assert_allclose((own.low, own.high), expected, rtol=0.02)
+
+
+def test_interval_is_that_of_drawing_workloads_and_then_seeds_one_by_one():
+    rng = np.random.default_rng(4)
+    groups = [rng.normal(centre, 1, size) for centre, size in ((0, 2), (2, 5), (5, 3))]
+    means = []
+    for _ in range(4000):
+        drawn = [groups[i] for i in rng.integers(3, size=3)]
+        means.append(np.mean([rng.choice(g, len(g)).mean() for g in drawn]))
+    own = aggregates.hierarchical_bootstrap(groups)
+    assert own.estimate == pytest.approx(np.mean([g.mean() for g in groups]))
+    assert own.pairs == 10
+    low, high = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose((own.low, own.high), (low, high), atol=0.15)
 
 
 def test_bootstrap_is_seeded_and_needs_pairs():
-    numbers = np.random.default_rng(0).normal(size=30)
-    assert aggregates.bootstrap(numbers) == aggregates.bootstrap(numbers)
-    assert aggregates.bootstrap(numbers) != aggregates.bootstrap(numbers, seed=1)
-    assert aggregates.bootstrap(np.array([2.0])) == (2.0, 2.0, 2.0, 1)
-    assert aggregates.bootstrap(np.array([])).pairs == 0
+    groups = np.random.default_rng(0).normal(size=(3, 10))
+    draw = aggregates.hierarchical_bootstrap
+    assert draw(groups) == draw(groups)
+    assert draw(groups) != draw(groups, seed=1)
+    assert draw([[2.0]]) == (2.0, 2.0, 2.0, 1)
+    assert draw([]).pairs == draw([[]]).pairs == 0
+
+
+def test_what_nothing_is_known_of_has_no_spread():
+    assert all(map(math.isnan, aggregates.spread([1.0, NAN])[:4]))
+
+
+def test_profile_by_seconds_is_unknown_where_a_run_does_not_tell_them():
+    runs = [
+        a_run(scheduler="metalr", step_seconds=0.5),
+        a_run(scheduler="prodigy", step_seconds=0.25),
+        a_run(scheduler="dowg"),
+    ]
+    references = criteria.references(runs)
+    found = aggregates.slowdowns(
+        methods.group(runs), 0.95, references, criteria.seconds_to_target
+    )
+    assert found["metalr"].tolist() == [2.0] and found["prodigy"].tolist() == [1.0]
+    assert np.isnan(found["dowg"]).all()
 
 
 def test_ratios_survive_misses_on_either_side():
@@ -127,7 +168,7 @@ def test_ratios_survive_misses_on_either_side():
     )
     found = aggregates.step_ratios(own, np.append(other, math.inf))
     np.testing.assert_equal(found, [0.5, math.inf, 0.0, 1.0])
-    interval = aggregates.bootstrap(found, np.median)
+    interval = aggregates.hierarchical_bootstrap([found], aggregates.median_of_all)
     assert interval.estimate == 0.75
     assert (interval.low, interval.high) == (0.0, math.inf)
 

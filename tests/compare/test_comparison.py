@@ -1,8 +1,11 @@
 """Only runs that may be compared are compared."""
 
+import math
+from pathlib import Path
+
 import pytest
 
-from metalr.compare import comparison
+from metalr.compare import comparison, criteria, store
 from metalr.errors import MetalrError
 from tests.compare.synthetic_store import a_run, overhead
 
@@ -75,3 +78,95 @@ def test_schedulers_may_bring_their_own_warm_up():
     other = a_run(scheduler="static")
     other["settings"] |= {"warmup_steps": 0, "predictor": "x"}
     assert len(comparison.from_lines([a_run(), other], "linear 2e-5").methods) == 2
+
+
+def metalr_and_linear(**of_metalr):
+    return [
+        a_run(scheduler=scheduler, seed=seed, **fields)
+        for scheduler, fields in (("metalr", of_metalr), ("linear", {}))
+        for seed in range(2)
+    ]
+
+
+def test_pairs_from_two_kinds_of_device_are_refused_unless_asked_for():
+    cpu, gpu = ({"kind": kind, "threads": 2} for kind in ("cpu", "NVIDIA H200"))
+    lines = metalr_and_linear(device=gpu)
+    message = r"sst2 with minilm:2, seed 0, metalr at 2e-5 \(NVIDIA H200\) and linear"
+    with pytest.raises(MetalrError, match=message):
+        found = comparison.from_lines(lines, "linear 2e-5")
+        comparison.score_difference(found, "metalr")
+    found = comparison.from_lines(lines, "linear 2e-5", mix_devices=True)
+    assert comparison.score_difference(found, "metalr").pairs == 2
+    same = [line | {"device": cpu} for line in lines]
+    found = comparison.from_lines(same, "linear 2e-5")
+    assert comparison.score_difference(found, "metalr").pairs == 2
+
+
+def test_lines_of_two_versions_of_the_protocol_are_refused():
+    lines = [a_run(protocol=1), a_run(seed=1, protocol=2)]
+    with pytest.raises(MetalrError, match="these follow 1 and 2"):
+        comparison.from_lines(lines)
+    assert len(comparison.from_lines([a_run(protocol=1), a_run(seed=1)]).runs) == 2
+
+
+def test_target_is_what_the_median_run_of_the_baseline_ends_with():
+    lines = [a_run(seed=i, scores=[x]) for i, x in enumerate((0.6, 0.7, 0.9))]
+    lines += [a_run(scheduler="metalr", scores=[0.65, 0.7, 0.98])]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    (reference,) = found.references.values()
+    assert reference.target(1.0) == pytest.approx(0.7) and reference.best == 0.98
+    assert found.values(found.methods["metalr"].runs, "steps to 95 %") == [20]
+
+
+def test_what_nobody_learns_is_shown_and_not_averaged():
+    lines = [
+        a_run(task, scheduler=scheduler, seed=seed, scores=[score])
+        for task, scores in (("sst2", (0.9, 0.7)), ("squad", (0.05, 0.09)))
+        for scheduler, score in zip(("metalr", "linear"), scores, strict=True)
+        for seed in range(3)
+    ]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    assert [of.task for of in found.unlearned] == ["squad"]
+    assert [of.task for of in found.references] == ["sst2", "squad"]
+    gap = comparison.score_difference(found, "metalr")
+    assert gap.pairs == 3 and gap.estimate == pytest.approx(0.5)
+    above, below = comparison.ahead(found, "metalr", "linear 2e-5")
+    assert [of.task for of in above] == ["sst2"] and not below
+    alone = comparison.from_lines(lines[6:], "linear 2e-5")
+    assert comparison.score_difference(alone, "metalr").pairs == 3
+
+
+def test_sensitivity_is_what_a_rate_16_times_off_costs():
+    finals = {1.25e-6: 0.5, 2e-5: 0.9, 3.2e-4: 0.7, 1e-4: 1.0}
+    lines = [a_run(rate=rate, scores=[score]) for rate, score in finals.items()]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    # Shares of the best: 0, 0.8, 0.4.
+    assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
+    found = comparison.from_lines(lines[:2], "linear 2e-5")
+    assert math.isnan(comparison.sensitivity(found, "linear"))
+
+
+def test_best_untuned_is_the_best_rival_without_a_choice():
+    lines = [
+        a_run(scheduler=scheduler, rate=rate, scores=[score])
+        for scheduler, rate, score in (
+            ("metalr", 2e-5, 0.9),
+            ("metalr_fixed", 2e-5, 0.85),
+            ("linear", 2e-5, 0.6),
+            ("linear", 3.2e-4, 0.8),
+            ("wsd", 2e-5, 0.7),
+            ("prodigy", 1.0, 0.75),
+        )
+    ]
+    found = comparison.from_lines(lines)
+    assert found.baseline == "linear tuned"
+    assert comparison.best_untuned(found) == "linear 3.2e-4"
+
+
+@pytest.mark.parametrize("name", ["comparison", "targets"])
+def test_stores_of_an_older_metalr_are_read(name):
+    path = Path(__file__).parents[2] / "checkpoints" / name / "runs.jsonl"
+    found = comparison.from_lines(store.read_lines(path))
+    assert {criteria.device(run) for run in found.runs} == {"unknown"}
+    assert comparison.score_difference(found, "metalr").pairs >= 9
+    assert math.isnan(comparison.speed_ratio(found, "metalr", "seconds").estimate)

@@ -52,8 +52,8 @@ def test_reference_is_the_best_final_score_of_each_workload():
         a_run("cola", scores=[0.1]),
     ]
     found = criteria.references(runs)
-    assert found["sst2", "minilm:2"] == (0.5, 0.85, 30)
-    assert found["cola", "minilm:2"] == (0.0, 0.1, 10)
+    assert found["sst2", "minilm:2"][:3] == (0.5, 0.85, 30)
+    assert found["cola", "minilm:2"][:3] == (0.0, 0.1, 10)
     assert found["sst2", "minilm:2"].target(0.95) == pytest.approx(0.8325)
 
 
@@ -89,4 +89,6 @@ def test_every_criterion_is_a_number_on_every_run_of_a_store():
         values = [
             criteria.criterion(name)(r, references[criteria.workload(r)]) for r in runs
         ]
-        assert not np.isnan(values).any(), name
+        # Runs of an older metalr do not tell what a step takes.
+        known = np.isinf(values).all() or not np.isnan(values).any()
+        assert known or name.startswith("seconds"), name

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from metalr.compare import execute, overhead, plan, store
+from metalr.data.tasks import FRESH
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
 from metalr.runtime import hub
@@ -74,7 +75,25 @@ def test_plan_of_the_targets_has_only_tasks_that_the_predictor_has_not_seen():
     found = plan.read_plan("targets")
     seen = json.loads((ROOT / "checkpoints/predictor/metadata.json").read_text())
     assert not found.tasks.keys() & seen["provenance"]["runs by task"].keys()
-    assert len(plan.expand(found)) == 3 * 2 * 5 * (3 + 5 + 2)
+    assert len(plan.expand(found)) == 3 * 2 * 5 * (8 + 2 * 5 + 2)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["small", "fresh", "targets", "long", "deep", "full"])
+def test_shipped_plan_follows_the_protocol_until_its_budget_is_changed(name):
+    found = plan.read_plan(name)
+    assert found.protocol == 1 and plan.expand(found)
+    assert plan.override(found, seeds=1, schedulers=["linear"]).protocol == 1
+    assert plan.override(found, steps=3).protocol is None
+
+
+@pytest.mark.fast
+def test_plan_of_the_fresh_tasks_has_the_pairs_of_a_headline_and_nothing_seen():
+    found = plan.read_plan("fresh")
+    assert tuple(found.tasks) == FRESH
+    assert len(found.tasks) * len(found.models) * found.seeds >= 50
+    seen = json.loads((ROOT / "checkpoints/predictor/metadata.json").read_text())
+    assert not found.tasks.keys() & seen["provenance"]["runs by task"].keys()
 
 
 @pytest.mark.fast

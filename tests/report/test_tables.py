@@ -15,16 +15,37 @@ def test_summary_table_by_hand():
     cells = tables.summary_table(comparison.from_lines(runs, "linear 2e-5"))
     found = {line[0]: line[1:] for line in cells}
     same = "+0.000 [+0.000, +0.000]"
-    share, done = "1.000 (IQR 0.000)", ("0 of 3", "0 of 3")
+    share, done = ("1.000 (IQR 0.000)", "1.000"), ("0 of 3", "0 of 3", "–")
+    fast = ("1.00", "1.00", "–", "–", "0.750", "2.0", "1.00")
+    slow = ("2.00", "2.00", "–", "–", "0.250", "2.0", "0.67")
     assert found == {
-        "metalr": (share, same, "1.00", "1.00", "0.750", "2.0", "1.00", *done, "1"),
-        "linear 2e-5": (
-            *(share, "baseline", "2.00", "2.00", "0.250", "2.0", "0.67", *done, "1"),
-        ),
-        "linear tuned": (
-            *(share, same, "2.00", "2.00", "0.250", "2.0", "0.67", *done, "2"),
-        ),
+        "metalr": (*share, same, *fast, *done, "1"),
+        "linear 2e-5": (*share, "baseline", *slow, *done, "1"),
+        "linear tuned": (*share, same, *slow, *done, "2"),
     }
+
+
+def test_seconds_sensitivity_and_devices_are_told_where_runs_know_them():
+    rates = (1.25e-6, 2e-5, 3.2e-4)
+    device = {"kind": "cpu", "processor": "Xeon", "threads": 2}
+    runs = [
+        a_run(rate=rate, scores=[0.5, score], step_seconds=0.5, device=device)
+        for rate, score in zip(rates, (0.6, 0.9, 0.7), strict=True)
+    ]
+    runs += [a_run(scheduler="prodigy", rate=1.0, scores=[0.9, 0.9], step_seconds=2.0)]
+    found = comparison.from_lines(runs, "linear 2e-5", mix_devices=True)
+    cells = {line[0]: line for line in tables.summary_table(found)}
+    column = tables.SUMMARY_HEAD.index
+    assert cells["linear 2e-5"][column("sensitivity")] == "0.417"
+    assert cells["prodigy"][column("sensitivity")] == "none"
+    assert cells["linear tuned"][column("sensitivity")] == "–"
+    # 20 steps of 0.5 s against 10 of 2 s.
+    assert cells["linear 2e-5"][column("seconds to 95 %")] == "1.00"
+    assert cells["prodigy"][column("seconds to 95 %")] == "2.00"
+    assert tables.device_table(found) == [
+        ("cpu", "Xeon", "2", "3"),
+        ("unknown", "–", "–", "1"),
+    ]
 
 
 def test_problem_table_counts_the_rates_that_were_tried():
@@ -38,7 +59,8 @@ def test_problem_table_counts_the_rates_that_were_tried():
     )
     assert tuned["epochs to 95 %"] == "1.00"
     plain = dict(zip(head, cells["linear 2e-5"], strict=True))
-    assert (plain["steps to 95 %"], plain["steps paid"]) == ("∞", "∞")
+    assert (plain["steps to 95 %"], plain["steps paid"]) == ("20", "20")
+    assert plain["final loss"] == plain["loss at the best"] == "0.500"
 
 
 def test_overheads_are_the_quartiles_of_the_pairs():
