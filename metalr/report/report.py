@@ -130,7 +130,7 @@ def _left_out(comparison: Comparison) -> list[Block]:
     return [
         Text(
             f"Nobody learns {names}: no median final score is a tenth of the way from "
-            f"chance to 1. They {said}."
+            f"chance to 1 (two tenths where the answers are spans). They {said}."
         )
     ]
 

@@ -121,7 +121,8 @@ def test_target_is_what_the_median_run_of_the_baseline_ends_with():
 def test_what_nobody_learns_is_shown_and_not_averaged():
     lines = [
         a_run(task, scheduler=scheduler, seed=seed, scores=[score])
-        for task, scores in (("sst2", (0.9, 0.7)), ("squad", (0.05, 0.09)))
+        | ({"chance": {"f1": 0.0, "exact_match": 0.0}} if task == "squad" else {})
+        for task, scores in (("sst2", (0.9, 0.7)), ("squad", (0.05, 0.15)))
         for scheduler, score in zip(("metalr", "linear"), scores, strict=True)
         for seed in range(3)
     ]

@@ -42,8 +42,10 @@ def cell(runs, seeds=3):
     return f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
 
 
-def rate_name(run):
-    return criteria.format_rate(criteria.base_rate(run))
+def rate_names(runs):
+    """Returns the rates of runs, each once: seeds may choose different ones."""
+    rates = sorted({criteria.base_rate(run) for run in runs})
+    return " and ".join(map(criteria.format_rate, rates))
 
 
 def of_metalr(found, place, rate):
@@ -75,7 +77,7 @@ def test_final_scores_are_those_of_the_shipped_store(name):
         cells = [
             TASKS[task] + (f", {model[-1]} layers" if several else ""),
             *(cell(found.runs_of(f"{name} 2e-5", place), seeds) for name in PLAIN),
-            f"{cell(tuned, seeds)} at {rate_name(tuned[0])}",
+            f"{cell(tuned, seeds)} at {rate_names(tuned)}",
             *(cell(of_metalr(found, place, rate), seeds) for rate in RATES),
         ]
         assert f"| {' | '.join(cells)} |" in TEXT
@@ -117,7 +119,7 @@ def test_scores_on_sizes_left_out_are_those_of_their_stores(size):
 def shares(found, row, model=""):
     """Returns a row's mean share of the best, as it is printed."""
     share = criteria.criterion("share of the best")
-    places = [p for p in found.references if p[1].endswith(model)]
+    places = [p for p in found.learned if p[1].endswith(model)]
     of = [
         share(run, found.references[p]) for p in places for run in found.runs_of(row, p)
     ]
@@ -192,9 +194,9 @@ def test_speed_and_spread_are_as_the_results_say():
                 for its in (run, other)
             ]
             soon.append(first[0] <= first[1])
-    assert (sum(soon), len(soon)) == (11, 24) and not any(narrower)
-    assert "as soon as that run in 11 of 24 runs only" in WORDS
-    assert "as early as that run in 11 of 24 runs only" in " ".join(README.split())
+    assert (sum(soon), len(soon)) == (12, 24) and not any(narrower)
+    assert "as soon as that run in 12 of 24 runs only" in WORDS
+    assert "as early as that run in 12 of 24 runs only" in " ".join(README.split())
 
 
 def test_the_run_that_a_size_left_out_ruins_is_as_the_results_say():
