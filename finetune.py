@@ -34,12 +34,16 @@ def main() -> int:
     # After the flags are known to be valid: these take seconds to import.
     from metalr.finetune import display, run_folder
     from metalr.finetune.run import run
+    from metalr.report import model_card
     from metalr.report.curves import draw_curves
-    from metalr.runtime import compilation, files, hosts
+    from metalr.runtime import compilation, files, hosts, hub_upload
 
     hosts.join(args.coordinator, args.processes, args.process_id)
     quiet = args.quiet or not hosts.is_first()
     stop = cli.Stop()
+    repository = None
+    if args.push_to_hub and hosts.is_first():
+        repository = hub_upload.check(args.push_to_hub)  # before hours of training
     compilation.use_cache()
     how = {"resume": args.resume, "overwrite": args.overwrite}
     with run_folder.opened(folder, config, **how) as place:
@@ -57,11 +61,14 @@ def main() -> int:
                 return stop.status or 128 + signal.SIGTERM  # another process heard it
             if hosts.is_first():
                 draw_curves(result, place.curves)
+                model_card.write(result, folder / "model", place.curves)
                 files.write_json(place.result, result)  # last: the run is now finished
         elif not quiet:
             print(f"{folder} holds the finished run; --overwrite runs it again")
     if hosts.is_first():
         display.summary(result, place.outputs, quiet=quiet)
+    if repository:
+        print(hub_upload.push(folder / "model", repository, private=args.private))
     return 0
 
 
@@ -73,6 +80,8 @@ def command_line() -> cli.Parser:
     add("--resume", action="store_true", help="fail if there is no run to continue")
     add("--overwrite", action="store_true", help="begin again and delete what is there")
     add("--quiet", action="store_true", help="print only the result")
+    add("--push-to-hub", metavar="NAME", help="upload the model to OWNER/NAME")
+    add("--private", action="store_true", help="hide the new repository from others")
     several = "not needed where SLURM or a TPU sets them"
     add = parser.add_argument_group("several processes", several).add_argument
     add("--coordinator", help="HOST:PORT of the first process")

@@ -53,8 +53,9 @@ class Traffic:
         return Refused(reason)
 
     def asked(self, request: Any) -> None:
-        """Counts a request, and gives its socket a time limit if it has none."""
+        """Counts a request and its body, and gives its socket a time limit."""
         self._check()
+        request.stream = _counted(request, request.stream, self, progress=False)
         limits = request.extensions.get("timeout") or {}
         request.extensions["timeout"] = {
             name: min(limits.get(name) or self.limit, self.limit)
@@ -72,10 +73,9 @@ class Traffic:
     def answered(self, response: Any) -> None:
         """Checks the head of an answer and has its body counted."""
         self._check()
-        library = type(response).__module__.partition(".")[0]  # httpx, or its successor
         self.status = response.status_code
         busy = response.status_code in (408, 429) or response.status_code >= 500
-        response.stream = _counted(library, response.stream, self, progress=not busy)
+        response.stream = _counted(response, response.stream, self, progress=not busy)
         wait = response.headers.get("retry-after", "")
         if busy and not (wait.isdecimal() and int(wait) <= self.patience / 4):
             if wait or response.status_code == 429:
@@ -117,8 +117,9 @@ class Traffic:
             raise Refused("the call was given up")
 
 
-def _counted(library: str, stream: Any, traffic: Traffic, *, progress: bool) -> Any:
+def _counted(of: Any, stream: Any, traffic: Traffic, *, progress: bool) -> Any:
     """Returns a body that tells `traffic` of each piece, and of its end if it helps."""
+    library = type(of).__module__.partition(".")[0]  # httpx, or its successor
 
     class Counted(importlib.import_module(library).SyncByteStream):
         elapsed = None

@@ -69,7 +69,7 @@ def test_full_plan_goes_from_the_hub_to_the_report(
         assert line["data"]["kind"] == "hub" and line["settings"]["batch_size"] == 32
         sha = served.repositories["models", line["model"]].sha
         assert line["weights"]["revision"] == sha
-    report = (out / "report.md").read_text()
+    report = (out / "report.html").read_text()
     assert all(name in report for name in (*tasks, *MODELS))
 
     # Once more: nothing is run again, and a hub that has gone is not missed.
