@@ -66,11 +66,11 @@ def carry_out(
     if kind not in KINDS:
         raise unknown_name("executor", kind, KINDS)
     if kind == "ray":
-        return ray_cluster.carry_out(work, items, on_result, workers, stop, start)
+        return ray_cluster.run_on_ray(work, items, on_result, workers, stop, start)
     workers = fitting() if workers is None else workers
     if workers <= 1:
         return _in_this_process(work, items, on_result, stop)
-    return processes.carry_out(work, items, on_result, workers, stop, start)
+    return processes.run_in_processes(work, items, on_result, workers, stop, start)
 
 
 def _in_this_process(

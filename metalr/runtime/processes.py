@@ -34,7 +34,7 @@ class _Worker(NamedTuple):
     pipe: Any
 
 
-def carry_out(
+def run_in_processes(
     work: Callable,
     items: Iterable[Any],
     on_result: Callable,

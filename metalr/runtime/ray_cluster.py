@@ -17,7 +17,7 @@ from metalr.runtime.worker import Stop
 RETRIES = 3  # of a task whose worker died
 
 
-def carry_out(
+def run_on_ray(
     work: Callable,
     items: Iterable[Any],
     on_result: Callable,
