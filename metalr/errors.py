@@ -52,7 +52,7 @@ def printable(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Returns a text without tokens and passwords.
+    """Return a text without tokens and passwords.
 
     >>> without_secrets("https://me:word@hub.example/x?token=123 hf_abcdefghij")
     'https://***@hub.example/x?token=*** ***'
@@ -67,7 +67,7 @@ def without_secrets(text: str) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> MetalrError:
-    """Returns the error for a name that is not in a table, with the nearest names.
+    """Return the error for a name that is not in a table, with the nearest names.
 
     Args:
       kind: What the name stands for, as the user would say it ("task").

@@ -209,7 +209,7 @@ def _remove_torn(folder: Path) -> None:
 
 
 def _sums(place: Path) -> dict[str, str]:
-    """Have the files of a folder written to the disk; returns the SHA-256 of each."""
+    """Have the files of a folder written to the disk; return the SHA-256 of each."""
     sums = {}
     for path in sorted(p for p in place.rglob("*") if p.is_file() and p.name != _SEAL):
         with open(path, "rb") as file:

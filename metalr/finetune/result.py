@@ -52,7 +52,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def faults(result: Mapping[str, Any]) -> list[str]:
-    """Returns in words what keeps `result` from being one; nothing if it is one."""
+    """Return in words what keeps `result` from being one; nothing if it is one."""
     found = []
     missing = [name for name in FIELDS if name not in result]
     if missing:

@@ -60,7 +60,7 @@ def load(
     dtype: str = "float32",
     dropout: float | None = None,
 ) -> Pretrained:
-    """Load an encoder by name and puts the head of a task on it.
+    """Load an encoder by name and put the head of a task on it.
 
     A head in the files is taken over if it has as many outputs, its rows in the order
     of `labels` where the names are the same; whatever is missing is drawn from `seed`.

@@ -36,7 +36,7 @@ _SETTINGS = (
 
 
 def write(result: Mapping[str, Any], folder: Path, picture: Path | None = None) -> None:
-    """Writes the card, and copies the picture of the curves beside it.
+    """Write the card, and copy the picture of the curves beside it.
 
     Args:
       result: A result with `metalr.finetune.result.FIELDS`.
@@ -58,7 +58,7 @@ def write(result: Mapping[str, Any], folder: Path, picture: Path | None = None) 
 
 
 def card(result: Mapping[str, Any], *, picture: bool = False) -> str:
-    """Returns the card of a run's best model in Markdown, with the hub's metadata.
+    """Return the card of a run's best model in Markdown, with the hub's metadata.
 
     No path of this machine is in it, but the name of a file or a folder.
 
@@ -135,7 +135,7 @@ def _metadata(result: Mapping[str, Any], kind: str) -> str:
 
 
 def _origin(origin: Mapping[str, str]) -> str:
-    """Returns where something comes from, without the folders of this machine."""
+    """Return where something comes from, without the folders of this machine."""
     where = origin.get("where", "")
     if origin.get("kind") in ("hub", "toy", "package"):
         return where
@@ -170,7 +170,7 @@ def _data(result: Mapping[str, Any], where: str) -> str:
 
 
 def _rates(history: list[Mapping[str, Any]]) -> str:
-    """Returns the rate at some ten steps."""
+    """Return the rate at some ten steps."""
     logged = [row for row in history if row.get("learning_rate") is not None]
     if not logged:
         return "It was not logged."
@@ -197,7 +197,7 @@ def _number(value: Any) -> str:
 
 
 def _plain(text: Any) -> str:
-    """Returns text that is no Markdown, HTML or second line, whatever a file named."""
+    """Return text that is no Markdown, HTML or second line, whatever a file named."""
     shown = " ".join(str(text).split())
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
     for sign in "\\|<>[]`*":

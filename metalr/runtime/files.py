@@ -119,7 +119,7 @@ def fill(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def is_draft(path: Path) -> bool:
-    """Returns whether a killed `replace` or `fill` may have left this behind.
+    """Return whether a killed `replace` or `fill` may have left this behind.
 
     >>> is_draft(Path(".result.json.draft-12")), is_draft(Path(".lock"))
     (True, False)
@@ -128,7 +128,7 @@ def is_draft(path: Path) -> bool:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Removes what killed processes left; call it where no other one writes."""
+    """Remove what killed processes left; call it where no other one writes."""
     for path in folder.iterdir():
         if is_draft(path):
             is_folder = path.is_dir() and not path.is_symlink()
@@ -136,7 +136,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Has the system write a file or the names of a folder to the disk."""
+    """Have the system write a file or the names of a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -145,7 +145,7 @@ def _flush(path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Returns `value` in JSON's own types; null for a number that is not finite."""
+    """Return `value` in JSON's own types; null for a number that is not finite."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -171,7 +171,7 @@ def escaped(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value of JSON is a finite number that NumPy holds.
+    """Return whether a value of JSON is a finite number that NumPy holds.
 
     >>> is_number(3), is_number(0.5), is_number(True), is_number(10**400)
     (True, True, False, False)

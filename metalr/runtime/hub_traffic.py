@@ -42,18 +42,18 @@ class Traffic:
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def stalls(self) -> bool:
-        """Returns whether the hub owes an answer and has been too slow with it."""
+        """Return whether the hub owes an answer and has been too slow with it."""
         with self._lock:
             late = time.monotonic() - self._since > self.patience
             return bool(self._pending) and late
 
     def refuse(self, reason: str) -> Refused:
-        """Returns the exception that ends the call."""
+        """Return the exception that ends the call."""
         self.refusal = self.refusal or reason
         return Refused(reason)
 
     def asked(self, request: Any) -> None:
-        """Counts a request and its body, and gives its socket a time limit."""
+        """Count a request and its body, and give its socket a time limit."""
         self._check()
         request.stream = _counted(request, request.stream, self, progress=False)
         limits = request.extensions.get("timeout") or {}
@@ -71,7 +71,7 @@ class Traffic:
             self._threads.add(threading.current_thread())
 
     def answered(self, response: Any) -> None:
-        """Checks the head of an answer and has its body counted."""
+        """Check the head of an answer and have its body counted."""
         self._check()
         self.status = response.status_code
         busy = response.status_code in (408, 429) or response.status_code >= 500
@@ -93,7 +93,7 @@ class Traffic:
                     )
 
     def read(self, count: int) -> None:
-        """Counts bytes of a body."""
+        """Count bytes of a body."""
         self._check()
         with self._lock:
             self._bytes += count
@@ -101,13 +101,13 @@ class Traffic:
                 self._since, self._bytes = time.monotonic(), 0.0
 
     def done(self) -> None:
-        """Counts an answer that came whole; what broke off is still owed."""
+        """Count an answer that came whole; what broke off is still owed."""
         with self._lock:
             self._pending.discard(threading.get_ident())
             self._since, self._bytes = time.monotonic(), 0.0
 
     def turn_away(self, request: Any) -> None:
-        """Ends the threads of a call that was given up, at their next request."""
+        """End the threads of a call that was given up, at their next request."""
         del request
         if threading.current_thread() in self._threads:
             raise Refused("the call was given up")
@@ -118,7 +118,7 @@ class Traffic:
 
 
 def _counted(of: Any, stream: Any, traffic: Traffic, *, progress: bool) -> Any:
-    """Returns a body that tells `traffic` of each piece, and of its end if it helps."""
+    """Return a body that tells `traffic` of each piece, and of its end if it helps."""
     library = type(of).__module__.partition(".")[0]  # httpx, or its successor
 
     class Counted(importlib.import_module(library).SyncByteStream):
@@ -139,7 +139,7 @@ def _counted(of: Any, stream: Any, traffic: Traffic, *, progress: bool) -> Any:
 
 @contextlib.contextmanager
 def watched(traffic: Traffic, online: bool) -> Iterator[None]:
-    """Lets huggingface_hub's clients report to `traffic`, and goes offline if need be.
+    """Let huggingface_hub's clients report to `traffic`, and go offline if need be.
 
     `HF_HUB_OFFLINE` is read when huggingface_hub is imported, which may have happened
     long ago, so the libraries' switches are set. Files come by plain HTTP, since the
@@ -175,7 +175,7 @@ def watched(traffic: Traffic, online: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _set(switches: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Sets attributes of modules meanwhile."""
+    """Set attributes of modules meanwhile."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in switches]
     for owner, name, value in switches:
         setattr(owner, name, value)
@@ -188,7 +188,7 @@ def _set(switches: list[tuple[Any, str, Any]]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hushed(traffic: Traffic) -> Iterator[None]:
-    """Keeps what the hub's libraries log, warn and draw from the screen meanwhile.
+    """Keep what the hub's libraries log, warn and draw from the screen meanwhile.
 
     `HF_HUB_VERBOSITY` lets them talk, as everywhere. The log stays quiet after a call
     that was given up, whose threads would complain.

@@ -10,7 +10,7 @@ _NAME = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?"
 
 
 def check(name: str) -> str:
-    """Checks, before hours of training, that a model may be pushed under a name.
+    """Check, before hours of training, that a model may be pushed under a name.
 
     Args:
       name: OWNER/NAME, or NAME of the account's own.
@@ -47,7 +47,7 @@ def check(name: str) -> str:
 
 
 def push(folder: Path, name: str, *, private: bool = False) -> str:
-    """Uploads the files of a model, into a new repository or on top of an old one.
+    """Upload the files of a model, into a new repository or on top of an old one.
 
     Args:
       folder: Of the model.

@@ -100,7 +100,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     product = jax.jit(jnp.matmul)
 
     def peak() -> float:
-        """Returns the FLOPs a second of a large product, the best of three."""
+        """Return the FLOPs a second of a large product, the best of three."""
         times = []
         for _ in range(3):
             start = time.perf_counter()

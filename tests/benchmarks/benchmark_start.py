@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def seconds_to_first_step(model: str, cache: str) -> float:
-    """Starts finetune.py and ends it when it has shown a step."""
+    """Start finetune.py and end it when it has shown a step."""
     import os
 
     command = [sys.executable, "-u", str(ROOT / "finetune.py"), "--model", model]
@@ -54,7 +54,7 @@ def seconds_to_first_step(model: str, cache: str) -> float:
 
 
 def compiled(layers: int, batch_size: int, length: int, **how):
-    """Compiles a training step; returns the seconds it took and a call of one step."""
+    """Compile a training step; return the seconds it took and a call of one step."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -119,7 +119,7 @@ def depth(layers: int, pairs: int) -> None:
 
 
 def dispatch(pairs: int) -> None:
-    """Times a program that returns its state, and a step of one layer at 16 x 16."""
+    """Time a program that returns its state, and a step of one layer at 16 x 16."""
     import jax
     import optax
 

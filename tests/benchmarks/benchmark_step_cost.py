@@ -27,7 +27,7 @@ VOCABULARY = 3000
 
 
 def problem(layers, batch_size, length, full):
-    """Makes parameters, a loss and one batch."""
+    """Make parameters, a loss and one batch."""
     import jax.numpy as jnp
 
     from metalr.models import heads, huggingface
@@ -53,7 +53,7 @@ def problem(layers, batch_size, length, full):
 
 
 def compiled(tx, params, loss_fn, batch, layout):
-    """Compiles a training step and starts it: a function that takes one step."""
+    """Compile a training step and start it: a function that takes one step."""
     import jax
     import jax.numpy as jnp
     import optax

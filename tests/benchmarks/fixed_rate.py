@@ -22,7 +22,7 @@ WORST = 2.0  # a run that diverged counts as much as a loss that doubled
 
 
 def main() -> None:
-    """Prints the mean outcome of each rate, of all sweeps and by size."""
+    """Print the mean outcome of each rate, of all sweeps and by size."""
     from metalr.meta import labels, traces
 
     parser = argparse.ArgumentParser()

@@ -27,7 +27,7 @@ def a_run(
     history=None,
     **fields,
 ):
-    """Returns a run as a store gives it back; `scores` are those of its evaluations."""
+    """Return a run as a store gives it back; `scores` are those of its evaluations."""
     metric = TASKS.get(task, "accuracy")
     scores = [0.6, 0.7, 0.8] if scores is None else scores
     steps = every * len(scores)
@@ -75,7 +75,7 @@ def a_run(
 
 
 def pair_of_rows(own, other, tasks=("sst2", "cola"), **fields):
-    """Returns runs of metalr and linear at 2e-5, three seeds, with those scores."""
+    """Return runs of metalr and linear at 2e-5, three seeds, with those scores."""
     return [
         a_run(task, scheduler=scheduler, seed=seed, scores=scores, **fields)
         for scheduler, scores in (("metalr", own), ("linear", other))
@@ -100,7 +100,7 @@ def overhead(scheduler, ratios=(1.01, 0.99, 1.02), state=1.5):
 
 
 def learning_curve(rng, chance, best, speed, evaluations=20):
-    """Returns scores that rise toward `best`, saturating, with noise."""
+    """Return scores that rise toward `best`, saturating, with noise."""
     t = np.linspace(1 / evaluations, 1, evaluations)
     rise = 1 - np.exp(-speed * t)
     noise = rng.normal(0, 0.01, evaluations)
@@ -108,7 +108,7 @@ def learning_curve(rng, chance, best, speed, evaluations=20):
 
 
 def store(tasks=tuple(TASKS), models=MODELS, seeds=5, seed=0):
-    """Returns runs of every scheduler on every problem: 500 with the defaults' 12."""
+    """Return runs of every scheduler on every problem: 500 with the defaults' 12."""
     rng = np.random.default_rng(seed)
     ways = [(s, r) for s in ("constant", "linear") for r in RATES]
     ways += [(s, 2e-5) for s in ("plateau", "metalr", "metalr_fixed")]

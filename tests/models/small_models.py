@@ -60,7 +60,7 @@ WORDS = (
 
 
 def save_bert(folder: Path) -> Path:
-    """Writes a BERT of one narrow layer with a tokenizer; returns the folder."""
+    """Write a BERT of one narrow layer with a tokenizer; return the folder."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -91,7 +91,7 @@ def save_bert(folder: Path) -> Path:
 
 
 def oracle(config: EncoderConfig, kind: str, labels: tuple[str, ...] = ()):
-    """Returns transformers' model with this head, its weights large enough to tell.
+    """Return transformers' model with this head, its weights large enough to tell.
 
     The caller has to have PyTorch.
     """
@@ -108,7 +108,7 @@ def oracle(config: EncoderConfig, kind: str, labels: tuple[str, ...] = ()):
 
 
 def taken_over(theirs, config: EncoderConfig, kind: str, num_labels: int = 0):
-    """Returns the graph and the parameters of ours, which lacks no weight of theirs."""
+    """Return the graph and the parameters of ours, which lacks no weight of theirs."""
     # state_dict shares its memory with the model; names as in a file.
     state = {name: value.numpy() for name, value in theirs.state_dict().items()}
     prefix = f"{config.differences.prefix}."

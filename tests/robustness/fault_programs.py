@@ -33,30 +33,30 @@ class Program(abc.ABC):
 
     @abc.abstractmethod
     def command(self, folder: Path) -> list[str]:
-        """Returns the command line of a run in that folder."""
+        """Return the command line of a run in that folder."""
 
     @abc.abstractmethod
     def begun(self, folder: Path) -> bool:
-        """Returns whether the run has written its first file."""
+        """Return whether the run has written its first file."""
 
     @abc.abstractmethod
     def saving(self, folder: Path) -> bool:
-        """Returns whether a file is being written."""
+        """Return whether a file is being written."""
 
     @abc.abstractmethod
     def newest(self, folder: Path) -> list[Path]:
-        """Returns the files that a power cut may leave cut off."""
+        """Return the files that a power cut may leave cut off."""
 
     @abc.abstractmethod
     def result(self, folder: Path) -> object:
-        """Returns what has to be the same."""
+        """Return what has to be the same."""
 
     def start(self, folder: Path, limit: int | None = None) -> "Forked | Pair":
-        """Starts the program, perhaps with a limit on the size of its files."""
+        """Start the program, perhaps with a limit on the size of its files."""
         return Forked(self.command(folder), limit)
 
     def strike(self, process: "Forked | Pair", fault: str) -> None:
-        """Sends the signal that a fault begins with; a power cut kills."""
+        """Send the signal that a fault begins with; a power cut kills."""
         process.send_signal(getattr(signal, fault.split()[0], signal.SIGKILL))
 
 
@@ -89,19 +89,19 @@ class Forked:
         os._exit(1)
 
     def poll(self) -> int | None:
-        """Returns the exit status if the process has ended."""
+        """Return the exit status if the process has ended."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal to the process."""
+        """Send a signal to the process."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """Waits for the end, and returns what was printed."""
+        """Wait for the end, and return what was printed."""
         until = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > until:
@@ -131,25 +131,25 @@ class Pair:
         return None if None in found else found[0]
 
     def poll(self) -> int | None:
-        """Returns the exit status if both have ended."""
+        """Return the exit status if both have ended."""
         for process in self.started:
             process.poll()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal to both, as whoever takes the machines away does."""
+        """Send a signal to both, as whoever takes the machines away does."""
         for process in self.started:
             process.send_signal(number)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """Waits for the end of both, and returns what they printed."""
+        """Wait for the end of both, and return what they printed."""
         until = time.monotonic() + timeout
         said = [p.communicate(until - time.monotonic()) for p in self.started]
         return "".join(out for out, _ in said), "".join(err for _, err in said)
 
 
 def import_all() -> None:
-    """Imports what the programs import; jax starts no threads of its own by that."""
+    """Import what the programs import; jax starts no threads of its own by that."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     sys.path.insert(0, str(ROOT))
     from metalr import cli
@@ -279,11 +279,11 @@ class TwoProcesses(Finetune):
     )
 
     def start(self, folder, limit=None):
-        """Starts both; files cannot be limited."""
+        """Start both; files cannot be limited."""
         return Pair(self.command(folder))
 
     def strike(self, process, fault):
-        """Sends the signal to both, or to the second alone."""
+        """Send the signal to both, or to the second alone."""
         assert isinstance(process, Pair)
         of = process.started[1] if fault.endswith("one") else process
         super().strike(of, fault)

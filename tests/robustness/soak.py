@@ -22,19 +22,19 @@ WARM = 3  # runs that may fill caches of the libraries
 
 
 def resident() -> float:
-    """Returns the memory of this process in MB, without what malloc keeps for later."""
+    """Return the memory of this process in MB, without what malloc keeps for later."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def handles() -> int:
-    """Returns the number of open files of this process."""
+    """Return the number of open files of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def main() -> None:
-    """Runs fine-tunes until the time is up, and prints what grew."""
+    """Runs fine-tunes until the time is up, and print what grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--runs", type=int, default=10**6, help="at most")

@@ -26,7 +26,7 @@ def count_to(number):
 
 
 def dies_once(item):
-    """Yields three results; the mark makes the first worker die after the second."""
+    """Yield three results; the mark makes the first worker die after the second."""
     name, mark = item
     for value in range(3):
         if value == 2 and mark and not Path(mark).exists():

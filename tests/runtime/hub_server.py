@@ -28,7 +28,7 @@ TOKEN = "hf_atokenthatonlythisserverknows"
 
 
 def digest(path: str, content: bytes) -> str:
-    """Returns the hash that the hub names a file by."""
+    """Return the hash that the hub names a file by."""
     if LARGE.search(path):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -48,7 +48,7 @@ class Repository:
         return hashlib.sha1(told.encode()).hexdigest()
 
     def entry(self, path: str) -> dict[str, Any] | None:
-        """Returns what the tree says of a file or a folder."""
+        """Return what the tree says of a file or a folder."""
         if path in self.files:
             content = self.files[path]
             entry = {"type": "file", "path": path, "size": len(content)}
@@ -65,7 +65,7 @@ class Repository:
         return None
 
     def tree(self, below: str, recursive: bool) -> list[dict[str, Any]]:
-        """Returns the entries below a folder; "" is the root."""
+        """Return the entries below a folder; "" is the root."""
         paths: dict[str, None] = {}
         for path in sorted(self.files):
             if below and not path.startswith(f"{below}/"):
@@ -95,7 +95,7 @@ class Hub:
     def add(
         self, name: str, files: dict[str, bytes] | Path, kind: str = "models"
     ) -> Repository:
-        """Adds a repository, from a dict or the files of a folder."""
+        """Add a repository, from a dict or the files of a folder."""
         if isinstance(files, Path):
             found = sorted(path for path in files.rglob("*") if path.is_file())
             files = {str(p.relative_to(files)): p.read_bytes() for p in found}
@@ -106,7 +106,7 @@ class Hub:
     def add_set(
         self, name: str, splits: dict[str, list[dict]], config: str = "default"
     ) -> None:
-        """Adds rows as Parquet to a set, as a configuration with these splits."""
+        """Add rows as Parquet to a set, as a configuration with these splits."""
         import io
 
         import pyarrow
@@ -132,19 +132,19 @@ class Hub:
         self.add(name, files, "datasets")
 
     def misbehave(self, pattern: str, answer: Answer) -> None:
-        """Has `answer` deal with requests whose method and path match a pattern."""
+        """Have `answer` deal with requests whose method and path match a pattern."""
         self._answers.append((re.compile(pattern), answer))
 
     def behave(self) -> None:
-        """Answers honestly from now on."""
+        """Answer honestly from now on."""
         self._answers.clear()
 
     def answer_for(self, asked: str) -> Answer | None:
-        """Returns what deals with a request in place of the honest answer."""
+        """Return what deals with a request in place of the honest answer."""
         return next((a for p, a in self._answers if p.search(asked)), None)
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Returns variables that lead a program here, and to an empty cache."""
+        """Return variables that lead a program here, and to an empty cache."""
         return {
             "HF_ENDPOINT": self.address,
             "HF_HOME": str(home),
@@ -157,14 +157,14 @@ class Hub:
 
 
 def silent(handler: "Handler") -> bool:
-    """Promises a body and sends no byte of it."""
+    """Promise a body and send no byte of it."""
     handler.send_head(200, {"Content-Length": "1000000"})
     handler.hub.closing.wait()
     return True
 
 
 def trickle(handler: "Handler") -> bool:
-    """Sends one byte each twentieth of a second: a slow hub with scaled clocks."""
+    """Send one byte each twentieth of a second: a slow hub with scaled clocks."""
     handler.send_head(200, {"Content-Length": "1000000"})
     while not handler.hub.closing.wait(0.05):
         handler.wfile.write(b" ")
@@ -173,13 +173,13 @@ def trickle(handler: "Handler") -> bool:
 
 
 def hang(handler: "Handler") -> bool:
-    """Takes the request and never answers."""
+    """Take the request and never answer."""
     handler.hub.closing.wait()
     return True
 
 
 def busy(status: int, wait: str = "3600") -> Answer:
-    """Returns the answer of a hub that wants to be asked later."""
+    """Return the answer of a hub that wants to be asked later."""
 
     def answer(handler: "Handler") -> bool:
         handler.reply(status, b"later", {"Retry-After": wait})
@@ -189,7 +189,7 @@ def busy(status: int, wait: str = "3600") -> Answer:
 
 
 def with_headers(**headers: str) -> Answer:
-    """Returns the honest answer with other headers: `etag`, `x_repo_commit`."""
+    """Return the honest answer with other headers: `etag`, `x_repo_commit`."""
 
     def answer(handler: "Handler") -> bool:
         named = {name.replace("_", "-").title(): v for name, v in headers.items()}
@@ -200,7 +200,7 @@ def with_headers(**headers: str) -> Answer:
 
 
 def with_body(change: Callable[[bytes], bytes]) -> Answer:
-    """Returns the honest answer to GET with another body."""
+    """Return the honest answer to GET with another body."""
 
     def answer(handler: "Handler") -> bool:
         handler.change = change
@@ -249,14 +249,14 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(404, b"{}", {"X-Error-Code": "EntryNotFound"})
 
     def send_head(self, status: int, headers: dict[str, str]) -> None:
-        """Sends status and headers."""
+        """Send status and headers."""
         self.send_response(status)
         for name, value in (headers | self.forced).items():
             self.send_header(name, value)
         self.end_headers()
 
     def reply(self, status: int, body: bytes, headers: dict[str, str] = {}) -> None:  # noqa: B006
-        """Sends a whole answer."""
+        """Send a whole answer."""
         self.send_head(status, {"Content-Length": str(len(body)), **headers})
         if self.command != "HEAD":
             self.wfile.write(self.change(body))
@@ -421,7 +421,7 @@ ROUTES = [
 
 @contextlib.contextmanager
 def running() -> Iterator[Hub]:
-    """Yields a hub that answers on a free port of this machine."""
+    """Yield a hub that answers on a free port of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
@@ -440,7 +440,7 @@ def running() -> Iterator[Hub]:
 
 
 def add_tasks(hub: Hub, *, train: int, validation: int) -> None:
-    """Adds the sets of tasks, with that many generated rows in each split."""
+    """Add the sets of tasks, with that many generated rows in each split."""
     from metalr.data import toy
     from metalr.data.tasks import TASKS
 
@@ -457,7 +457,7 @@ def add_tasks(hub: Hub, *, train: int, validation: int) -> None:
 
 @contextlib.contextmanager
 def here(monkeypatch: Any, home: Path, patience: str = "20") -> Iterator[Hub]:
-    """Yields a hub that this process asks, with an empty cache.
+    """Yield a hub that this process asks, with an empty cache.
 
     The libraries read the environment when they are imported, which has happened.
     """

@@ -110,7 +110,7 @@ def _linear(state: LrFindState, plan: Plan) -> jax.Array:
 def _smoothed(
     state: LrFindState, value: jax.Array, probing: jax.Array
 ) -> tuple[LrFindState, jax.Array]:
-    """Take a loss of the probe into account; returns whether the probe is over."""
+    """Take a loss of the probe into account; return whether the probe is over."""
     size = len(state.losses)
     smooth = SMOOTHING * state.smooth + (1 - SMOOTHING) * value
     loss = smooth / (1 - SMOOTHING ** state.step.astype(jnp.float32))
