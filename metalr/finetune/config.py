@@ -330,6 +330,21 @@ def _refuse_ignored(config: RunConfig) -> None:
         )
 
 
+def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
+    """Refuses flags of question answering for a task of another kind.
+
+    Raises:
+      MetalrError: One was given; the message names it.
+    """
+    for f in dataclasses.fields(config):
+        only = f.metadata["group"] == "question answering" and kind != "qa"
+        if only and getattr(config, f.name) != f.default:
+            raise MetalrError(
+                f"--{f.name.replace('_', '-')} is read by tasks of questions alone, "
+                f"this is one of {kind}; leave it out"
+            )
+
+
 def check_ranges(config: Any) -> None:
     """Refuses settings that are none of their `choices`, or not in `low` to `high`.
 

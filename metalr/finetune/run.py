@@ -16,7 +16,7 @@ from metalr.data import loading, tasks
 from metalr.errors import MetalrError
 from metalr.finetune import loop, metrics, run_folder, usage
 from metalr.finetune.checkpoint import Checkpoints
-from metalr.finetune.config import RunConfig
+from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
@@ -53,6 +53,8 @@ def run(
       MetalrError: A setting or a file of the user is invalid, or the run diverged.
     """
     prepared = prepare(config)
+    if folder:  # one run, and no part of a plan whose tasks read what they need
+        refuse_flags_of_questions(config, prepared.data.task.kind)
     with _opened(folder, config, prepared, overwrite=overwrite) as files:
         display.start(title(prepared), prepared.pace.total_steps)
         try:

@@ -103,6 +103,14 @@ def test_flag_without_effect_is_refused(argv):
         parse(*argv)
 
 
+def test_flag_of_questions_is_refused_for_a_task_without():
+    config = dataclasses.replace(RunConfig(), stride=16)
+    config_lib.refuse_flags_of_questions(config, "qa")
+    config_lib.refuse_flags_of_questions(RunConfig(), "regression")
+    with pytest.raises(MetalrError, match="--stride is read by tasks of questions"):
+        config_lib.refuse_flags_of_questions(config, "regression")
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
