@@ -12,7 +12,7 @@ as without the break.
 
 import signal
 
-if __name__ == "__main__":  # at once: as in `cli.end_at_signals`
+if __name__ == "__main__":  # at once: as in `program.end_at_signals`
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib

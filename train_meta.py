@@ -15,7 +15,7 @@ once; the same command goes on, with nothing lost but the runs in progress.
 
 import signal
 
-if __name__ == "__main__":  # at once: as in `cli.end_at_signals`
+if __name__ == "__main__":  # at once: as in `program.end_at_signals`
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse

@@ -6,7 +6,7 @@ import sys
 
 def main() -> int:
     """Carry out the command, which a signal ends from its first moment on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in `cli.end_at_signals`
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in `program.end_at_signals`
     from metalr import cli
 
     return cli.main()

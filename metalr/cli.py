@@ -1,167 +1,33 @@
-"""The command line: what the scripts share, and the `metalr` command."""
+"""The `metalr` command, and what the scripts share with it."""
 
 import argparse
-import contextlib
-import difflib
-import errno
-import io
-import logging
-import os
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from metalr.errors import EXIT_FAULT, MetalrError
+from metalr.errors import MetalrError
 from metalr.finetune.config import add_flags
 from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
 from metalr.predict import command as predict_command
-from metalr.runtime import hub, progress
+from metalr.runtime.program import (
+    Parser,
+    Stop,
+    end_at_signals,
+    goes_on,
+    guarded,
+    hush_libraries,
+)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that answers an unknown flag with the nearest ones."""
-
-    def __init__(self, **kwargs):
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(**kwargs)
-
-    def error(self, message: str):
-        """Prints one line, with the nearest flags where one is unknown, and exits."""
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            given = message.removeprefix(prefix).split()[0].partition("=")[0]
-            near = difflib.get_close_matches(given, self._option_string_actions)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            message = f"unknown flag {given}{hint} (--help lists them)"
-        self.exit(EXIT_FAULT, f"{self.prog}: error: {message}\n")
-
-
-def end_at_signals() -> None:
-    """Has the system end this program at SIGINT and SIGTERM.
-
-    Python's own way, an exception in the main thread, waits for the library that is at
-    work, leaves a traceback of an import that it was in the midst of, and may crash in
-    threads of libraries at the end.
-    """
-    for signum in _SIGNALS:
-        signal.signal(signum, signal.SIG_DFL)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Stop:
-    """Turns SIGINT and SIGTERM into a wish to stop after the step in progress.
-
-    A second signal ends the program at once. So does the first until somebody asks
-    whether there was one: nothing would heed a wish while rows load or a step compiles.
-    """
-
-    def __init__(self):
-        self.signum: int | None = None
-        self._heeded = False
-        end_at_signals()
-
-    def _asked(self, signum: int, frame: FrameType | None) -> None:
-        del frame
-        if self.signum is not None:
-            os._exit(128 + signum)
-        self.signum = signum
-
-    def __call__(self) -> bool:
-        """Returns whether a signal came; from the first call on they are wishes."""
-        if not self._heeded:
-            self._heeded = True
-            for signum in _SIGNALS:
-                signal.signal(signum, self._asked)
-        return self.signum is not None
-
-    @property
-    def status(self) -> int:
-        """The exit status that shells expect: 128 and the signal's number."""
-        return 0 if self.signum is None else 128 + self.signum
-
-
-def hush_libraries() -> None:
-    """Keeps warnings and progress bars of other libraries from the user's screen.
-
-    Call it before they are imported: they read the environment then.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log lines
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    warnings.filterwarnings("ignore")
-    for name in ("absl", "jax", "orbax", "datasets", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # A save that fails is raised by orbax, once; its other writes fail as well, and
-    # tell asyncio, or a loop that is closed by then.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    tell = sys.unraisablehook
-
-    def unless_late(fault: Any) -> None:
-        if "Event loop is closed" not in str(fault.exc_value):
-            tell(fault)
-
-    sys.unraisablehook = unless_late
-
-
-def goes_on() -> str:
-    """Says which command goes on with what this one has saved."""
-    anew = "--overwrite"
-    without = f" without {anew}" if anew in sys.argv else ""
-    return f"the same command{without} goes on"
-
-
-def guarded(main: Callable[[], int]) -> int:
-    """Runs `main`; prints a `MetalrError` as one line and returns its status."""
-    status = _status_of(main)
-    if hub.left_behind():  # by a call whose threads would hold up the exit
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(status)
-    return status
-
-
-def _status_of(main: Callable[[], int]) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal may lack a character, and a file name be no text.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return main()
-    except MetalrError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return EXIT_FAULT
-    except BrokenPipeError:  # `metalr tasks | head`
-        progress.silence()
-        return 128 + signal.SIGPIPE  # as of a program that the signal ends
-    except OSError as fault:
-        full = fault.errno in _FULL
-        if not full and fault.filename is None:
-            raise
-        where = fault.filename or "a file"
-        way = f"; make room on the disk, and {goes_on()}" if full else ""
-        verb = "write" if full else "use"
-        told = MetalrError(f"cannot {verb} {where}: {fault.strerror or fault}{way}")
-        print(f"error: {told}", file=sys.stderr)
-        return EXIT_FAULT
-    except MemoryError as fault:
-        told = MetalrError(f"there is not enough memory ({fault}); take less at a time")
-        print(f"error: {told}", file=sys.stderr)
-        return EXIT_FAULT
-    except KeyboardInterrupt:  # before the loop listens for it
-        return 128 + signal.SIGINT
+__all__ = [
+    "Parser",
+    "Stop",
+    "end_at_signals",
+    "goes_on",
+    "guarded",
+    "hush_libraries",
+    "main",
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
