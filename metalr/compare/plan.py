@@ -215,6 +215,7 @@ def choose_baseline(runs: Sequence[RunConfig], name: str | None) -> str:
             "task": config.task,
             "model": config.model,
             "scheduler": config.scheduler,
+            "seed": config.seed,
             "settings": config.to_json(),
             "metric": "",
             "chance": {"": 0.0},

@@ -157,7 +157,7 @@ def test_a_file_that_is_no_plan_is_one_clear_line(name, text, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(MetalrError, match="plan"):
         plan.read_plan(str(tmp_path / name))
-    with pytest.raises(MetalrError, match="one of full, small"):
+    with pytest.raises(MetalrError, match="one of deep, fresh, full"):
         plan.read_plan("smal")
 
 
