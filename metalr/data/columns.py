@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _CHUNK = 4096  # rows that are Python objects at a time
-_CHUNK_TEXT = 2**24  # and characters
+_CHUNK_TEXT = 2**22  # and characters
 
 
 class Rows(Sequence[Row]):
@@ -50,11 +50,11 @@ class Rows(Sequence[Row]):
 
     def column(self, name: str, first: int = 0, last: int | None = None) -> list[Any]:
         """Returns the values of a column, of all rows or of those in a range."""
-        return self._arrow(first, last).column(name).to_pylist()
+        return self._arrow(first, last, [name]).column(name).to_pylist()
 
     def array(self, name: str) -> np.ndarray:
         """Returns a column of numbers."""
-        return self._arrow(0, None).column(name).to_numpy()
+        return self._arrow(0, None, [name]).column(name).to_numpy()
 
     def select(self, index: np.ndarray | Sequence[int]) -> "Rows":
         """Returns some of the rows, in the order given."""
@@ -69,11 +69,14 @@ class Rows(Sequence[Row]):
                 values = self.column(name, first, first + _CHUNK)
                 into.update(repr(values).encode("utf-8", "backslashreplace"))
 
-    def _arrow(self, first: int, last: int | None) -> "pyarrow.Table":
+    def _arrow(
+        self, first: int, last: int | None, names: list[str] | None = None
+    ) -> "pyarrow.Table":
         last = len(self) if last is None else min(last, len(self))
+        table = self._table if names is None else self._table.select(names)
         if self._order is None:
-            return self._table.slice(first, max(0, last - first))
-        return self._table.take(self._order[first:last])
+            return table.slice(first, max(0, last - first))
+        return table.take(self._order[first:last])
 
     def __len__(self) -> int:
         """Counts the rows."""
@@ -132,10 +135,11 @@ class TextColumns:
         import pyarrow
 
         self._flush()
-        columns: dict[str, Any] = {
-            name: pyarrow.chunked_array(chunks, pyarrow.large_string())
-            for name, chunks in self._chunks.items()
-        }
+        columns: dict[str, Any] = {}
+        for name, chunks in self._chunks.items():
+            # In one piece: to take rows of many joins them all again every time.
+            columns[name] = pyarrow.concat_arrays(chunks)
+            chunks.clear()
         return Rows(pyarrow.table(columns | dict(others)))
 
     def _flush(self) -> None:

@@ -118,8 +118,12 @@ def define(
         return _classes(list(names), where, column, [])
     counts: Counter[str] = Counter()
     first: dict[str, int] = {}
+    known: dict[Any, str] = {}  # by type too: True equals 1
     for row, value in enumerate(values, start=1):
-        name = _name(value, where, row, column)
+        key = (type(value), value) if isinstance(value, str | int) else None
+        name = known.get(key) or _name(value, where, row, column)
+        if key is not None and len(known) < 10_000:
+            known[key] = name
         counts[name] += 1
         first.setdefault(name, row)
     notes: list[str] = []

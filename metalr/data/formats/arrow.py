@@ -24,11 +24,16 @@ def look_at_parquet(path: Path, options: Options) -> Table:
     with _refused(path, "Parquet"), memory.bounded(path):
         with _parquet(path, ()) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
+            sizes = _sizes(file.metadata)
     _check_count(path, count)
 
     def batches(columns: list[str]) -> Iterator[Any]:
         import pyarrow
 
+        # A page is unpacked whole.
+        total = sum(sizes.get(name, 0) for name in columns)
+        if total > _most(path):
+            raise _too_much(path)
         # A text that occurs often is then in memory once.
         texts = [n for n in columns if pyarrow.types.is_string(schema.field(n).type)]
         with _parquet(path, texts) as file:
@@ -45,6 +50,17 @@ def _parquet(path: Path, as_dictionary: Sequence[str]) -> Any:
     return pyarrow.parquet.ParquetFile(
         path, read_dictionary=list(as_dictionary), buffer_size=2**20
     )
+
+
+def _sizes(metadata: Any) -> dict[str, int]:
+    """Returns the bytes of each column when unpacked, as a file says."""
+    sizes: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            name = column.path_in_schema.split(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_uncompressed_size
+    return sizes
 
 
 def look_at_arrow(path: Path, options: Options) -> Table:
@@ -142,7 +158,7 @@ def _table(
 
 
 def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
-    done, left = 0, max(text.LEAST_UNPACKED, text.MOST_PACKED * _size(path))
+    done, left = 0, _most(path)
     while True:
         with memory.bounded(path):
             batch = next(batches, None)
@@ -154,10 +170,7 @@ def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
         for column in columns:
             left -= sum(len(v) for v in column if isinstance(v, str | bytes))
         if left < 0:
-            raise MetalrError(
-                f"{path} unpacks to over {text.MOST_PACKED} times its size; if that is "
-                "no mistake, write it as .jsonl"
-            )
+            raise _too_much(path)
         names = batch.schema.names
         for values in zip(*columns, strict=True):
             yield dict(zip(names, values, strict=True))
@@ -177,10 +190,18 @@ def _values(column: Any) -> list[Any]:
     return [None if i is None else texts[i] for i in indices.to_pylist()]
 
 
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.iterdir())
+def _most(path: Path) -> int:
+    """Returns how many bytes the texts of a file may have when they are unpacked."""
+    files = [path] if path.is_file() else list(path.iterdir())
+    size = sum(file.stat().st_size for file in files)
+    return max(text.LEAST_UNPACKED, text.MOST_PACKED * size)
+
+
+def _too_much(path: Path) -> MetalrError:
+    return MetalrError(
+        f"{path} unpacks to over {text.MOST_PACKED} times its size; if that is no "
+        "mistake, write it as .jsonl"
+    )
 
 
 def _check_count(path: Path, count: int) -> None:

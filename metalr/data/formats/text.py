@@ -15,7 +15,7 @@ MAX_LINE = 16 * 2**20
 MAX_ROWS = 10_000_000
 # Text packs to a third or a tenth, and equal rows by a thousand: a small file could
 # fill any memory.
-LEAST_UNPACKED, MOST_PACKED = 256 * 2**20, 100
+LEAST_UNPACKED, MOST_PACKED = 64 * 2**20, 100
 
 _SAMPLE = 2**16  # bytes that are looked at to tell how a file is written
 _MARKS = (  # the longer first: the first two bytes of UTF-32 are those of UTF-16
@@ -244,4 +244,4 @@ def _is_western(raw: bytes) -> bool:
         return False
     signs = [sign for sign in text if not sign.isascii()]
     words = [sign for sign in text if sign.isascii() and sign.isalpha()]
-    return len(signs) * 5 < len(words)
+    return len(signs) * 3 < len(words)
