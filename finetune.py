@@ -36,7 +36,7 @@ def main() -> int:
     from metalr.finetune.run import run
     from metalr.report import model_card
     from metalr.report.curves import draw_curves
-    from metalr.runtime import compilation, files, hosts, hub_upload
+    from metalr.runtime import compilation, files, hosts, hub_upload, progress
 
     hosts.join(args.coordinator, args.processes, args.process_id)
     quiet = args.quiet or not hosts.is_first()
@@ -45,6 +45,7 @@ def main() -> int:
     if args.push_to_hub and hosts.is_first():
         repository = hub_upload.check(args.push_to_hub)  # before hours of training
     compilation.use_cache()
+    progress.visible(not quiet)
     how = {"resume": args.resume, "overwrite": args.overwrite}
     with run_folder.opened(folder, config, **how) as place:
         result = place.finished()

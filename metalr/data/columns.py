@@ -89,7 +89,12 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> "Row | Rows":
         """Returns a row, or some of them."""
         if isinstance(index, slice):
-            return self.select(np.arange(len(self))[index])
+            if self._order is not None:
+                return Rows(self._table, self._order[index])
+            first, last, step = index.indices(len(self))
+            if step == 1:
+                return Rows(self._table.slice(first, max(0, last - first)))
+            return self.select(np.arange(first, last, step))
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index = int(index) % len(self)

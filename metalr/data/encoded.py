@@ -8,6 +8,7 @@ import numpy as np
 from metalr.data.cutting import Lost
 from metalr.data.ragged import Ragged
 from metalr.data.rows import Row, Rows, well_formed
+from metalr.runtime import progress
 
 _CHUNK = 2048  # rows a tokenizer call: bounds the Python lists that it returns
 _CHUNK_TEXT = 2**21  # and characters
@@ -26,17 +27,23 @@ class Encoded(NamedTuple):
 
 def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]]:
     """Yields columns of texts, of as many rows as a tokenizer should take at once."""
-    for first in range(0, len(rows), _CHUNK):
-        chunk = rows[first : first + _CHUNK]
-        columns = [texts_of(chunk, name) for name in names]
-        begin, size = 0, 0
-        for row, texts in enumerate(zip(*columns, strict=True)):
-            size += sum(map(len, texts))
-            if size > _CHUNK_TEXT:
-                yield [column[begin : row + 1] for column in columns]
-                begin, size = row + 1, 0
-        if begin < len(chunk):
-            yield [column[begin:] for column in columns]
+    with progress.loading("tokenizing", len(rows)) as tell:
+        for first in range(0, len(rows), _CHUNK):
+            tell(first)
+            chunk = rows[first : first + _CHUNK]
+            yield from _short([texts_of(chunk, name) for name in names])
+
+
+def _short(columns: list[list[str]]) -> Iterator[list[list[str]]]:
+    """Yields the rows in parts of which the texts together are not too long."""
+    begin, size = 0, 0
+    for row, texts in enumerate(zip(*columns, strict=True)):
+        size += sum(map(len, texts))
+        if size > _CHUNK_TEXT:
+            yield [column[begin : row + 1] for column in columns]
+            begin, size = row + 1, 0
+    if begin < len(columns[0]):
+        yield [column[begin:] for column in columns]
 
 
 def texts_of(rows: Sequence[Row], name: str) -> list[str]:

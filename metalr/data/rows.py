@@ -8,7 +8,8 @@ has to look at a row with suspicion.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from metalr.data import labels
 from metalr.data.columns import Row, Rows, TextColumns
 from metalr.data.labels import is_missing, show
 from metalr.errors import MetalrError
+from metalr.runtime import progress
 
 __all__ = ["Row", "Rows", "Task", "check_rows", "well_formed"]
 
@@ -94,7 +96,7 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
     found = Read(TextColumns(texts), [], [], 0, [])
     blank, number = 0, 0
     kept: dict[str, str] = {}  # equal labels are one object
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_told(rows, where), start=1):
         column = task.text
         try:
             if _is_blank(row, task):
@@ -129,6 +131,15 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
         before = len(found.labels) - len(found.numbers)
         found.numbers[:0] = range(1, before + 1)
     return found._replace(blank=blank)
+
+
+def _told(rows: Iterable[Row], where: str) -> Iterator[Row]:
+    """Yields the rows, and says how far they are where that takes long."""
+    with progress.loading(f"reading {Path(where).name}") as tell:
+        for number, row in enumerate(rows):
+            if number % 8192 == 0:
+                tell(number)
+            yield row
 
 
 def finish(found: Read, task: Task, where: str) -> Checked:

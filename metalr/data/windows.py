@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metalr.data import ragged
-from metalr.data.encoded import Encoded, parts
+from metalr.data.encoded import Encoded, column_of, parts
 from metalr.data.rows import Row
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def labels(
 ) -> np.ndarray:
     """Return the first and last token of each row's first answer, by window."""
     found = np.zeros((len(example), 2), np.int32)
+    known = column_of(rows, "answers")
     for i, index in enumerate(example):
-        answers = rows[index]["answers"]
+        answers = known[index]
         if len(answers["text"]) == 0:  # unanswerable
             continue
         text, start = answers["text"][0], int(answers["answer_start"][0])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 _PLAIN_SECONDS = 30.0  # between lines of progress where there is no terminal
+_PATIENCE = 3.0  # seconds before the first word of what may be done at once
 
 
 @contextlib.contextmanager
@@ -68,3 +69,50 @@ def _pace(done: int, total: int, seconds: float) -> str:
     per_minute = 60 * done / max(seconds, 1e-3)
     left = (total - done) / per_minute
     return f"{per_minute:.1f} runs/min, {left:.0f} min left"
+
+
+_visible = False
+
+
+def visible(on: bool) -> None:
+    """Says whether `loading` shows anything in this process; at first it does not."""
+    global _visible
+    _visible = on
+
+
+@contextlib.contextmanager
+def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of rows that are done so far.
+
+    What takes no longer than a few seconds shows nothing. On a terminal there is then
+    one line that counts, with the seconds left where the total is known; elsewhere a
+    line now and then.
+    """
+    if not _visible:
+        yield lambda done: None
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    shown = begun = time.monotonic()
+    wait = 0.5 if console.is_terminal else _PLAIN_SECONDS
+
+    def tell(done: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - begun < _PATIENCE or now - shown < wait:
+            return
+        shown = now
+        line = f"{what}: {done:,}" + (f" of {total:,} rows" if total else " rows")
+        if total and done:
+            line += f", {(now - begun) * (total - done) / done:.0f} s left"
+        if console.is_terminal:
+            console.print(line, end="\r", markup=False)
+        else:
+            say(line)
+
+    try:
+        yield tell
+    finally:
+        if console.is_terminal and shown > begun:
+            console.print(" " * (console.width - 1), end="\r")
