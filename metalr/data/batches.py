@@ -112,7 +112,7 @@ class TrainBatches:
         self.shapes = tuple(sorted({length for length, _ in self._plan}))
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step, counted from 0 on through all epochs."""
+        """Return the batch of a step, counted from 0 on through all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._make_plan(epoch)
@@ -120,7 +120,7 @@ class TrainBatches:
         return _assemble(self._encoded, rows, self._places, length, self._pad_token_id)
 
     def _make_plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """Returns the padded length and the rows of each batch of an epoch."""
+        """Return the padded length and the rows of each batch of an epoch."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(self._bucket_of))
         plan, left = [], order[:0]
@@ -146,7 +146,7 @@ def eval_batches(
     lengths: Sequence[int] | None = None,
     places: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yields every entry exactly once, short ones first, in batches of few shapes.
+    """Yield every entry exactly once, short ones first, in batches of few shapes.
 
     Args:
       encoded: The entries; none yields nothing.

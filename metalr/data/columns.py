@@ -25,7 +25,7 @@ class Rows(Sequence[Row]):
     """
 
     def __init__(self, table: "pyarrow.Table", order: np.ndarray | None = None):
-        """Takes the columns.
+        """Take the columns.
 
         Args:
           table: The columns.
@@ -36,7 +36,7 @@ class Rows(Sequence[Row]):
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "Rows":
-        """Returns rows by column, whatever they were."""
+        """Return rows by column, whatever they were."""
         if isinstance(rows, Rows):
             return rows
         import pyarrow
@@ -49,20 +49,20 @@ class Rows(Sequence[Row]):
         return self._table.column_names
 
     def column(self, name: str, first: int = 0, last: int | None = None) -> list[Any]:
-        """Returns the values of a column, of all rows or of those in a range."""
+        """Return the values of a column, of all rows or of those in a range."""
         return self._arrow(first, last, [name]).column(name).to_pylist()
 
     def array(self, name: str) -> np.ndarray:
-        """Returns a column of numbers."""
+        """Return a column of numbers."""
         return self._arrow(0, None, [name]).column(name).to_numpy()
 
     def select(self, index: np.ndarray | Sequence[int]) -> "Rows":
-        """Returns some of the rows, in the order given."""
+        """Return some of the rows, in the order given."""
         index = np.asarray(index, np.int64)
         return Rows(self._table, index if self._order is None else self._order[index])
 
     def digest(self, into: "hashlib._Hash") -> None:
-        """Adds names and values to a hash."""
+        """Add names and values to a hash."""
         for name in sorted(self.names):
             into.update(f"{name}\n".encode())
             for first in range(0, len(self), _CHUNK):
@@ -79,7 +79,7 @@ class Rows(Sequence[Row]):
         return table.take(self._order[first:last])
 
     def __len__(self) -> int:
-        """Counts the rows."""
+        """Count the rows."""
         return self._table.num_rows if self._order is None else len(self._order)
 
     @overload
@@ -87,7 +87,7 @@ class Rows(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> "Rows": ...
     def __getitem__(self, index: int | slice) -> "Row | Rows":
-        """Returns a row, or some of them."""
+        """Return a row, or some of them."""
         if isinstance(index, slice):
             if self._order is not None:
                 return Rows(self._table, self._order[index])
@@ -101,33 +101,33 @@ class Rows(Sequence[Row]):
         return self._arrow(index, index + 1).to_pylist()[0]
 
     def __iter__(self) -> Iterator[Row]:
-        """Yields every row."""
+        """Yield every row."""
         for first in range(0, len(self), _CHUNK):
             yield from self._arrow(first, first + _CHUNK).to_pylist()
 
     def __eq__(self, other: object) -> bool:
-        """Says whether the rows equal those of any other sequence."""
+        """Say whether the rows equal those of any other sequence."""
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(map(operator.eq, self, other))
 
     def __repr__(self) -> str:
-        """Shows the first rows."""
+        """Show the first rows."""
         shown = ", ".join(repr(row) for row in self[:3])
         return f"Rows({len(self)}: {shown}{', ...' * (len(self) > 3)})"
 
 
 class TextColumns:
-    """Takes texts row by row and keeps them as Arrow does."""
+    """Take texts row by row and keeps them as Arrow does."""
 
     def __init__(self, names: Sequence[str]):
-        """Begins with no rows; `names` are those of the columns."""
+        """Begin with no rows; `names` are those of the columns."""
         self._chunks: dict[str, list[Any]] = {name: [] for name in names}
         self._open: dict[str, list[str]] = {name: [] for name in names}
         self._size = self._rows = 0  # of what is open
 
     def append(self, texts: Iterable[str]) -> None:
-        """Adds a row: one text for each of the names."""
+        """Add a row: one text for each of the names."""
         for column, text in zip(self._open.values(), texts, strict=True):
             column.append(text)
             self._size += len(text)
@@ -136,7 +136,7 @@ class TextColumns:
             self._flush()
 
     def finish(self, others: Mapping[str, Any]) -> Rows:
-        """Returns the rows with other columns beside the texts."""
+        """Return the rows with other columns beside the texts."""
         import pyarrow
 
         self._flush()

@@ -32,7 +32,7 @@ def encode(
     stride: int = 128,
     labelled: bool = True,
 ) -> Encoded:
-    """Turns rows into token ids and labels.
+    """Turn rows into token ids and labels.
 
     Texts that are too long lose their end (of a pair, the longer one first). Questions
     come with windows over the context; a question keeps at most a third of
@@ -72,7 +72,7 @@ def encode(
 
 @contextlib.contextmanager
 def _state_kept(tokenizer: "Tokenizer") -> Iterator[None]:
-    """Puts back truncation and padding, which calls set and saving would write."""
+    """Put back truncation and padding, which calls set and saving would write."""
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding
     try:
@@ -112,7 +112,7 @@ def _labels(rows: Sequence[Row], task: Task, encoded: Encoded) -> np.ndarray:
 
 
 def _label_id(label: Any, task: Task) -> int:
-    """Returns the id of a label that is given by name or by id."""
+    """Return the id of a label that is given by name or by id."""
     if isinstance(label, str):
         if label in task.labels:
             return task.labels.index(label)

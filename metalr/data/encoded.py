@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
 
 
 def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]]:
-    """Yields columns of texts, of as many rows as a tokenizer should take at once."""
+    """Yield columns of texts, of as many rows as a tokenizer should take at once."""
     with progress.loading("tokenizing", len(rows)) as tell:
         for first in range(0, len(rows), _CHUNK):
             tell(first)
@@ -35,7 +35,7 @@ def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]
 
 
 def _short(columns: list[list[str]]) -> Iterator[list[list[str]]]:
-    """Yields the rows in parts of which the texts together are not too long."""
+    """Yield the rows in parts of which the texts together are not too long."""
     begin, size = 0, 0
     for row, texts in enumerate(zip(*columns, strict=True)):
         size += sum(map(len, texts))
@@ -47,17 +47,17 @@ def _short(columns: list[list[str]]) -> Iterator[list[list[str]]]:
 
 
 def texts_of(rows: Sequence[Row], name: str) -> list[str]:
-    """Returns a column of texts as tokenizers take them."""
+    """Return a column of texts as tokenizers take them."""
     return [well_formed(text) for text in column_of(rows, name)]
 
 
 def column_of(rows: Sequence[Row], name: str) -> list[Any]:
-    """Returns a column of rows, however they are stored."""
+    """Return a column of rows, however they are stored."""
     return rows.column(name) if isinstance(rows, Rows) else [row[name] for row in rows]
 
 
 def used_ids(encodeds: Iterable[Encoded], always: Iterable[int] = ()) -> np.ndarray:
-    """Returns the sorted token ids that occur, and those of `always`.
+    """Return the sorted token ids that occur, and those of `always`.
 
     >>> ids = [np.array([7, 2, 7], np.int32)]
     >>> used_ids([Encoded(ids, ids, np.zeros(1), np.zeros(1), None)], always=[0])
@@ -70,7 +70,7 @@ def used_ids(encodeds: Iterable[Encoded], always: Iterable[int] = ()) -> np.ndar
 
 
 def remap_ids(encoded: Encoded, used: np.ndarray) -> Encoded:
-    """Renames each token id to its place in the sorted `used`, for a cut vocabulary.
+    """Rename each token id to its place in the sorted `used`, for a cut vocabulary.
 
     Args:
       encoded: What to rename; not changed.

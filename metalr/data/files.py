@@ -54,7 +54,7 @@ def read(
     given: Given,
     seed: int,
 ) -> TaskData:
-    """Reads and checks the user's rows; the arguments are those of `loading.load`.
+    """Read and checks the user's rows; the arguments are those of `loading.load`.
 
     Raises:
       MetalrError: Anything that is wrong with names, files or rows.
@@ -106,7 +106,7 @@ def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
 
 
 def columns_of(table: Table, task: Task) -> list[str]:
-    """Returns the columns of a table that a task needs.
+    """Return the columns of a table that a task needs.
 
     Raises:
       MetalrError: The table lacks one.
@@ -149,7 +149,7 @@ def _with_columns(task: Task, columns: Columns) -> Task:
 
 
 def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str, ...]]:
-    """Returns the task that a training file defines by its columns and labels."""
+    """Return the task that a training file defines by its columns and labels."""
     text, pair, label = given.columns
     known, where = set(table.names), str(table.path)
     if given.kind == "qa" or (given.kind is None and text is None and _QA <= known):
@@ -187,7 +187,7 @@ def _guess_label(table: Table) -> str:
 
 
 def _by_name(found: rows.Read, table: Table, task: Task) -> rows.Read:
-    """Puts names in the place of ids, in a file that has names for its ids."""
+    """Put names in the place of ids, in a file that has names for its ids."""
     names = table.classes.get(task.label)
     if names is None or task.name != "file":
         return found

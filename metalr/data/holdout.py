@@ -29,7 +29,7 @@ class Split(NamedTuple):
 
 
 def split(rows: Rows, task: Task, where: str, seed: int) -> Split:
-    """Draws the rows to hold out.
+    """Draw the rows to hold out.
 
     Args:
       rows: Checked rows.
@@ -58,7 +58,7 @@ def split(rows: Rows, task: Task, where: str, seed: int) -> Split:
 
 
 def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """Returns which rows are held out, [n] bool.
+    """Return which rows are held out, [n] bool.
 
     Groups are taken in a drawn order, each if no class then loses more rows than its
     share; a class of one or of few rows may have none to give.
@@ -88,7 +88,7 @@ def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _wanted(counts: np.ndarray) -> np.ndarray:
-    """Returns how many rows of each class to hold out.
+    """Return how many rows of each class to hold out.
 
     >>> _wanted(np.array([25, 25, 2, 0, 4]))
     array([3, 2, 0, 0, 1])
@@ -105,7 +105,7 @@ def _wanted(counts: np.ndarray) -> np.ndarray:
 
 
 def _groups(rows: Rows, task: Task) -> tuple[np.ndarray, str]:
-    """Returns the number of each row's group, [n] int64, and what they share."""
+    """Return the number of each row's group, [n] int64, and what they share."""
     if task.kind == "qa":
         contexts = _numbered(_hashes(rows, ["context"]))
         if contexts.max() > 0:
@@ -132,7 +132,7 @@ def _length(rows: Rows, name: str) -> int:
 
 
 def _hashes(rows: Rows, names: list[str]) -> np.ndarray:
-    """Returns 64 bits of each row's texts; case and white space make no difference."""
+    """Return 64 bits of each row's texts; case and white space make no difference."""
 
     def of() -> Iterator[int]:
         for first in range(0, len(rows), _CHUNK):
@@ -146,7 +146,7 @@ def _hashes(rows: Rows, names: list[str]) -> np.ndarray:
 
 
 def _numbered(hashes: np.ndarray) -> np.ndarray:
-    """Returns numbers from 0 on in place of hashes, in the order of the rows."""
+    """Return numbers from 0 on in place of hashes, in the order of the rows."""
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     place = np.empty(len(first), np.int64)
     place[np.argsort(first)] = np.arange(len(first))
@@ -154,7 +154,7 @@ def _numbered(hashes: np.ndarray) -> np.ndarray:
 
 
 def _thin(task: Task, classes: np.ndarray, held: np.ndarray) -> Iterator[str]:
-    """Yields what is said of classes with few rows."""
+    """Yield what is said of classes with few rows."""
     total = Counter(classes.tolist())
     out = Counter(classes[held].tolist())
     thin = [

@@ -32,20 +32,20 @@ class Labels(NamedTuple):
 
 
 def is_missing(value: Any) -> bool:
-    """Says whether a cell holds nothing."""
+    """Say whether a cell holds nothing."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def show(value: Any) -> str:
-    """Returns a value for an error, shortened."""
+    """Return a value for an error, shortened."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def plain(value: Any) -> Any:
-    """Returns the label in a list of one, as annotation tools export it.
+    """Return the label in a list of one, as annotation tools export it.
 
     >>> plain(["good"]), plain({"choices": ["good"]}), plain("good"), plain([])
     ('good', 'good', 'good', '-')
@@ -58,7 +58,7 @@ def plain(value: Any) -> Any:
 
 
 def spelled(value: str | int | float) -> str:
-    """Returns the one spelling of a label.
+    """Return the one spelling of a label.
 
     A CSV file's "1" is a JSON file's 1 or 1.0, pandas' "True" is JSON's true, and an
     accented letter is one sign, not two.
@@ -77,7 +77,7 @@ def spelled(value: str | int | float) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Returns a value as a number, or None.
+    """Return a value as a number, or None.
 
     >>> number("0.5"), number("1_0"), number("nan"), number("1e999"), number(True)
     (0.5, None, None, inf, 1.0)
@@ -91,7 +91,7 @@ def number(value: Any) -> float | None:
 
 
 def is_hidden(name: str, task_labels: Sequence[str]) -> bool:
-    """Says whether a label's spelling means that the row has none."""
+    """Say whether a label's spelling means that the row has none."""
     return name in (_HIDDEN, _DASH) and name not in task_labels
 
 
@@ -102,7 +102,7 @@ def define(
     kind: str | None = None,
     names: Sequence[str] | None = None,
 ) -> Labels:
-    """Returns what the labels of the training rows say about the task.
+    """Return what the labels of the training rows say about the task.
 
     Args:
       values: The labels, one a row.
@@ -166,7 +166,7 @@ def _name(value: Any, where: str, row: int, column: str) -> str:
 
 
 def _hidden(counts: Counter[str], notes: list[str]) -> set[str]:
-    """Returns the spellings that mean "no gold label" here.
+    """Return the spellings that mean "no gold label" here.
 
     "-" does beside any label but "+". -1 does beside the ids 0, 1, ... that data sets
     have; but in {-1, 0, 1} it may be a class as well, if a tenth of the rows has it.
@@ -199,7 +199,7 @@ def _kind(
     first: dict[str, int],
     notes: list[str],
 ) -> str:
-    """Returns whether labels are classes or scores."""
+    """Return whether labels are classes or scores."""
     numbers = {name: number(name) for name in names}
     nothing = [name for name in names if name.lower() in _NOTHING]
     rest = [name for name in names if name not in nothing]
@@ -233,7 +233,7 @@ def _kind(
 def _is_scale(
     values: list[int], names: list[str], counts: Counter[str], column: str
 ) -> bool:
-    """Says whether many whole numbers are points of a scale, or ids and codes."""
+    """Say whether many whole numbers are points of a scale, or ids and codes."""
     if len(values) <= _FEW or any(re.match(r"0\d", name) for name in names):
         return False
     low, high = min(values), max(values)
@@ -264,7 +264,7 @@ def _classes(names: list[str], where: str, column: str, notes: Sequence[str]) ->
 
 
 def score(value: Any) -> float:
-    """Returns a score; a comma may stand for the decimal point.
+    """Return a score; a comma may stand for the decimal point.
 
     Raises:
       ValueError: The value is no finite number.

@@ -102,7 +102,7 @@ def load(
 
 
 def fingerprint(data: TaskData) -> dict[str, str]:
-    """Returns what tells these rows from any others: kind, where and a SHA-256."""
+    """Return what tells these rows from any others: kind, where and a SHA-256."""
     digest = hashlib.sha256()
     for split in (data.train, *data.validation.values()):
         Rows.of(split).digest(digest)
@@ -112,7 +112,7 @@ def fingerprint(data: TaskData) -> dict[str, str]:
 
 
 def settle(names: Sequence[str], source: str) -> tuple[str, str]:
-    """Returns where "auto" leads, once for many runs, and a note on it.
+    """Return where "auto" leads, once for many runs, and a note on it.
 
     Raises:
       MetalrError: A task is unknown.
@@ -195,7 +195,7 @@ def _from_hub(task: Task) -> TaskData:
 
 
 def _checked(there: Iterable[Row], task: Task, where: str, left_out: Counter) -> Rows:
-    """Returns checked rows, and counts what was left out of them."""
+    """Return checked rows, and counts what was left out of them."""
     found = rows.finish(rows.read(there, task, where), task, where)
     left_out.update(found.left_out)
     return found.rows
@@ -204,7 +204,7 @@ def _checked(there: Iterable[Row], task: Task, where: str, left_out: Counter) ->
 def _from_others(
     task: Task, source: str, sizes: dict[str, int | None], seed: int
 ) -> TaskData:
-    """Returns rows of a task that are put together from those of others."""
+    """Return rows of a task that are put together from those of others."""
     # Of a set's rows some are too long or too short: no fewer than it makes unasked.
     sizes = {split: max(sizes[split] or 0, _TOY_ROWS[split]) for split in sizes}
     first, *rest = (TASKS[name] for name in task.made_of)

@@ -72,7 +72,7 @@ def bounds_of(lengths: Iterable[int]) -> np.ndarray:
 
 
 class Writer:
-    """Takes arrays one after another, and becomes a `Ragged`."""
+    """Take arrays one after another, and becomes a `Ragged`."""
 
     def __init__(self, dtype: type):
         """Begin with none; `dtype` is that of all."""

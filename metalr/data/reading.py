@@ -28,7 +28,7 @@ class Reading:
     longest: int | None = None  # tokens that --max-length may go to
 
     def lines(self) -> list[str]:
-        """Returns it in two or three lines."""
+        """Return it in two or three lines."""
         read = f"{self.kind} of {' + '.join(self.columns[:-1])} by {self.columns[-1]}"
         if self.unread:
             read += f"; not read: {_some(self.unread)}"
@@ -50,7 +50,7 @@ class Reading:
         return found + list(self.assumed)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as JSON-ready values."""
+        """Return it as JSON-ready values."""
         return dataclasses.asdict(self)
 
 
@@ -60,7 +60,7 @@ def of(
     left_out: dict[str, int] | None = None,
     assumed: tuple[str, ...] = (),
 ) -> Reading:
-    """Returns the record of a task's rows, before its classes are counted."""
+    """Return the record of a task's rows, before its classes are counted."""
     columns = [name for name in (task.text, task.pair, task.label) if name]
     return Reading(
         kind=task.kind,
@@ -72,7 +72,7 @@ def of(
 
 
 def counted(record: Reading, task: Task, train: Rows) -> Reading:
-    """Returns the record with the classes of the training rows counted."""
+    """Return the record with the classes of the training rows counted."""
     if task.kind != "classification":
         return record
     counts = np.bincount(train.array(task.label), minlength=len(task.labels))
@@ -85,7 +85,7 @@ def counted(record: Reading, task: Task, train: Rows) -> Reading:
 
 
 def cut(record: Reading, lost: Lost, rows: int, most: int, longest: int) -> Reading:
-    """Returns the record with what was cut off the training rows.
+    """Return the record with what was cut off the training rows.
 
     Args:
       record: What there is.
@@ -104,7 +104,7 @@ def cut(record: Reading, lost: Lost, rows: int, most: int, longest: int) -> Read
 
 
 def _share(share: float) -> str:
-    """Returns a share in words.
+    """Return a share in words.
 
     >>> _share(0.594), _share(0.0012)
     ('59 %', 'under 1 %')

@@ -64,7 +64,7 @@ class Checked(NamedTuple):
 
 
 def well_formed(text: str) -> str:
-    """Returns a text as tokenizers take it.
+    """Return a text as tokenizers take it.
 
     JSON can hold half of a surrogate pair, which has no UTF-8. Its stand-in is as
     long, so that offsets hold.
@@ -73,7 +73,7 @@ def well_formed(text: str) -> str:
 
 
 def check_rows(rows: Iterable[Row], task: Task, where: str) -> Rows:
-    """Returns the rows with the task's columns alone and labels in their final form.
+    """Return the rows with the task's columns alone and labels in their final form.
 
     Args:
       rows: As read; `where` names their origin in an error.
@@ -87,7 +87,7 @@ def check_rows(rows: Iterable[Row], task: Task, where: str) -> Rows:
 
 
 def read(rows: Iterable[Row], task: Task, where: str) -> Read:
-    """Takes what a task needs out of rows, before the labels are known.
+    """Take what a task needs out of rows, before the labels are known.
 
     Raises:
       MetalrError: As `check_rows`.
@@ -134,7 +134,7 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
 
 
 def _told(rows: Iterable[Row], where: str) -> Iterator[Row]:
-    """Yields the rows, and says how far they are where that takes long."""
+    """Yield the rows, and says how far they are where that takes long."""
     with progress.loading(f"reading {Path(where).name}") as tell:
         for number, row in enumerate(rows):
             if number % 8192 == 0:
@@ -143,7 +143,7 @@ def _told(rows: Iterable[Row], where: str) -> Iterator[Row]:
 
 
 def finish(found: Read, task: Task, where: str) -> Checked:
-    """Puts the labels into their final form.
+    """Put the labels into their final form.
 
     Raises:
       MetalrError: As `check_rows`.
@@ -177,7 +177,7 @@ def finish(found: Read, task: Task, where: str) -> Checked:
 def _kept(
     found: Read, task: Task, where: str, final: list[Any], hidden: Counter[str]
 ) -> Checked:
-    """Returns the rows that have a label, by column."""
+    """Return the rows that have a label, by column."""
     import pyarrow
 
     of = {"classification": pyarrow.int32(), "regression": pyarrow.float64()}
@@ -202,7 +202,7 @@ def _kept(
 
 
 def _is_blank(row: Row, task: Task) -> bool:
-    """Says whether a row holds nothing, as the last ones of a spreadsheet."""
+    """Say whether a row holds nothing, as the last ones of a spreadsheet."""
     if not is_missing(row.get(task.text, ".")) or len(row) < 2:
         return False
     return all(value is None or value == "" for value in row.values())
@@ -217,7 +217,7 @@ def _text(value: Any) -> str:
 
 
 def _class_id(value: Any, task: Task) -> int | None:
-    """Returns the id of a label that is given by name or, for a known set, by id.
+    """Return the id of a label that is given by name or, for a known set, by id.
 
     None says that the row has no gold label.
     """

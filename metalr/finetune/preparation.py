@@ -144,7 +144,7 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
 
 
 def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
-    """Returns the task with its scores, and with the one that picks the best step.
+    """Return the task with its scores, and with the one that picks the best step.
 
     A task of the table has the scores that its set is quoted by. Of the user's own
     rows nobody knows how many a class has.
@@ -161,7 +161,7 @@ _MOST = 0.8  # of one class: "always this one" scores that much
 
 
 def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
-    """Returns a note on which step is kept, and why, where one class is frequent."""
+    """Return a note on which step is kept, and why, where one class is frequent."""
     task = data.task
     if task.kind != "classification":
         return []
@@ -213,7 +213,7 @@ def _cut(
     model: huggingface.Pretrained,
     tokens: _Tokens,
 ) -> reading.Reading:
-    """Returns what was read, with what the length leaves of it."""
+    """Return what was read, with what the length leaves of it."""
     rows, lost = len(data.train), tokens.train.lost
     return reading.cut(data.reading, lost, rows, usage.max_length, _positions(model))
 
@@ -269,7 +269,7 @@ def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.A
 
 
 def _shapes(steps: float) -> int:
-    """Returns how many lengths a run is worth.
+    """Return how many lengths a run is worth.
 
     A compilation costs some 20 steps on a CPU, and more of the short steps elsewhere.
     """
@@ -298,7 +298,7 @@ _MOST_STEPS = 2**31  # which the counter on the device holds
 
 
 def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]]:
-    """Returns the run's lengths and intervals, and what had to be shortened."""
+    """Return the run's lengths and intervals, and what had to be shortened."""
     total = max(1, round(config.epochs * steps_per_epoch))
     total = min(total, config.max_steps or total)
     if total >= _MOST_STEPS:

@@ -75,14 +75,14 @@ _visible = False
 
 
 def visible(on: bool) -> None:
-    """Says whether `loading` shows anything in this process; at first it does not."""
+    """Say whether `loading` shows anything in this process; at first it does not."""
     global _visible
     _visible = on
 
 
 @contextlib.contextmanager
 def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of rows that are done so far.
+    """Yield a function to call with the number of rows that are done so far.
 
     What takes no longer than a few seconds shows nothing. On a terminal there is then
     one line that counts, with the seconds left where the total is known; elsewhere a

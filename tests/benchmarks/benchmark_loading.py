@@ -22,7 +22,7 @@ WORDS = (
 
 
 def write(path: Path, rows: int) -> None:
-    """Writes rows of 4 to 12 words, no two of them equal, and one of five labels."""
+    """Write rows of 4 to 12 words, no two of them equal, and one of five labels."""
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         file.write("text,label\n")
@@ -32,13 +32,13 @@ def write(path: Path, rows: int) -> None:
 
 
 def peak() -> float:
-    """Returns the most memory that this process has had, in MB."""
+    """Return the most memory that this process has had, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1000
 
 
 def measure(path: str) -> None:
-    """Reads and tokenizes a file, and prints what each part took."""
+    """Read and tokenizes a file, and prints what each part took."""
     begun = time.perf_counter()
 
     def say(what: str) -> None:
@@ -67,7 +67,7 @@ def measure(path: str) -> None:
 
 
 def main() -> int:
-    """Writes the file and measures in another process."""
+    """Write the file and measures in another process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=3_600_000)
     parser.add_argument("--most", type=float, default=1500.0, help="megabytes")

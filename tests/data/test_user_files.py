@@ -25,7 +25,7 @@ PLAIN = "text,label\n" + "".join(
 
 
 def rows_of(path: Path, **more):
-    """Returns texts and class names of all rows, and what is said of them."""
+    """Return texts and class names of all rows, and what is said of them."""
     data = load("file", train_file=path, validation_file=path, **more)
     task = data.task
     texts = data.train.column(task.text)

@@ -16,7 +16,7 @@ _STATE, _SPLITS = "state.json", "dataset_dict.json"  # of a folder of datasets
 
 
 def look_at_parquet(path: Path, options: Options) -> Table:
-    """Looks at a Parquet file.
+    """Look at a Parquet file.
 
     Raises:
       MetalrError: The file breaks its format.
@@ -53,7 +53,7 @@ def _parquet(path: Path, as_dictionary: Sequence[str]) -> Any:
 
 
 def _sizes(metadata: Any) -> dict[str, int]:
-    """Returns the bytes of each column when unpacked, as a file says."""
+    """Return the bytes of each column when unpacked, as a file says."""
     sizes: dict[str, int] = {}
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):
@@ -64,7 +64,7 @@ def _sizes(metadata: Any) -> dict[str, int]:
 
 
 def look_at_arrow(path: Path, options: Options) -> Table:
-    """Looks at a file of Arrow: the stream that datasets writes, or Feather.
+    """Look at a file of Arrow: the stream that datasets writes, or Feather.
 
     Raises:
       MetalrError: The file breaks its format.
@@ -73,7 +73,7 @@ def look_at_arrow(path: Path, options: Options) -> Table:
 
 
 def look_at_folder(path: Path, options: Options) -> Table:
-    """Looks at a folder that `Dataset.save_to_disk` made.
+    """Look at a folder that `Dataset.save_to_disk` made.
 
     Raises:
       MetalrError: The folder is none, or one of several splits.
@@ -96,7 +96,7 @@ def look_at_folder(path: Path, options: Options) -> Table:
 
 
 def is_saved(path: Path) -> bool:
-    """Says whether a folder is one of `save_to_disk`."""
+    """Say whether a folder is one of `save_to_disk`."""
     return (path / _STATE).is_file() or (path / _SPLITS).is_file()
 
 
@@ -177,7 +177,7 @@ def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
 
 
 def _values(column: Any) -> list[Any]:
-    """Returns a column's values; equal texts of a dictionary are one object."""
+    """Return a column's values; equal texts of a dictionary are one object."""
     import pyarrow
 
     if not pyarrow.types.is_dictionary(column.type):
@@ -191,7 +191,7 @@ def _values(column: Any) -> list[Any]:
 
 
 def _most(path: Path) -> int:
-    """Returns how many bytes the texts of a file may have when they are unpacked."""
+    """Return how many bytes the texts of a file may have when they are unpacked."""
     files = [path] if path.is_file() else list(path.iterdir())
     size = sum(file.stat().st_size for file in files)
     return max(text.LEAST_UNPACKED, text.MOST_PACKED * size)
@@ -210,7 +210,7 @@ def _check_count(path: Path, count: int) -> None:
 
 
 def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the names of ids that datasets writes into a schema."""
+    """Return the names of ids that datasets writes into a schema."""
     found = {}
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         info = json.loads(schema.metadata[b"huggingface"])["info"]
@@ -223,7 +223,7 @@ def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _refused(path: Path, kind: str) -> Iterator[None]:
-    """Turns what a broken file raises into one error."""
+    """Turn what a broken file raises into one error."""
     import pyarrow
 
     try:

@@ -46,7 +46,7 @@ _WORKBOOK = b"PK\x03\x04"
 
 
 def look(path: Path, options: Options) -> Table:
-    """Looks at a file or a folder of rows; its name's ending says the format.
+    """Look at a file or a folder of rows; its name's ending says the format.
 
     Raises:
       MetalrError: It is missing, empty, or breaks its format; so do its rows, when
@@ -98,7 +98,7 @@ def _caught_rows(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _caught(path: Path) -> Iterator[None]:
-    """Turns what reading a file raises into one error."""
+    """Turn what reading a file raises into one error."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
@@ -112,7 +112,7 @@ def _caught(path: Path) -> Iterator[None]:
 
 
 def listing(folder: Path) -> str:
-    """Returns the names in a folder, for an error."""
+    """Return the names in a folder, for an error."""
     names = _names(folder)
     return ", ".join(names[:20] + ["..."] * (len(names) > 20)) or "nothing"
 
@@ -133,5 +133,5 @@ def _missing_file(path: Path) -> MetalrError:
 
 
 def is_one(path: str) -> bool:
-    """Says whether a path is one set of rows: a file, or a folder of `save_to_disk`."""
+    """Say whether a path is one set of rows: a file, or a folder of `save_to_disk`."""
     return os.path.isfile(path) or (os.path.isdir(path) and arrow.is_saved(Path(path)))

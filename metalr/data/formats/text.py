@@ -39,7 +39,7 @@ class Text(NamedTuple):
 
 
 def look(path: Path, encoding: str | None) -> Text:
-    """Tells how a text file is written from its first bytes.
+    """Tell how a text file is written from its first bytes.
 
     Args:
       path: The file.
@@ -90,7 +90,7 @@ def _marked(sample: bytes) -> str:
 
 
 def _newline(sample: bytes, encoding: str) -> bytes:
-    """Returns "\\r" for a file that has no other line end, as old Macs wrote them."""
+    """Return "\\r" for a file that has no other line end, as old Macs wrote them."""
     text = sample.decode(encoding, "ignore") if _is_wide(encoding) else None
     ends = ("\n" in text, "\r" in text) if text else (b"\n" in sample, b"\r" in sample)
     return b"\r" if ends == (False, True) else b"\n"
@@ -105,7 +105,7 @@ def _open(path: Path, packed: bool) -> IO[bytes]:
 
 
 def chunks(text: Text) -> Iterator[bytes]:
-    """Yields the bytes of a file, unpacked, no more of them than it may have.
+    """Yield the bytes of a file, unpacked, no more of them than it may have.
 
     Raises:
       MetalrError: The file unpacks to too much.
@@ -119,7 +119,7 @@ def chunks(text: Text) -> Iterator[bytes]:
 
 
 def lines(text: Text) -> Iterator[str]:
-    """Yields the lines of a text file with their ends.
+    """Yield the lines of a text file with their ends.
 
     Raises:
       MetalrError: A line is too long or not in the file's encoding, or there are too
@@ -136,7 +136,7 @@ def lines(text: Text) -> Iterator[str]:
 
 
 def _byte_lines(text: Text) -> Iterator[str]:
-    """Splits at the byte that ends a line in every encoding that is not wide."""
+    """Split at the byte that ends a line in every encoding that is not wide."""
     left, first = _most(text), text.encoding
     rest = "utf-8" if first == "utf-8-sig" else first
     with _open(text.path, text.packed) as file:
@@ -179,7 +179,7 @@ def _decoded_lines(text: Text) -> Iterator[str]:
 
 
 def _most(text: Text) -> int:
-    """Returns how many bytes a file may have when it is unpacked."""
+    """Return how many bytes a file may have when it is unpacked."""
     size = text.path.stat().st_size
     return max(LEAST_UNPACKED, MOST_PACKED * size) if text.packed else 2**62
 
@@ -217,7 +217,7 @@ def _undecoded(
 
 
 def _likely(text: Text) -> str | None:
-    """Returns the encoding that a file seems to have."""
+    """Return the encoding that a file seems to have."""
     from charset_normalizer import from_bytes
 
     sample, size = [], 0
