@@ -213,7 +213,7 @@ ODD = {
     "date64": pyarrow.array([FAR // 86_400_000 * 86_400_000] * 4).cast(
         pyarrow.date64()
     ),
-    "timestamp": pyarrow.array([FAR] * 4).cast(pyarrow.timestamp("s")),
+    "timestamp": pyarrow.array([FAR] * 4).cast(pyarrow.timestamp("ms")),
     "zone": pyarrow.array([FAR] * 4).cast(pyarrow.timestamp("us", "Mars/Olympus")),
     "duration": pyarrow.array([FAR] * 4).cast(pyarrow.duration("s")),
 }
@@ -305,11 +305,11 @@ UNDERSTOOD = {
     "true": (
         ["true", "True", "FALSE", "false"] * 5,
         "classification",
-        "false 10, true",
+        "2 classes: false 9,",
     ),
     "sentiment": ([-1, 0, 1] * 9, "classification", "-1 taken for a class: 33%"),
-    "plus and minus": (["+", "-"] * 9, "classification", "+ 9, - 9"),
-    "minus one of two": ([-1, 1] * 9, "classification", "-1 9, 1 9"),
+    "plus and minus": (["+", "-"] * 9, "classification", "2 classes: + "),
+    "minus one of two": ([-1, 1] * 9, "classification", "2 classes: -1 "),
     "dashes": (
         ["yes", "no", "-"] * 9,
         "classification",
