@@ -31,7 +31,7 @@ __all__ = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carries out the `metalr` command and returns its exit status."""
+    """Carry out the `metalr` command and return its exit status."""
     if argv is None:  # this program is the command
         end_at_signals()
     hush_libraries()
@@ -232,7 +232,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _carry_out(
     args: argparse.Namespace, runs: Sequence[Any], path: Path, protocol: int | None
 ) -> int:
-    """Does and times what the store lacks; returns the status of a signal, or 0."""
+    """Execute and time what the store lacks; return the status of a signal, or 0."""
     from metalr.compare import execute
     from metalr.runtime import progress
 
@@ -257,7 +257,7 @@ def _carry_out(
 
 
 def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -> None:
-    """Times what the store lacks; after the runs, when nothing else is going on."""
+    """Time what the store lacks; after the runs, when nothing else is going on."""
     from metalr.compare import overhead, store
     from metalr.runtime import compilation, progress
 

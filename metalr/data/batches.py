@@ -20,7 +20,7 @@ MULTIPLE = 8  # of tokens that rows are padded to
 def bucket_lengths(
     lengths: Sequence[int] | np.ndarray, max_shapes: int = 4, multiple: int = MULTIPLE
 ) -> tuple[int, ...]:
-    """Chooses the lengths to pad to, such that the sum of padded lengths is least.
+    """Choose the lengths to pad to, such that the sum of padded lengths is least.
 
     With the rounded lengths l_1 < ... < l_K and their counts, the least cost of the
     first j with s buckets is
@@ -86,7 +86,7 @@ class TrainBatches:
         max_shapes: int = 4,
         places: np.ndarray | None = None,
     ):
-        """Chooses the buckets.
+        """Choose the buckets.
 
         Args:
           encoded: The entries to learn from, at least one.
@@ -179,7 +179,7 @@ def eval_batches(
 def _assemble(
     encoded: Encoded, rows: np.ndarray, places: np.ndarray, length: int, pad: int
 ) -> Batch:
-    """Pads rows to one length; a place that no row of the batch has is filled up."""
+    """Pad rows to one length; a place that no row of the batch has is filled up."""
     # Fillers repeat a real row: with nothing to attend to, softmax would make NaN,
     # and NaN times weight 0 is NaN.
     real = (places >= 0) & (places < len(rows))

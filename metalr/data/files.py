@@ -54,7 +54,7 @@ def read(
     given: Given,
     seed: int,
 ) -> TaskData:
-    """Read and checks the user's rows; the arguments are those of `loading.load`.
+    """Read and check the user's rows; the arguments are those of `loading.load`.
 
     Raises:
       MetalrError: Anything that is wrong with names, files or rows.

@@ -39,7 +39,7 @@ def load(
     validation_rows: int | None = None,
     seed: int = 0,
 ) -> TaskData:
-    """Loads and checks the rows of a task.
+    """Load and check the rows of a task.
 
     Args:
       task_name: A row of `TASKS`; with files also "file", a task that the training
@@ -242,7 +242,7 @@ def _from_toy(
 
     def make(split: str) -> Rows:
         kind = "train" if split == "train" else "validation"
-        made = toy.make(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)
+        made = toy.generate(task.name, split, sizes[kind] or _TOY_ROWS[kind], seed)
         return check_rows(made, task, f"toy {task.name} ({split})")
 
     validation = {split: make(split) for split in task.validation}

@@ -24,7 +24,7 @@ PACE, NOTHING = "pace", "nothing"
 
 
 def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
-    """Returns a field that is a flag of the command line too.
+    """Return a field that is a flag of the command line too.
 
     Args:
       default: Of both.
@@ -248,12 +248,12 @@ class RunConfig:
         return self.task or ("file" if own else "sst2")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings as JSON-ready values."""
+        """Return the settings as JSON-ready values."""
         return dataclasses.asdict(self)
 
 
 def that_change(*what: str) -> frozenset[str]:
-    """Returns the names of the settings that change PACE, NOTHING, or either.
+    """Return the names of the settings that change PACE, NOTHING, or either.
 
     The one list of them: a resumed run, the keys of a store and the comparison of runs
     all go by it.
@@ -263,7 +263,7 @@ def that_change(*what: str) -> frozenset[str]:
 
 
 def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns the names of the settings that make two runs differ, in numbers or rows.
+    """Return the names of the settings that make two runs differ, in numbers or rows.
 
     A setting that one of them lacks, which another version of metalr wrote, has its
     default there.
@@ -274,7 +274,7 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> None:
-    """Adds one flag per field of a dataclass of settings, grouped, defaults shown."""
+    """Add one flag per field of a dataclass of settings, grouped, defaults shown."""
     hints = typing.get_type_hints(settings)
     groups: dict[str, Any] = {}
     for f in dataclasses.fields(settings):
@@ -302,7 +302,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> Non
 
 
 def from_flags(args: argparse.Namespace) -> RunConfig:
-    """Builds the checked configuration from parsed flags.
+    """Build the checked configuration from parsed flags.
 
     Raises:
       MetalrError: A number lies outside of its range, or a flag is without effect.
@@ -314,7 +314,7 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
 
 
 def _refuse_ignored(config: RunConfig) -> None:
-    """Refuses flags that the other flags leave without effect.
+    """Refuse flags that the other flags leave without effect.
 
     A plan of many runs may have settings that only some of them read; whoever types a
     flag for one run means it.
@@ -331,7 +331,7 @@ def _refuse_ignored(config: RunConfig) -> None:
 
 
 def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
-    """Refuses flags of question answering for a task of another kind.
+    """Refuse flags of question answering for a task of another kind.
 
     Raises:
       MetalrError: One was given; the message names it.
@@ -346,7 +346,7 @@ def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
 
 
 def check_ranges(config: Any) -> None:
-    """Refuses settings that are none of their `choices`, or not in `low` to `high`.
+    """Refuse settings that are none of their `choices`, or not in `low` to `high`.
 
     Raises:
       MetalrError: One does not; the message has the flag, the rule and the value.
@@ -368,7 +368,7 @@ def check_ranges(config: Any) -> None:
 
 
 def check(config: RunConfig) -> RunConfig:
-    """Returns `config` if each number lies in its range.
+    """Return `config` if each number lies in its range.
 
     Raises:
       MetalrError: It does not; the message has the flag, the rule and the value.
@@ -390,7 +390,7 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def _plain_type(hint: Any) -> type:
-    """Returns T of `T` or `T | None`."""
+    """Return T of `T` or `T | None`."""
     if isinstance(hint, types.UnionType):
         return next(t for t in typing.get_args(hint) if t is not type(None))
     return hint

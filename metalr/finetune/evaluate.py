@@ -22,7 +22,7 @@ def scorer(
     max_shapes: int = 4,
     layout: Layout = ONE,
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns `params -> scores`: the first split's by name, others' as split_name."""
+    """Return `params -> scores`: the first split's by name, others' as split_name."""
     task = data.task
     batch_size = config.eval_batch_size or 4 * config.batch_size
     places = layout.places(batch_size)
@@ -33,7 +33,7 @@ def scorer(
         return logits, heads.loss(task.kind, logits, batch)
 
     def predict(params: Any, entries: encode.Encoded) -> tuple[list[np.ndarray], float]:
-        """Returns logits by entry, cut to its length for QA, and the mean loss."""
+        """Return logits by entry, cut to its length for QA, and the mean loss."""
         logits: list[np.ndarray] = [np.empty(0)] * len(entries.input_ids)
         total = 0.0
         feed = batches.eval_batches(
@@ -72,7 +72,7 @@ def _answers(
     encoded: encode.Encoded,
     rows: list[dict[str, Any]],
 ) -> tuple[Any, Any]:
-    """Turns logits into predictions, and pairs them with the references."""
+    """Turn logits into predictions, and pair them with the references."""
     if task.kind == "classification":
         return np.argmax(np.stack(logits), axis=-1), encoded.labels
     if task.kind == "regression":

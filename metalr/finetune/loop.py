@@ -46,7 +46,7 @@ class Batches(Protocol):
         ...
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of that step, counted from 0."""
+        """Return the batch of that step, counted from 0."""
         ...
 
 
@@ -105,7 +105,7 @@ class TrainState(NamedTuple):
 
 
 def start(params: Any, opt_state: Any, seed: int, layout: Layout = ONE) -> TrainState:
-    """Returns the state before the first step, given placed parameters and states."""
+    """Return the state before the first step, given placed parameters and states."""
     key = jax.random.key_data(jax.random.key(seed))
     return TrainState(
         params, opt_state, *layout.put_state((jnp.zeros((), jnp.int32), key))
@@ -121,7 +121,7 @@ def make_step(
     layout: Layout = ONE,
     state: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns the jitted step `(state, batch) -> (state, logged)`, state donated.
+    """Return the jitted step `(state, batch) -> (state, logged)`, state donated.
 
     Dropout is keyed by (seed, step), so a resumed run draws what the uninterrupted
     one drew. With `accumulate` parts, loss and gradient are those of the whole
@@ -192,12 +192,12 @@ class _Journal:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "_Journal":
-        """Returns what a checkpoint says, perhaps one of another version of metalr."""
+        """Return what a checkpoint says, perhaps one of another version of metalr."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{name: content[name] for name in known & content.keys()})
 
     def log(self, done: int, epoch: float, seconds: float) -> Row:
-        """Makes a row of the steps since the last one, which took so long."""
+        """Make a row of the steps since the last one, which took so long."""
         row = _summary(self.pending)
         self.paces.append(seconds / len(self.pending))
         self.pending = []
@@ -206,7 +206,7 @@ class _Journal:
         return self.history[-1]
 
     def score(self, row: Row, metric: str) -> bool:
-        """Keeps an evaluation; returns whether it is the best."""
+        """Keep an evaluation; return whether it is the best."""
         self.last = row
         self.history.append(row)
         self.stale += 1
@@ -216,11 +216,11 @@ class _Journal:
         return True
 
     def waited(self, patience: int) -> bool:
-        """Returns whether so many evaluations were no new best; never for 0."""
+        """Return whether so many evaluations were no new best; never for 0."""
         return bool(patience) and self.stale >= patience
 
     def content(self, done: int) -> dict[str, Any]:
-        """Returns it as JSON has it, after so many steps.
+        """Return it as JSON has it, after so many steps.
 
         Half an interval is kept as well, so that the rows of a resumed run are those
         of the uninterrupted one. A loss in it that is not finite raises: a state like
@@ -232,7 +232,7 @@ class _Journal:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def check_finite(self, row: Row, step: int) -> None:
-        """Raises `Diverged` for a loss that is not finite and that nothing skips."""
+        """Raise `Diverged` for a loss that is not finite and that nothing skips."""
         if not math.isfinite(row["loss"]) and "skipped_steps" not in row:
             raise Diverged(
                 f"the loss is {row['loss']} at step {step}, learning rate "
@@ -241,7 +241,7 @@ class _Journal:
             )
 
     def outcome(self, params: Any, steps: int, stopped: str | None) -> Outcome:
-        """Returns the run as it ended."""
+        """Return the run as it ended."""
         seen = (self.history, self.best, self.last)
         pace = float(np.median(self.paces)) if self.paces else math.nan
         return Outcome(params, *seen, steps, self.seconds, pace, stopped)
@@ -258,7 +258,7 @@ def train(
     layout: Layout = ONE,
     on_step: Callable[[int, Row], object] = lambda done, logged: None,
 ) -> Outcome:
-    """Trains to the end of `pace`, going on from the newest checkpoint if any.
+    """Train to the end of `pace`, going on from the newest checkpoint if any.
 
     Args:
       problem: Parameters, loss, batches and evaluation.
@@ -341,7 +341,7 @@ def train(
 def _resumed(
     checkpoints: Checkpoints | None, state: TrainState, display: Display
 ) -> tuple[int, TrainState, _Journal]:
-    """Returns the steps done, the state and the journal of the newest checkpoint.
+    """Return the steps done, the state and the journal of the newest checkpoint.
 
     Where there is none they are 0, the given state and an empty journal.
     """
@@ -355,7 +355,7 @@ def _resumed(
 
 
 def _merit(row: Row, metric: str) -> tuple[float, ...]:
-    """Returns what makes an evaluation better than another: score, then lower loss.
+    """Return what makes an evaluation better than another: score, then lower loss.
 
     Where one class is frequent, a score like accuracy is the same for many steps while
     the loss still falls: the first of them is hardly trained.
@@ -366,7 +366,7 @@ def _merit(row: Row, metric: str) -> tuple[float, ...]:
 
 
 def abstract(tree: Any) -> Any:
-    """Returns shapes, dtypes and places of a tree of arrays, to restore into."""
+    """Return shapes, dtypes and places of a tree of arrays, to restore into."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
     )
@@ -378,12 +378,12 @@ def _is_array(path: Any, value: Any) -> bool:
 
 
 def _plain(row: Row) -> Row:
-    """Returns a logged row as Python floats, which JSON gives back bit for bit."""
+    """Return a logged row as Python floats, which JSON gives back bit for bit."""
     return {name: float(value) for name, value in row.items()}
 
 
 def _summary(pending: list[Row]) -> Row:
-    """Returns the mean loss of an interval, and the last value of everything else.
+    """Return the mean loss of an interval, and the last value of everything else.
 
     Where steps with a loss that is not finite are skipped, they are left out of the
     mean; where they are not, one of them shows.

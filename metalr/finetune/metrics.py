@@ -20,12 +20,12 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def accuracy(predictions: Any, references: Any) -> float:
-    """Returns the share of equal class ids."""
+    """Return the share of equal class ids."""
     return float(np.mean(np.asarray(predictions) == np.asarray(references)))
 
 
 def f1(predictions: Any, references: Any) -> float:
-    """Returns F1 of class 1, or for texts the mean token F1 of SQuAD."""
+    """Return F1 of class 1, or for texts the mean token F1 of SQuAD."""
     if isinstance(predictions[0], str):
         return _mean_over_golds(_token_f1, predictions, references)
     from sklearn.metrics import f1_score
@@ -35,14 +35,14 @@ def f1(predictions: Any, references: Any) -> float:
 
 
 def macro_f1(predictions: Any, references: Any) -> float:
-    """Returns the mean F1 of the classes, frequent and rare ones alike."""
+    """Return the mean F1 of the classes, frequent and rare ones alike."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
 def matthews(predictions: Any, references: Any) -> float:
-    """Returns the Matthews correlation of class ids; 0 where either is constant."""
+    """Return the Matthews correlation of class ids; 0 where either is constant."""
     if np.ptp(predictions) == 0 or np.ptp(references) == 0:
         return 0.0
     from sklearn.metrics import matthews_corrcoef
@@ -51,14 +51,14 @@ def matthews(predictions: Any, references: Any) -> float:
 
 
 def pearson(predictions: Any, references: Any) -> float:
-    """Returns the linear correlation; 0 where it is not defined."""
+    """Return the linear correlation; 0 where it is not defined."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, predictions, references)
 
 
 def spearman(predictions: Any, references: Any) -> float:
-    """Returns the rank correlation; 0 where it is not defined."""
+    """Return the rank correlation; 0 where it is not defined."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, predictions, references)
@@ -76,7 +76,7 @@ def _correlation(correlate: Callable, predictions: Any, references: Any) -> floa
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[Any]) -> float:
-    """Returns the share of answers that equal one of their golds, normalised."""
+    """Return the share of answers that equal one of their golds, normalised."""
     return _mean_over_golds(
         lambda text, gold: float(normalize_answer(text) == normalize_answer(gold)),
         predictions,
@@ -85,7 +85,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[Any]) -> float:
 
 
 def normalize_answer(text: str) -> str:
-    """Normalises an answer as SQuAD's official script does.
+    """Normalise an answer as SQuAD's official script does.
 
     Lower case, then no punctuation (ASCII), no articles, single spaces.
 
@@ -97,7 +97,7 @@ def normalize_answer(text: str) -> str:
 
 
 def _token_f1(text: str, gold: str) -> float:
-    """Returns the harmonic mean of precision and recall over normalised words."""
+    """Return the harmonic mean of precision and recall over normalised words."""
     words, gold_words = normalize_answer(text).split(), normalize_answer(gold).split()
     if not words or not gold_words:  # as SQuAD 2.0: F1 never lies under exact match
         return float(words == gold_words)
@@ -108,7 +108,7 @@ def _token_f1(text: str, gold: str) -> float:
 def _mean_over_golds(
     compare: Callable[[str, str], float], texts: Sequence[str], golds: Sequence[Any]
 ) -> float:
-    """Averages the best comparison with any gold; a gold may be a text or several."""
+    """Average the best comparison with any gold; a gold may be a text or several."""
     best = []
     for text, known in zip(texts, golds, strict=True):
         known = [known] if isinstance(known, str) else list(known)
@@ -135,7 +135,7 @@ _OF_KIND = {
 def score(
     names: str | Iterable[str], predictions: Sequence | np.ndarray, references: Any
 ) -> dict[str, float]:
-    """Scores predictions by several metrics.
+    """Score predictions by several metrics.
 
     Args:
       names: Rows of METRICS, one of them, or a kind of task ("classification",
@@ -170,7 +170,7 @@ def _metric(name: str) -> Callable[[Any, Any], float]:
 
 
 def chance(name: str, references: Any) -> float:
-    """Returns what the best constant guess scores: 0 on the way from chance to 1.
+    """Return what the best constant guess scores: 0 on the way from chance to 1.
 
     The share of the most frequent class for accuracy, F1 of "always 1" for F1, that of
     the most frequent class over all of them for macro-F1, and 0 for correlations and

@@ -48,7 +48,7 @@ def prepare(
     max_shapes: int | None = None,
     layout: sharding.Layout | None = None,
 ) -> Prepared:
-    """Loads data and model and lays out the run.
+    """Load data and model and lay out the run.
 
     Args:
       config: The settings.
@@ -63,7 +63,7 @@ def prepare(
     scheduler = schedulers.get(config.scheduler)
     rate = config.learning_rate or scheduler.learning_rate
     config = dataclasses.replace(config, learning_rate=rate)
-    layout = layout or sharding.make(
+    layout = layout or sharding.create_layout(
         config.parallel, shard_params=config.shard_params, model=config.model_shards
     )
     data = data or _load_data(config)
@@ -221,7 +221,7 @@ def _cut(
 def _trimmed(
     model: huggingface.Pretrained, tokens: _Tokens
 ) -> tuple[huggingface.Pretrained, _Tokens, Callable[[Any], Any]]:
-    """Leaves out rows of the embedding that no text uses, where that pays.
+    """Leave out rows of the embedding that no text uses, where that pays.
 
     They get no gradient; to leave them out is exact, and saves memory, and time where
     memory is slow.

@@ -1,8 +1,8 @@
 """The scheduler table: a name -> an optax transformation with its rate in sight.
 
 Each row is handed an optimizer as a function of its learning rate and returns an
-`optax.inject_hyperparams` transformation of it, so that the rate which a step was
-taken with stands in the state, at `state.hyperparams["learning_rate"]`.
+`optax.inject_hyperparams` transformation of it, so that the rate of the last step
+is in the state, at `state.hyperparams["learning_rate"]`.
 
 Methods that are optimizers of their own, and estimate the rate, leave that optimizer
 aside and take weight decay and clipping from the plan. Each has one setting for all
@@ -59,13 +59,13 @@ class Scheduler(NamedTuple):
     served: Callable[[Any, Any], Any] = _as_they_are
     tunable: bool = False  # people try several base rates, and so do comparisons
     learned: bool = False  # it asks the predictor
-    is_control: bool = False  # it is there to show what another row owes to what
+    is_control: bool = False  # it shows what another row owes to one of its parts
     # It finds the rate by itself: the base rate is a factor of that, or is not read.
     rate_free: bool = False
 
 
-def _answering(rule: Callable[[float, optax.Schedule], Any]) -> Build:
-    """Makes a row's `build` from a schedule that answers to the loss."""
+def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
+    """Make a row's `build` from a schedule that the loss drives."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         schedule: Any = rule(plan.learning_rate, shapes.ramp(plan))
@@ -79,7 +79,7 @@ def _metalr(
     shape: Callable[[Plan], optax.Schedule] = shapes.linear,
     **options: Any,
 ) -> Build:
-    """Makes a row's `build` from a change of the predictor and a shape."""
+    """Make a row's `build` from a change of the predictor and a shape."""
 
     def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
         return optax_schedule.inject(
@@ -95,7 +95,7 @@ def _metalr(
 
 
 def _shuffled(predictor: Predictor) -> Predictor:
-    """Lets the network take each feature for another one.
+    """Let the network take each feature for another one.
 
     The same scales, ranges and weights: what is lost is what the features mean.
     """
@@ -145,12 +145,12 @@ SCHEDULERS: dict[str, Scheduler] = {
     "plateau": Scheduler(
         "warm-up, then x0.1 after 100 steps without 1 % less loss",
         "optax.contrib.reduce_on_plateau, experiment plan",
-        _answering(PlateauSchedule),
+        _loss_driven(PlateauSchedule),
     ),
     "greedylr": Scheduler(
         "warm-up, then /0.95 while the mean loss of 50 steps falls, else x0.95",
         "arXiv 2512.14527; defaults of transformers, lower bound 1e-7",
-        _answering(GreedySchedule),
+        _loss_driven(GreedySchedule),
     ),
     "adalrs": Scheduler(
         "trials of higher rates, kept where the loss falls faster, on linear decay",
@@ -282,7 +282,7 @@ def at_a_rate(
 
 
 def get(name: str) -> Scheduler:
-    """Returns the row called `name`.
+    """Return the row called `name`.
 
     Raises:
       MetalrError: There is none; the message has the nearest names.

@@ -218,7 +218,7 @@ def _names(path: Any) -> list[str]:
 ONE = Layout()
 
 
-def make(
+def create_layout(
     parallel: str = "auto",
     *,
     shard_params: bool = False,

@@ -32,7 +32,7 @@ class Usage:
 
 
 def write(folder: Path, usage: Usage) -> None:
-    """Writes `metalr.json` into the folder of a model.
+    """Write `metalr.json` into the folder of a model.
 
     Raises:
       MetalrError: The file cannot be written.
@@ -44,7 +44,7 @@ def write(folder: Path, usage: Usage) -> None:
 
 
 def read(folder: Path) -> Usage | None:
-    """Reads `metalr.json`; None where a model has none.
+    """Read `metalr.json`; None where a model has none.
 
     Raises:
       MetalrError: The file is there and broken, or of a later version of metalr.

@@ -27,7 +27,7 @@ LEAVES = {
 def weight_map(
     config: EncoderConfig, kind: str
 ) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Yields name there, path here and whether to transpose, for every weight.
+    """Yield name there, path here and whether to transpose, for every weight.
 
     Args:
       config: The encoder.
@@ -61,7 +61,7 @@ def weight_map(
 
 
 def _lacking(config: EncoderConfig) -> list[str]:
-    """Returns modules of a family that an encoder of these sizes does without."""
+    """Return modules of a family that an encoder of these sizes does without."""
     return [
         name
         for name, there in (
@@ -74,21 +74,21 @@ def _lacking(config: EncoderConfig) -> list[str]:
 
 
 def leaf(tree: Params, path: tuple[str, ...]) -> Any:
-    """Returns the leaf of a nested dict at the end of a path."""
+    """Return the leaf of a nested dict at the end of a path."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 def with_leaf(tree: Params, path: tuple[str, ...], value: Any) -> Params:
-    """Returns a nested dict with another leaf; it shares all beside the path."""
+    """Return a nested dict with another leaf; it shares all beside the path."""
     key, rest = path[0], path[1:]
     below = with_leaf(tree.get(key, {}), rest, value) if rest else value
     return {**tree, key: below}
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Returns the safetensors files of a folder: one, or those that its index names.
+    """Return the safetensors files of a folder: one, or those that its index names.
 
     Raises:
       MetalrError: There are none.
@@ -117,7 +117,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
+    """Read a file that holds one JSON object.
 
     Raises:
       MetalrError: It does not.
@@ -128,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _plain(name: str, prefix: str) -> str:
-    """Returns a weight's name without prefix, LayerNorm's leaves in today's words."""
+    """Return a weight's name without prefix, LayerNorm's leaves in today's words."""
     name = name.removeprefix(f"{prefix}.")
     for old, new in (("gamma", "weight"), ("beta", "bias")):
         name = name.replace(f"LayerNorm.{old}", f"LayerNorm.{new}")
@@ -136,7 +136,7 @@ def _plain(name: str, prefix: str) -> str:
 
 
 def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
-    """Returns those of the wanted weights that the files have, by plain name.
+    """Return those of the wanted weights that the files have, by plain name.
 
     Raises:
       MetalrError: A file is missing, truncated or of another format.
@@ -162,7 +162,7 @@ def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.nd
 
 
 def check_depth(tensors: dict[str, np.ndarray], config: EncoderConfig) -> None:
-    """Checks that files have the last layer, before one of them all is laid out.
+    """Check that files have the last layer, before one of them all is laid out.
 
     Args:
       tensors: From `read`.
@@ -187,7 +187,7 @@ def assemble(
     kind: str,
     seed: int,
 ) -> tuple[Params, list[str]]:
-    """Puts weights in their places and draws what a head lacks.
+    """Put weights in their places and draw what a head lacks.
 
     Args:
       tensors: From `read`.
@@ -234,7 +234,7 @@ def _some(names: list[str]) -> str:
 
 
 def to_files(params: Params, config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
-    """Returns all weights under the names that transformers gives them.
+    """Return all weights under the names that transformers gives them.
 
     Args:
       params: Of a model.

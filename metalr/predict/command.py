@@ -15,7 +15,7 @@ _STREAMS = ("jsonl", "csv", "tsv")
 
 
 def add(commands: Any) -> None:
-    """Adds the command to those of a parser."""
+    """Add the command to those of a parser."""
     parser = commands.add_parser(
         "predict",
         help="label rows with a fine-tuned model, or answer them",
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
 
 
 def carry_out(args: argparse.Namespace) -> int:
-    """Carries out the command and returns its exit status."""
+    """Carry out the command and return its exit status."""
     _check(args)
     # After the flags are known to be good: these take seconds to import.
     from metalr.predict import files, source, watch
@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def joined(rows: Iterable[Any], predict: Any) -> Iterator[dict[str, Any]]:
-    """Yields each row with its prediction.
+    """Yield each row with its prediction.
 
     Args:
       rows: Mappings, read once.

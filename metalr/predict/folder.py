@@ -18,7 +18,7 @@ _LONGEST = 512  # tokens, where a folder does not say how its model was fine-tun
 
 
 def read(folder: Path, dtype: str) -> tuple[usages.Usage, huggingface.Pretrained]:
-    """Reads a model and how it is used.
+    """Read a model and how it is used.
 
     Args:
       folder: Of a run or of a model.
@@ -41,7 +41,7 @@ def read(folder: Path, dtype: str) -> tuple[usages.Usage, huggingface.Pretrained
 
 
 def locate(folder: Path) -> Path:
-    """Returns the folder of a run's model, or the folder itself if it is a model's.
+    """Return the folder of a run's model, or the folder itself if it is a model's.
 
     Raises:
       MetalrError: It is neither.
@@ -60,7 +60,7 @@ def locate(folder: Path) -> Path:
 
 
 def guess(raw: dict[str, Any], place: Path) -> usages.Usage:
-    """Returns how a model of transformers is used, as far as config.json tells."""
+    """Return how a model of transformers is used, as far as config.json tells."""
     named = raw.get("architectures")
     name = str(named[0]) if isinstance(named, list) and named else "none"
     kind = next((kind for end, kind in _HEADS.items() if name.endswith(end)), None)

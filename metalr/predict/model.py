@@ -42,7 +42,7 @@ class Model:
         batch_size: int = 64,
         layout: sharding.Layout = sharding.ONE,
     ):
-        """Compiles nothing yet.
+        """Compile nothing yet.
 
         Args:
           usage: How rows and logits are read.
@@ -65,7 +65,7 @@ class Model:
         self._forward = layout.compile(forward)
 
     def __call__(self, rows: Any) -> Any:
-        """Predicts one row, or a list of rows.
+        """Predict one row, or a list of rows.
 
         Args:
           rows: A text, a pair of texts as a tuple, a mapping of columns, or a list of
@@ -84,7 +84,7 @@ class Model:
         return list(self.stream(self._row(row) for row in rows))
 
     def stream(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-        """Yields the prediction of each row, in order, holding few of them at a time.
+        """Yield the prediction of each row, in order, holding few of them at a time.
 
         Args:
           rows: Mappings of columns; others than the model's are not looked at.
@@ -159,7 +159,7 @@ def load(
     parallel: str = "auto",
     columns: Mapping[str, str] | None = None,
 ) -> Model:
-    """Loads a fine-tuned model, ready to be called.
+    """Load a fine-tuned model, ready to be called.
 
     Args:
       folder: Of a run, of its `model/`, of `metalr export`, or any model of
@@ -177,5 +177,5 @@ def load(
         reading.renamed(usage, columns or {}),
         model,
         batch_size=batch_size,
-        layout=sharding.make(parallel),
+        layout=sharding.create_layout(parallel),
     )

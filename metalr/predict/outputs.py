@@ -14,7 +14,7 @@ from metalr.finetune.usage import Usage
 def outputs(
     usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
 ) -> list[Row]:
-    """Returns what the logits say of each row.
+    """Return what the logits say of each row.
 
     Args:
       usage: The model's.
@@ -26,14 +26,14 @@ def outputs(
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Returns the softmax over the last axis, in float64."""
+    """Return the softmax over the last axis, in float64."""
     shifted = np.asarray(logits, np.float64)
     powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _short(value: Any) -> float:
-    """Returns a float with the digits that float32 has and no more.
+    """Return a float with the digits that float32 has and no more.
 
     >>> _short(np.float32(0.1)), float(np.float32(0.1))
     (0.1, 0.10000000149011612)
@@ -97,7 +97,7 @@ _OF_KIND: dict[str, Callable[..., list[Row]]] = {
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns a row for a table of text: a dictionary of numbers becomes columns.
+    """Return a row for a table of text: a dictionary of numbers becomes columns.
 
     >>> flat({"text": "x", "predicted_probabilities": {"no": 0.25, "yes": 0.75}})
     {'text': 'x', 'predicted_probability_no': 0.25, 'predicted_probability_yes': 0.75}

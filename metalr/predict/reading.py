@@ -10,7 +10,7 @@ from metalr.finetune.usage import Usage
 
 
 def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
-    """Returns a usage that reads other columns.
+    """Return a usage that reads other columns.
 
     Args:
       usage: As the model has it.
@@ -33,7 +33,7 @@ def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
 
 
 def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
-    """Returns the columns of a row that a model reads.
+    """Return the columns of a row that a model reads.
 
     Args:
       row: By column.

@@ -14,7 +14,7 @@ _LONGEST = 64 * 2**20  # characters of a line; no text is near this
 
 
 def from_file(path: Path) -> list[Row]:
-    """Reads all rows of a file, as training does.
+    """Read all rows of a file, as training does.
 
     Raises:
       MetalrError: The file is missing, empty, or breaks its format.
@@ -23,7 +23,7 @@ def from_file(path: Path) -> list[Row]:
 
 
 def from_stream(file: IO[str], form: str) -> Iterator[Row]:
-    """Yields the rows of a stream of text as they come.
+    """Yield the rows of a stream of text as they come.
 
     Args:
       file: Such as stdin.

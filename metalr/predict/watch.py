@@ -12,7 +12,7 @@ _PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 
 
 def watched(items: Iterable[T], total: int | None) -> Iterator[T]:
-    """Yields the items and shows how many went by, and how fast.
+    """Yield the items and shows how many went by, and how fast.
 
     Args:
       items: The rows.
@@ -45,7 +45,7 @@ def watched(items: Iterable[T], total: int | None) -> Iterator[T]:
 
 
 def _words(done: int, total: int | None, seconds: float) -> str:
-    """Returns count and speed.
+    """Return count and speed.
 
     >>> _words(300, 1200, 60.0)
     '300/1200 rows, 5 rows/s'

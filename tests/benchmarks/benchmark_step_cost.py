@@ -153,7 +153,7 @@ def main():
 
     layout = sharding.ONE
     if arguments.devices > 1:
-        layout = sharding.make("jit", shard_params=True)
+        layout = sharding.create_layout("jit", shard_params=True)
     for case in arguments.cases:
         measure(case, arguments.pairs, layout)
     if layout is sharding.ONE:

@@ -41,14 +41,16 @@ def test_every_task_but_the_fresh_and_the_made_ones_has_a_toy():
 @pytest.mark.parametrize("name", OWN)
 def test_the_rows_never_change(name):
     """Results on toy rows of different versions of metalr must be comparable."""
-    drawn = [toy.make(name, split, 20, seed=0) for split in ("train", "validation")]
+    drawn = [toy.generate(name, split, 20, seed=0) for split in ("train", "validation")]
     found = hashlib.sha256(json.dumps(drawn).encode()).hexdigest()
     assert found[:32] == PINNED[name]
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_shorter_draw_is_the_start_of_a_longer_one(name):
-    assert toy.make(name, "train", 40, seed=3)[:15] == toy.make(name, "train", 15, 3)
+    assert toy.generate(name, "train", 40, seed=3)[:15] == toy.generate(
+        name, "train", 15, 3
+    )
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -56,17 +58,17 @@ def test_no_row_is_in_two_splits_or_twice_in_one(name):
     splits = SPLITS if name == "mnli" else SPLITS[:2]
     seen: Counter[str] = Counter()
     for split in splits:
-        seen.update(texts(toy.make(name, split, 300, seed=0)))
+        seen.update(texts(toy.generate(name, split, 300, seed=0)))
     assert set(seen.values()) == {1}
     # Neither does another seed's training draw give a validation row away.
-    validation = set(texts(toy.make(name, "validation", 300, seed=0)))
-    assert not validation & set(texts(toy.make(name, "train", 300, seed=1)))
+    validation = set(texts(toy.generate(name, "validation", 300, seed=0)))
+    assert not validation & set(texts(toy.generate(name, "train", 300, seed=1)))
 
 
 @pytest.mark.parametrize("name", [n for n in OWN if TASKS[n].labels])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_classes_are_about_equally_frequent(name, split):
-    rows = toy.make(name, split, 600, seed=0)
+    rows = toy.generate(name, split, 600, seed=0)
     count = Counter(row["label"] for row in rows)
     share = 1 / len(TASKS[name].labels)
     assert sorted(count) == list(range(len(TASKS[name].labels)))
@@ -78,7 +80,7 @@ def test_some_labels_are_wrong_in_training_and_validation():
     past = {"wrote", "broke", "stole", "took", "gave", "chose"}
     past |= {"drew", "forgot", "hid", "knew", "saw", "threw"}
     for split in ("train", "validation"):
-        rows = toy.make("cola", split, 3000, seed=0)
+        rows = toy.generate("cola", split, 3000, seed=0)
         told = [row for row in rows if "did not" in row["sentence"]]
         wrong = sum(
             row["label"] == bool(past & set(row["sentence"].split())) for row in told
@@ -87,12 +89,12 @@ def test_some_labels_are_wrong_in_training_and_validation():
 
 
 def test_scores_spread_over_the_whole_range():
-    scores = [row["label"] for row in toy.make("stsb", "train", 600, seed=0)]
+    scores = [row["label"] for row in toy.generate("stsb", "train", 600, seed=0)]
     assert min(scores) < 0.5 and max(scores) > 4.5 and 2.0 < sum(scores) / 600 < 3.0
 
 
 def test_answers_stand_where_they_are_said_to():
-    rows = toy.make("squad", "train", 300, seed=0)
+    rows = toy.generate("squad", "train", 300, seed=0)
     for row in rows:
         (text,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
         assert row["context"][start : start + len(text)] == text
@@ -103,7 +105,7 @@ def test_answers_stand_where_they_are_said_to():
 @pytest.mark.parametrize("name", OWN)
 def test_the_fields_are_the_hubs(name):
     task = TASKS[name]
-    row = toy.make(name, "train", 1, seed=0)[0]
+    row = toy.generate(name, "train", 1, seed=0)[0]
     assert {task.text, task.label} <= set(row) and (task.pair or task.text) in row
     assert check_rows([row], task, "toy")
 
@@ -113,7 +115,7 @@ def test_words_alone_do_not_tell_the_polarity():
     from metalr.data.toy.reviews import _ADJECTIVES
 
     right = 0
-    rows = toy.make("sst2", "train", 1000, seed=0)
+    rows = toy.generate("sst2", "train", 1000, seed=0)
     for row in rows:
         words = row["sentence"].split()
         good, bad = (sum(w in _ADJECTIVES[side] for w in words) for side in (1, 0))
@@ -123,8 +125,8 @@ def test_words_alone_do_not_tell_the_polarity():
 
 def test_unknown_tasks_and_too_many_rows_are_refused(monkeypatch):
     with pytest.raises(MetalrError, match="unknown toy task 'sst'.*'sst2'"):
-        toy.make("sst", "train", 1, seed=0)
+        toy.generate("sst", "train", 1, seed=0)
     few = (lambda rng, label: {"sentence": f"word {int(rng.random() * 9)}"}, 0)
     monkeypatch.setitem(toy.GENERATORS, "sst2", few)
     with pytest.raises(MetalrError, match="no 30 different rows for train; ask fewer"):
-        toy.make("sst2", "train", 30, seed=0)
+        toy.generate("sst2", "train", 30, seed=0)

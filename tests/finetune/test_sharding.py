@@ -35,7 +35,7 @@ class Silent:
 def laid(name):
     """Returns a layout: kind, number of devices, and s: sharded or m: two a copy."""
     kind, count, how = name.split("-")
-    return sharding.make(
+    return sharding.create_layout(
         kind,
         shard_params="s" in how,
         model=2 if "m" in how else 1,
@@ -190,7 +190,7 @@ def test_checkpoint_of_many_devices_is_read_by_one_and_the_other_way(
 )
 def test_layout_that_devices_do_not_allow_is_refused(flags, message):
     with pytest.raises(MetalrError, match=message):
-        sharding.make(**flags)
+        sharding.create_layout(**flags)
 
 
 # ------------------------------------------------------------------ two processes

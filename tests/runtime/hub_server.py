@@ -449,9 +449,9 @@ def add_tasks(hub: Hub, *, train: int, validation: int) -> None:
             continue
         name, config = task.hub
         scored = ("test",) if task.name in ("imdb", "ag_news") else task.validation
-        splits = {"train": toy.make(task.name, "train", train, 0)}
+        splits = {"train": toy.generate(task.name, "train", train, 0)}
         for split in scored:
-            splits[split] = toy.make(task.name, task.validation[0], validation, 1)
+            splits[split] = toy.generate(task.name, task.validation[0], validation, 1)
         hub.add_set(name, splits, config or "default")
 
 

@@ -27,8 +27,8 @@ _PARTS = 8
 _VALIDATION, _MISMATCHED = 0, 1
 
 
-def make(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
-    """Returns generated rows with the fields of the task's version on the hub.
+def generate(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
+    """Return generated rows with the fields of the task's version on the hub.
 
     The rows are all different; the first n of a longer draw are the draw of n rows.
 
@@ -40,24 +40,24 @@ def make(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
     """
     if task_name not in GENERATORS:
         raise unknown_name("toy task", task_name, GENERATORS)
-    generate, classes = GENERATORS[task_name]
+    draw, classes = GENERATORS[task_name]
     if split == "validation_mismatched" and task_name == "mnli":
-        generate = pairs.spoken_inference
+        draw = pairs.spoken_inference
     rng = random.Random(f"{task_name} {split} {seed}")
-    made: list[Row] = []
+    drawn: list[Row] = []
     seen: set[str] = set()
     for _ in range(100 * rows + 1000):
         label = int(rng.random() * classes)
-        row = generate(rng, label)
+        row = draw(rng, label)
         key = "\n".join(text for text in row.values() if isinstance(text, str))
         if classes and rng.random() < LABEL_NOISE:
             row["label"] = (label + 1 + int(rng.random() * (classes - 1))) % classes
         if key in seen or not _in_split(key, split):
             continue
         seen.add(key)
-        made.append(_numbered(task_name, row, key, len(made)))
-        if len(made) == rows:
-            return made
+        drawn.append(_numbered(task_name, row, key, len(drawn)))
+        if len(drawn) == rows:
+            return drawn
     raise MetalrError(
         f"the toy task {task_name} has no {rows} different rows for {split}; ask fewer"
     )

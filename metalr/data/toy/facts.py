@@ -6,11 +6,11 @@ from collections.abc import Callable
 from metalr.data.rows import Row
 from metalr.data.toy.draw import INSTITUTIONS, PLACES, as_sentence, pick, sample, words
 
-_FIRSTINSTITUTIONS = words(
+_FIRST_NAMES = words(
     "Anna, Boris, Clara, Daniel, Elena, Felix, Greta, Hugo, Irene, Jonas, Karin, "
     "Leo, Marta, Nils, Olga, Pavel, Ruth, Simon, Teresa, Viktor"
 )
-_LASTINSTITUTIONS = words(
+_LAST_NAMES = words(
     "Adler, Brandt, Costa, Dumont, Eklund, Ferrari, Grant, Holm, Ivanov, Jensen, "
     "Keller, Lopez, Moreau, Novak, Olsen, Petrov, Quinn, Rossi, Santos, Weber"
 )
@@ -22,7 +22,7 @@ _GOODS = words(
 
 
 def _person(rng: random.Random) -> str:
-    return f"{pick(rng, _FIRSTINSTITUTIONS)} {pick(rng, _LASTINSTITUTIONS)}"
+    return f"{pick(rng, _FIRST_NAMES)} {pick(rng, _LAST_NAMES)}"
 
 
 # value, statements, questions; {e} is the entity and {v} the value
@@ -73,7 +73,7 @@ _RELATIONS: tuple[
 
 
 def entailed(rng: random.Random, label: int) -> Row:
-    """Makes three facts and a claim, one of them in other words or none."""
+    """Make three facts and a claim, one of them in other words or none."""
     first, second = pick(rng, INSTITUTIONS), pick(rng, INSTITUTIONS)
     kinds, owners = sample(rng, _RELATIONS, 3), (first, first, second)
     facts = [(kind, e, kind[0](rng)) for kind, e in zip(kinds, owners, strict=True)]
@@ -92,7 +92,7 @@ def entailed(rng: random.Random, label: int) -> Row:
 
 
 def answerable(rng: random.Random, label: int) -> Row:
-    """Makes a question, and a sentence that answers it or something beside it."""
+    """Make a question, and a sentence that answers it or something beside it."""
     asked, other, third = sample(rng, _RELATIONS, 3)
     entity = pick(rng, INSTITUTIONS)
     about = entity
@@ -109,7 +109,7 @@ def answerable(rng: random.Random, label: int) -> Row:
 
 
 def span(rng: random.Random, label: int) -> Row:
-    """Makes a paragraph of facts on two entities and a question about one of them."""
+    """Make a paragraph of facts on two entities and a question about one of them."""
     del label
     first, second = pick(rng, INSTITUTIONS), pick(rng, INSTITUTIONS)
     facts = [(e, kind) for e in (first, second) for kind in sample(rng, _RELATIONS, 4)]

@@ -52,7 +52,7 @@ def cosine(plan: Plan) -> optax.Schedule:
 
 
 def hold_then_decay(plan: Plan) -> optax.Schedule:
-    """Stay at 1, then falls linearly to 0 over the last fifth of all steps."""
+    """Stay at 1, then fall linearly to 0 over the last fifth of all steps."""
     rise, span = ramp(plan), max(1.0, COOLDOWN * plan.total_steps)
     return lambda count: jnp.minimum(
         rise(count), jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
