@@ -85,6 +85,7 @@ class TrainBatches:
         pad_token_id: int,
         max_shapes: int = 4,
         places: np.ndarray | None = None,
+        draws: np.ndarray | None = None,
     ):
         """Choose the buckets.
 
@@ -96,20 +97,23 @@ class TrainBatches:
           max_shapes: The most lengths.
           places: Which row of the whole batch each row is, as `Layout.places` of
             `metalr.finetune.sharding` has them. None: row i is row i.
+          draws: [n] how likely each row is drawn, again and again; None: every row
+            once an epoch.
         """
         if not len(encoded.input_ids) or batch_size < 1:
             raise ValueError(
                 "TrainBatches needs at least one entry and batch_size >= 1"
             )
-        lengths = Ragged.of(encoded.input_ids).lengths
+        lengths = encoded.lengths
         self._encoded, self._batch_size = encoded, batch_size
         self._places = np.arange(batch_size) if places is None else places
-        self._seed, self._pad_token_id = seed, pad_token_id
+        self._seed, self._pad_token_id, self._draws = seed, pad_token_id, draws
         self._buckets = bucket_lengths(lengths, max_shapes)
         self._bucket_of = np.searchsorted(self._buckets, lengths)
         self.steps_per_epoch = -(-len(lengths) // batch_size)
         self._epoch, self._plan = 0, self._make_plan(0)
-        self.shapes = tuple(sorted({length for length, _ in self._plan}))
+        found = {length for length, _ in self._plan} if draws is None else self._buckets
+        self.shapes = tuple(sorted(found))
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0 on through all epochs."""
@@ -122,7 +126,11 @@ class TrainBatches:
     def _make_plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """Return the padded length and the rows of each batch of an epoch."""
         generator = np.random.default_rng([self._seed, epoch])
-        order = generator.permutation(len(self._bucket_of))
+        count = len(self._bucket_of)
+        if self._draws is None:
+            order = generator.permutation(count)
+        else:
+            order = generator.choice(count, count, p=self._draws)
         plan, left = [], order[:0]
         for bucket, length in enumerate(self._buckets):
             rows = np.concatenate([left, order[self._bucket_of[order] == bucket]])
@@ -162,7 +170,7 @@ def eval_batches(
       and the batch.
     """
     places = np.arange(batch_size) if places is None else places
-    sizes = Ragged.of(encoded.input_ids).lengths
+    sizes = encoded.lengths
     order = np.argsort(sizes, kind="stable")
     groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if not groups:
@@ -184,18 +192,36 @@ def _assemble(
     # and NaN times weight 0 is NaN.
     real = (places >= 0) & (places < len(rows))
     filled = rows[np.where(real, places, 0)]
-    shape = (len(places), length)
+    # Entries of one row lie one after another.
+    group = encoded.group
+    entries = (filled[:, None] * group + np.arange(group)).reshape(-1)
+    shape = (len(entries), length)
     batch = {
         "input_ids": np.full(shape, pad, np.int32),
         "token_type_ids": np.zeros(shape, np.int32),
         "attention_mask": np.zeros(shape, np.bool_),
-        "labels": encoded.labels[filled],
-        "weights": real.astype(np.float32),
     }
-    for i, row in enumerate(filled):
-        ids = encoded.input_ids[row]
+    for i, entry in enumerate(entries):
+        ids = encoded.input_ids[entry]
         end = len(ids)
         batch["input_ids"][i, :end] = ids
-        batch["token_type_ids"][i, :end] = encoded.token_type_ids[row]
+        batch["token_type_ids"][i, :end] = encoded.token_type_ids[entry]
         batch["attention_mask"][i, :end] = True
-    return batch
+    if group > 1:
+        batch = {name: x.reshape(-1, group, length) for name, x in batch.items()}
+    weights = real.astype(np.float32)
+    if encoded.weights is not None:
+        weights *= encoded.weights[filled]
+    labels = _labels(encoded.labels, filled, length)
+    return batch | {"labels": labels, "weights": weights}
+
+
+def _labels(labels: np.ndarray | Ragged, rows: np.ndarray, length: int) -> np.ndarray:
+    """Returns the labels of some rows; those of tokens are padded with -1."""
+    if isinstance(labels, np.ndarray):
+        return labels[rows]
+    found = np.full((len(rows), length), -1, np.int32)
+    for i, row in enumerate(rows):
+        tags = labels[int(row)]
+        found[i, : len(tags)] = tags
+    return found

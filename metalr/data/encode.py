@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metalr.data import cutting, ragged, windows
+from metalr.data import choices, cutting, ragged, tagged, windows
 from metalr.data.cutting import Lost
 from metalr.data.encoded import Encoded, column_of, parts, remap_ids, used_ids
 from metalr.data.rows import Row, Task
@@ -36,7 +36,7 @@ def encode(
 
     Texts that are too long lose their end (of a pair, the longer one first). Questions
     come with windows over the context; a question keeps at most a third of
-    the room, so that a window always moves on.
+    the room, so that a window always moves on. Words with tags come in windows too.
 
     Args:
       rows: Checked rows with the columns that the task names; for questions the fields
@@ -65,6 +65,12 @@ def encode(
     with _state_kept(tokenizer):
         if task.kind == "qa":
             found = windows.encode(rows, tokenizer, max_length, stride)
+        elif task.kind == "tokens":
+            return tagged.encode(
+                rows, task, tokenizer, max_length, stride=stride, labelled=labelled
+            )
+        elif task.kind == "choice":
+            found = choices.encode(rows, task, tokenizer, max_length)
         else:
             found = _encode_texts(rows, task, tokenizer, max_length)
     return found._replace(labels=_labels(rows, task, found)) if labelled else found
@@ -108,6 +114,13 @@ def _labels(rows: Sequence[Row], task: Task, encoded: Encoded) -> np.ndarray:
     values = column_of(rows, task.label)
     if task.kind == "regression":
         return np.array([float(value) for value in values], np.float32)
+    if task.kind == "multilabel":
+        found = np.zeros((len(values), len(task.labels)), np.int32)
+        for row, ids in enumerate(values):
+            found[row, ids] = 1
+        return found
+    if task.kind == "choice":
+        return np.array(values, np.int32)
     return np.array([_label_id(value, task) for value in values], np.int32)
 
 

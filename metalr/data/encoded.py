@@ -19,10 +19,26 @@ class Encoded(NamedTuple):
 
     input_ids: Sequence[np.ndarray]  # n arrays [len] int32
     token_type_ids: Sequence[np.ndarray]  # n arrays [len] of integers
-    labels: np.ndarray  # [n] int32 ids | [n] float32 | [n, 2] int32 start, end token
+    # [n] int32 ids | [n] float32 | [n, 2] int32 start, end token | [n, C] 0 and 1 of
+    # several labels | n arrays [len] int32 of tokens, -1 where there is none
+    labels: np.ndarray | Ragged
     example: np.ndarray  # [n] int32, the row each entry comes from
     offsets: Sequence[np.ndarray] | None  # n arrays [len, 2] int32 chars; qa only
     lost: Lost = Lost()  # what was cut off texts
+    words: Sequence[np.ndarray] | None = None  # n arrays [len] int32, tokens only
+    weights: np.ndarray | None = None  # [n] float32, how much a row counts; None: 1
+    group: int = 1  # so many entries, one after another, are one row of a batch
+
+    @property
+    def size(self) -> int:
+        """The number of rows of batches."""
+        return len(self.input_ids) // self.group
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[count] int64, in tokens, of the longest entry of each."""
+        lengths = Ragged.of(self.input_ids).lengths
+        return lengths.reshape(-1, self.group).max(axis=1, initial=0)
 
 
 def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]]:

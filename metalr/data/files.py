@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalr.data import holdout, labels, reading, rows
+from metalr.data import holdout, labels, reading, rows, structured
 from metalr.data.formats import opening
 from metalr.data.formats.table import PLAIN, Options, Table
 from metalr.data.rows import Checked, Task
@@ -44,6 +44,7 @@ class Given(NamedTuple):
 
     columns: Columns = (None, None, None)
     kind: str | None = None  # of the task
+    separator: str | None = None  # between several labels in one cell
     options: Options = PLAIN
 
 
@@ -112,6 +113,11 @@ def columns_of(table: Table, task: Task) -> list[str]:
       MetalrError: The table lacks one.
     """
     columns = [c for c in (task.text, task.pair, task.label) if c is not None]
+    if task.kind == "choice" and task.pair not in table.names:
+        apart = structured.numbered(table.names)
+        if "sent2" in table.names:
+            apart.append("sent2")
+        columns = [c for c in columns if c != task.pair or not apart] + apart
     for column in columns:
         # JSON may have it in later rows, which are looked at one by one.
         if column not in table.names and not _is_json(table):
@@ -153,9 +159,12 @@ def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str
     text, pair, label = given.columns
     known, where = set(table.names), str(table.path)
     if given.kind == "qa" or (given.kind is None and text is None and _QA <= known):
-        task = _with_columns(TASKS["squad"], given.columns)
-        task = dataclasses.replace(task, name="file", hub=("", None))
-        return task, rows.read(_wanted(table, task), task, where), ()
+        return _define_questions(table, given)
+    kind = given.kind or ("multilabel" if given.separator else None)
+    if kind is None and (telling := structured.telling(table.names, label)):
+        kind = structured.guess(table.rows(telling), label)
+    if kind in structured.KINDS:
+        return _define_lists(table, given, kind)
     if text is None:
         text, guessed = _guess_text(table)
         pair = pair or guessed
@@ -166,6 +175,59 @@ def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str
     names = table.classes.get(label)
     said = labels.define(found.labels, where, label, given.kind, names)
     return dataclasses.replace(task, **said.fields), found, said.notes
+
+
+def _define_questions(
+    table: Table, given: Given
+) -> tuple[Task, rows.Read, tuple[str, ...]]:
+    task = _with_columns(TASKS["squad_v2"], given.columns)
+    task = dataclasses.replace(task, name="file", hub=("", None))
+    found = rows.read(_wanted(table, task), task, str(table.path))
+    empty = sum(not answers["text"] for answers in found.labels)
+    if not empty:
+        squad = TASKS["squad"]
+        task = dataclasses.replace(task, null=False, metrics=squad.metrics)
+        return task, found, ()
+    return task, found, (f"{empty} questions have no answer, as in SQuAD 2.0",)
+
+
+def _define_lists(
+    table: Table, given: Given, kind: str
+) -> tuple[Task, rows.Read, tuple[str, ...]]:
+    """Returns a task whose texts or labels are lists."""
+    text, pair, label = given.columns
+    names = table.names
+    if kind == "tokens":
+        text = text or _first(structured.WORDS, names)
+        label = label or _first(structured.TAGS, names)
+    else:
+        if text is None:
+            begun = [n for n in ("sent1", "premise", "context") if n in names]
+            text = begun[0] if begun and kind == "choice" else _guess_text(table)[0]
+        several = kind == "multilabel" and "labels" in names
+        label = label or ("labels" if several else _guess_label(table))
+    task = Task(
+        name="file",
+        kind=kind,
+        text=text,
+        pair=(pair or "choices") if kind == "choice" else pair,
+        label=label,
+        separator=given.separator,
+        hub=("", None),
+    )
+    found = rows.read(_wanted(table, task), task, str(table.path))
+    said = structured.define(found.labels, str(table.path), label, kind)
+    notes = said.notes
+    if given.kind is None:
+        notes += (f"taken for {kind} by its lists (--kind says another)",)
+    return dataclasses.replace(task, **said.fields), found, notes
+
+
+def _first(wanted: Iterable[str], names: Iterable[str]) -> str:
+    """Returns the first name that is there; the first of all where none is."""
+    there = {*names}
+    wanted = list(wanted)
+    return next((name for name in wanted if name in there), wanted[0])
 
 
 def _guess_text(table: Table) -> tuple[str, str | None]:

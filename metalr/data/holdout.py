@@ -128,7 +128,7 @@ def _named(groups: np.ndarray, words: str) -> tuple[np.ndarray, str]:
 
 
 def _length(rows: Rows, name: str) -> int:
-    return sum(map(len, rows.column(name, 0, _CHUNK)))
+    return sum(len(_said(text)) for text in rows.column(name, 0, _CHUNK))
 
 
 def _hashes(rows: Rows, names: list[str]) -> np.ndarray:
@@ -138,11 +138,16 @@ def _hashes(rows: Rows, names: list[str]) -> np.ndarray:
         for first in range(0, len(rows), _CHUNK):
             columns = [rows.column(name, first, first + _CHUNK) for name in names]
             for texts in zip(*columns, strict=True):
-                said = "\n".join(" ".join(text.casefold().split()) for text in texts)
+                said = "\n".join(map(_said, texts))
                 digest = hashlib.blake2b(said.encode(), digest_size=8).digest()
                 yield int.from_bytes(digest, "little")
 
     return np.fromiter(of(), np.uint64, len(rows))
+
+
+def _said(text: str | list[str]) -> str:
+    words = text if isinstance(text, str) else " ".join(text)
+    return " ".join(words.casefold().split())
 
 
 def _numbered(hashes: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from metalr.errors import MetalrError
 
-KINDS = ("classification", "regression", "qa")
+KINDS = ("classification", "regression", "qa", "tokens", "multilabel", "choice")
 
 _MAX_CLASSES = 1000
 _FEW = 20  # values; more whole numbers may be a scale

@@ -33,6 +33,7 @@ def load(
     pair_column: str | None = None,
     label_column: str | None = None,
     kind: str | None = None,
+    label_separator: str | None = None,
     encoding: str | None = None,
     header: bool = True,
     train_rows: int | None = None,
@@ -57,6 +58,7 @@ def load(
       label_column: See `text_column`.
       kind: Of the task that the user's file defines, one of `labels.KINDS`; None:
         by its columns and labels.
+      label_separator: Between several labels in one cell of the user's files.
       encoding: Of the user's text files; None: UTF-8, or what their first bytes say.
       header: Whether the first line of the user's CSV and TSV files names the columns;
         if not, their names are the numbers from 1 on.
@@ -78,12 +80,15 @@ def load(
     if train_file is not None:
         if source != "auto":
             raise MetalrError(f"give a training file or --data {source}, not both")
-        given = files.Given(columns, kind, Options(encoding, header))
+        options = Options(encoding, header)
+        given = files.Given(columns, kind, label_separator, options)
         data = files.read(task_name, train_file, validation_file, given, seed)
-    elif validation_file is not None or any((*columns, kind, encoding, not header)):
+    elif validation_file is not None or any(
+        (*columns, kind, label_separator, encoding, not header)
+    ):
         raise MetalrError(
-            "--validation-file, the column names, --kind, --encoding and --no-header "
-            "go with --train-file, which is not given"
+            "--validation-file, the column names, --kind, --label-separator, "
+            "--encoding and --no-header go with --train-file, which is not given"
         )
     elif task_name not in TASKS:
         raise unknown_name("task", task_name, TASKS)

@@ -72,10 +72,14 @@ def of(
 
 
 def counted(record: Reading, task: Task, train: Rows) -> Reading:
-    """Return the record with the classes of the training rows counted."""
-    if task.kind != "classification":
+    """Returns the record with the classes of the training rows counted."""
+    if not task.labels:
         return record
-    counts = np.bincount(train.array(task.label), minlength=len(task.labels))
+    if task.kind == "classification":
+        found = train.array(task.label)
+    else:  # several a row
+        found = np.array([i for ids in train.column(task.label) for i in ids], np.int64)
+    counts = np.bincount(found, minlength=len(task.labels))
     classes = {name: int(counts[i]) for i, name in enumerate(task.labels)}
     empty = tuple(name for name, count in classes.items() if not count)
     assumed = record.assumed

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr.data import labels
+from metalr.data import labels, structured
 from metalr.data.columns import Row, Rows, TextColumns
 from metalr.data.labels import is_missing, show
 from metalr.errors import MetalrError
@@ -30,11 +30,11 @@ class Task:
     """What a task is: its columns, its labels, its scores and its home on the hub."""
 
     name: str
-    kind: str = "classification"  # or "regression" or "qa"
+    kind: str = "classification"  # or another one of `labels.KINDS`
     text: str  # column
-    pair: str | None = None  # column of the second text
+    pair: str | None = None  # column of the second text, or of those to choose from
     label: str = "label"  # column
-    labels: tuple[str, ...] = ()  # names by id; () for regression and qa
+    labels: tuple[str, ...] = ()  # names by id; () for regression, qa and choice
     metric: str = "accuracy"  # the score that picks the best step
     metrics: tuple[str, ...] = ("accuracy",)
     hub: tuple[str, str | None]  # data set id, configuration; ("", None): a file's
@@ -44,6 +44,14 @@ class Task:
     # and SQuAD, whose contexts are split into overlapping windows anyway.
     max_length: int = 128
     made_of: tuple[str, ...] = ()  # tasks whose texts its rows are put together from
+    null: bool = False  # a question may have no answer, as in SQuAD 2.0
+    separator: str | None = None  # between several labels in one cell
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The columns whose cells are lists of texts."""
+        of = {"tokens": self.text, "choice": self.pair}.get(self.kind)
+        return () if of is None else (of,)
 
 
 class Read(NamedTuple):
@@ -54,6 +62,7 @@ class Read(NamedTuple):
     ids: list[str]  # of questions
     blank: int  # rows that hold nothing, passed over
     numbers: list[int]  # of the rows in the file, from 1; [] where none is missing
+    lists: dict[str, list[list[str]]]  # columns whose cells are lists of texts
 
 
 class Checked(NamedTuple):
@@ -92,8 +101,8 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
     Raises:
       MetalrError: As `check_rows`.
     """
-    texts = [column for column in (task.text, task.pair) if column is not None]
-    found = Read(TextColumns(texts), [], [], 0, [])
+    texts = [c for c in (task.text, task.pair) if c is not None and c not in task.lists]
+    found = Read(TextColumns(texts), [], [], 0, [], {name: [] for name in task.lists})
     blank, number = 0, 0
     kept: dict[str, str] = {}  # equal labels are one object
     for number, row in enumerate(_told(rows, where), start=1):
@@ -102,13 +111,15 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
             if _is_blank(row, task):
                 blank += 1
                 continue
-            values = []
+            row, values, lists = structured.shaped(row, task), [], []
             for column in texts:
                 values.append(_text(row[column]))
+            for column in task.lists:
+                lists.append(structured.texts(row[column]))
             column = task.label
-            label = labels.plain(row[column])
+            label = _label(row, task)
             if task.kind == "qa":
-                label = _answers(row[column], values[texts.index("context")])
+                label = _answers(label, values[texts.index("context")], task)
                 found.ids.append(well_formed(str(row.get("id", number))))
         except KeyError:
             raise MetalrError(
@@ -122,6 +133,8 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
         if type(label) is str:
             label = kept.setdefault(label, label) if len(kept) < 10_000 else label
         found.texts.append(values)
+        for name, cell in zip(task.lists, lists, strict=True):
+            found.lists[name].append([well_formed(text) for text in cell])
         found.labels.append(label)
         if blank:
             found.numbers.append(number)
@@ -151,6 +164,8 @@ def finish(found: Read, task: Task, where: str) -> Checked:
     form: Callable[[Any, Task], Any] = {
         "classification": _class_id,
         "regression": lambda value, task: labels.score(value),
+        "tokens": structured.ids,
+        "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
     known: dict[Any, Any] = {}  # by type too: True equals 1
     final, hidden = [], Counter[str]()
@@ -180,12 +195,20 @@ def _kept(
     """Return the rows that have a label, by column."""
     import pyarrow
 
-    of = {"classification": pyarrow.int32(), "regression": pyarrow.float64()}
+    of = {
+        "classification": pyarrow.int32(),
+        "choice": pyarrow.int32(),
+        "regression": pyarrow.float64(),
+        "tokens": pyarrow.list_(pyarrow.int32()),
+        "multilabel": pyarrow.list_(pyarrow.int32()),
+    }
     columns: dict[str, Any] = {
         task.label: pyarrow.array(final, of.get(task.kind), from_pandas=False)
     }
     if task.kind == "qa":
         columns["id"] = pyarrow.array(found.ids, pyarrow.string())
+    of_texts = pyarrow.large_list(pyarrow.large_string())
+    columns |= {n: pyarrow.array(cells, of_texts) for n, cells in found.lists.items()}
     rows = found.texts.finish(columns)
     if hidden:
         there = np.flatnonzero([label is not None for label in final])
@@ -199,6 +222,13 @@ def _kept(
     if found.blank:
         left_out["blank"] = found.blank
     return Checked(rows, left_out)
+
+
+def _label(row: Row, task: Task) -> Any:
+    """Returns a label as it is, those of lists in one form."""
+    if task.kind in structured.KINDS:
+        return structured.label(row, task)
+    return row[task.label] if task.kind == "qa" else labels.plain(row[task.label])
 
 
 def _is_blank(row: Row, task: Task) -> bool:
@@ -243,7 +273,7 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:20] + (f"... ({len(names)})",) * (len(names) > 20))
 
 
-def _answers(value: Any, context: str) -> dict[str, list[Any]]:
+def _answers(value: Any, context: str, task: Task) -> dict[str, list[Any]]:
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         # SQuAD's own form, a list of answers; the hub's is one dict of lists.
         keys = ("text", "answer_start")
@@ -257,8 +287,11 @@ def _answers(value: Any, context: str) -> dict[str, list[Any]]:
         )
     if len(texts) != len(starts):
         raise ValueError(f"has {len(texts)} texts and {len(starts)} answer_start")
-    if not texts:
-        raise ValueError("has no answer; every question must have one in its context")
+    if not texts and not task.null:
+        raise ValueError(
+            f"has no answer, and every question of {task.name} must have one in its "
+            "context; --task squad_v2 takes questions without"
+        )
     texts = [well_formed(text) if isinstance(text, str) else text for text in texts]
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not text.strip():

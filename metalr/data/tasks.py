@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from metalr.data import derived
+from metalr.data import derived, structured
 from metalr.data.reading import Reading
 from metalr.data.rows import Rows, Task
 
@@ -20,6 +20,13 @@ class TaskData(NamedTuple):
 # No predictor and no choice of this project has seen these: docs/protocol.md tests on
 # them, and they are there for nothing else.
 FRESH = ("mr", "sst5", "sick", "emotion", "financial_phrasebank")
+
+_EMOTIONS = tuple(
+    "admiration amusement anger annoyance approval caring confusion curiosity desire "
+    "disappointment disapproval disgust embarrassment excitement fear gratitude grief "
+    "joy love nervousness optimism pride realization relief remorse sadness surprise "
+    "neutral".split()
+)
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -113,6 +120,53 @@ TASKS: dict[str, Task] = {
             metrics=("exact_match", "f1"),
             hub=("rajpurkar/squad", None),
             max_length=256,
+        ),
+        Task(
+            name="squad_v2",
+            kind="qa",
+            text="question",
+            pair="context",
+            label="answers",
+            null=True,
+            metric="f1",
+            metrics=(
+                *("exact_match", "f1", "has_answer_exact_match", "has_answer_f1"),
+                *("no_answer_f1", "best_exact_match", "best_f1"),
+            ),
+            hub=("rajpurkar/squad_v2", None),
+            max_length=256,
+        ),
+        Task(
+            name="conll2003",
+            kind="tokens",
+            text="tokens",
+            label="ner_tags",
+            labels=(
+                *("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"),
+                *("B-MISC", "I-MISC"),
+            ),
+            metric="entity_f1",
+            metrics=structured.tag_scores(("O", "B-PER")),
+            hub=("tomaarsen/conll2003", None),
+        ),
+        Task(
+            name="go_emotions",
+            kind="multilabel",
+            text="text",
+            label="labels",
+            labels=_EMOTIONS,
+            metric="micro_f1",
+            metrics=("micro_f1", "macro_f1", "accuracy"),
+            hub=("google-research-datasets/go_emotions", "simplified"),
+            max_length=64,
+        ),
+        Task(
+            name="swag",
+            kind="choice",
+            text="sent1",
+            pair="choices",
+            hub=("allenai/swag", "regular"),
+            max_length=96,
         ),
         Task(
             name="mr",

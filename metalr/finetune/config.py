@@ -66,6 +66,9 @@ class RunConfig:
     text_column: str | None = flag(None, "what", "column of the (first) text")
     pair_column: str | None = flag(None, "what", "column of the second text")
     label_column: str | None = flag(None, "what", "column of the label or score")
+    label_separator: str | None = flag(
+        None, "what", "between several labels in one cell of your own rows, such as |"
+    )
     kind: str = flag(
         "auto",
         "what",
@@ -122,6 +125,17 @@ class RunConfig:
     )
     dropout: float | None = flag(
         None, "training", "dropout rate (default: the model's own)", low=0.0, high=0.9
+    )
+    class_weights: str | None = flag(
+        None,
+        "training",
+        "how much each class counts: balanced, or a JSON file of weights by class",
+    )
+    label_smoothing: float = flag(
+        0.0, "training", "share of a label spread over all classes", low=0.0, high=0.9
+    )
+    balanced_sampling: bool = flag(
+        False, "training", "draw classes equally often, rows of rare ones again"
     )
     early_stopping: int = flag(
         0, "training", "stop after N evaluations without a new best; 0: never", low=0
@@ -199,6 +213,26 @@ class RunConfig:
     )
     max_answer_length: int = flag(
         30, "question answering", "longest answer, in tokens", low=1
+    )
+
+    null_threshold: float = flag(
+        0.0,
+        "question answering",
+        "where a question may have no answer: lead of that, in logits, to be said",
+        low=float("-inf"),
+    )
+    threshold: float = flag(
+        0.5,
+        "several labels",
+        "probability from which on a row has a label",
+        low=1e-6,
+        high=1 - 1e-6,
+    )
+    tune_thresholds: bool = flag(
+        False,
+        "several labels",
+        "for predict: the thresholds, one a label (or that of no answer), that score "
+        "best on the validation rows at the kept step",
     )
 
     # When to look, and where it goes.

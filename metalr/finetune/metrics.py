@@ -20,8 +20,15 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def accuracy(predictions: Any, references: Any) -> float:
-    """Return the share of equal class ids."""
-    return float(np.mean(np.asarray(predictions) == np.asarray(references)))
+    """Returns the share of equal class ids, sets of labels, or tags of words."""
+    if isinstance(predictions[0], list):
+        predictions, references = _flat(predictions), _flat(references)
+    equal = np.asarray(predictions) == np.asarray(references)
+    return float(np.mean(equal if equal.ndim == 1 else equal.all(axis=1)))
+
+
+def _flat(rows: Any) -> list[Any]:
+    return [tag for row in rows for tag in row]
 
 
 def f1(predictions: Any, references: Any) -> float:
@@ -35,10 +42,46 @@ def f1(predictions: Any, references: Any) -> float:
 
 
 def macro_f1(predictions: Any, references: Any) -> float:
-    """Return the mean F1 of the classes, frequent and rare ones alike."""
+    """Returns the mean F1 of the classes, labels or tags, frequent or rare alike."""
     from sklearn.metrics import f1_score
 
+    if isinstance(predictions[0], list):
+        predictions, references = _flat(predictions), _flat(references)
     return float(f1_score(references, predictions, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
+
+
+def micro_f1(predictions: Any, references: Any) -> float:
+    """Returns F1 over all labels of all rows, [n, C] of 0 and 1, taken together."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(references, predictions, average="micro", zero_division=0))  # pyright: ignore[reportArgumentType]
+
+
+def entity_f1(predictions: Any, references: Any) -> float:
+    """Returns F1 of whole entities, as CoNLL's script and seqeval count them."""
+    from seqeval.metrics import f1_score
+
+    return _of_entities(f1_score, predictions, references)
+
+
+def entity_precision(predictions: Any, references: Any) -> float:
+    """Returns the share of predicted entities that are right in place and type."""
+    from seqeval.metrics import precision_score
+
+    return _of_entities(precision_score, predictions, references)
+
+
+def entity_recall(predictions: Any, references: Any) -> float:
+    """Returns the share of entities that were found, in place and type."""
+    from seqeval.metrics import recall_score
+
+    return _of_entities(recall_score, predictions, references)
+
+
+def _of_entities(score: Callable, predictions: Any, references: Any) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # neither has an entity
+        return float(score(references, predictions, zero_division=0))
 
 
 def matthews(predictions: Any, references: Any) -> float:
@@ -124,6 +167,10 @@ METRICS: dict[str, Callable[[Any, Any], float]] = {
     "pearson": pearson,
     "spearman": spearman,
     "exact_match": exact_match,
+    "micro_f1": micro_f1,
+    "entity_f1": entity_f1,
+    "entity_precision": entity_precision,
+    "entity_recall": entity_recall,
 }
 _OF_KIND = {
     "classification": ("accuracy",),

@@ -11,7 +11,7 @@ import numpy as np
 
 from metalr.data import batches, encode, loading, reading, tasks
 from metalr.errors import MetalrError, unknown_name
-from metalr.finetune import evaluate, loop, schedulers, sharding
+from metalr.finetune import balance, decode, evaluate, loop, schedulers, sharding
 from metalr.finetune.config import RunConfig
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     restore: Callable[[Any], Any]  # parameters in training -> those of the model
     notes: list[str]
     layout: sharding.Layout
-    usage: Usage
+    usage: Callable[[Any], Usage]  # of a model with these parameters in training
 
 
 class _Tokens(NamedTuple):
@@ -81,21 +81,25 @@ def prepare(
     tokens = _tokens(usage, data, model)
     data = data._replace(reading=_cut(usage, data, model, tokens))
     model, tokens, restore = _trimmed(model, tokens)
+    balance.check_smoothing(config.label_smoothing, task)
+    weights = balance.class_weights(config.class_weights, task, tokens.train)
+    train = balance.weighted(tokens.train, task, weights)
     if max_shapes is None:
-        steps = config.epochs * len(tokens.train.input_ids) / config.batch_size
+        steps = config.epochs * tokens.train.size / config.batch_size
         max_shapes = _shapes(min(steps, config.max_steps or steps))
     feed = batches.TrainBatches(
-        tokens.train,
+        train,
         config.batch_size,
         seed=config.seed,
         pad_token_id=tokens.pad,
         max_shapes=max_shapes,
         places=layout.places(config.batch_size, config.accumulate),
+        draws=balance.draws(config.balanced_sampling, task, tokens.train),
     )
     pace, shortened = _pace(config, feed.steps_per_epoch)
     problem = loop.Problem(
         params=model.params,
-        loss_fn=_loss_fn(config, task.kind, model.graphdef),
+        loss_fn=_loss_fn(config, task.kind, model.graphdef, weights),
         batches=feed,
         evaluate=evaluate.scorer(
             config,
@@ -105,6 +109,7 @@ def prepare(
             tokens.pad,
             max_shapes,
             layout,
+            usage=usage,
         ),
         metric=task.metric,
         served=scheduler.served,
@@ -122,8 +127,39 @@ def prepare(
         restore,
         notes + shortened + _lopsided(data, config.metric),
         layout,
-        usage,
+        _tuned(config, usage, data, tokens, model, max_shapes, layout),
     )
+
+
+def _tuned(
+    config: RunConfig,
+    usage: Usage,
+    data: tasks.TaskData,
+    tokens: _Tokens,
+    model: huggingface.Pretrained,
+    max_shapes: int,
+    layout: sharding.Layout,
+) -> Callable[[Any], Usage]:
+    """Returns `params -> usage`, with tuned thresholds where the settings want them."""
+    task = data.task
+    if not config.tune_thresholds:
+        return lambda params: usage
+    if task.kind != "multilabel" and not task.null:
+        raise MetalrError(
+            "--tune-thresholds is for several labels and for questions that may have "
+            f"no answer; {task.name} is a task of {task.kind}: leave it out"
+        )
+    predict = evaluate.predictor(
+        config, task, model.graphdef, tokens.pad, max_shapes, layout
+    )
+    split, rows = next(iter(data.validation.items()))
+
+    def tuned(params: Any) -> Usage:
+        logits, _ = predict(params, tokens.validation[split])
+        found = decode.tuned(usage, logits, tokens.validation[split], rows)
+        return dataclasses.replace(usage, **found)
+
+    return tuned
 
 
 def _load_data(config: RunConfig) -> tasks.TaskData:
@@ -135,6 +171,7 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
         text_column=config.text_column,
         pair_column=config.pair_column,
         label_column=config.label_column,
+        label_separator=config.label_separator,
         kind=None if config.kind == "auto" else config.kind,
         encoding=config.encoding,
         header=not config.no_header,
@@ -194,6 +231,8 @@ def _usage(config: RunConfig, task: tasks.Task, model: huggingface.Pretrained) -
         stride=config.stride,
         n_best=config.n_best,
         max_answer_length=config.max_answer_length,
+        null_threshold=config.null_threshold,
+        thresholds=(config.threshold,),
     )
 
 
@@ -252,7 +291,9 @@ def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
     return schedulers.at_a_rate(row.build, inner, plan)
 
 
-def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.Array]:
+def _loss_fn(
+    config: RunConfig, kind: str, graphdef: Any, class_weights: np.ndarray | None
+) -> Callable[..., jax.Array]:
     def loss_fn(params: Any, batch: loop.Batch, key: jax.Array) -> jax.Array:
         logits = heads.apply(
             graphdef,
@@ -263,7 +304,13 @@ def _loss_fn(config: RunConfig, kind: str, graphdef: Any) -> Callable[..., jax.A
             scan=config.scan_layers,
             remat=config.remat,
         )
-        return heads.loss(kind, logits, batch)
+        return heads.loss(
+            kind,
+            logits,
+            batch,
+            smoothing=config.label_smoothing,
+            class_weights=class_weights,
+        )
 
     return loss_fn
 

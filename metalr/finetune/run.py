@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from metalr.data import loading, tasks
+from metalr.data import loading
 from metalr.errors import MetalrError
-from metalr.finetune import loop, metrics, run_folder, usage
+from metalr.finetune import decode, loop, run_folder, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
@@ -130,7 +130,9 @@ def _export(
 ) -> None:
     """Write the parameters of the best step for transformers."""
     shapes = loop.abstract(outcome.params)
-    best = prepared.layout.whole(checkpoints.best(shapes, outcome.best.get("step")))
+    found = checkpoints.best(shapes, outcome.best.get("step"))
+    used = prepared.usage(found)
+    best = prepared.layout.whole(found)
     if hosts.is_first():
         huggingface.export(
             folder,
@@ -138,7 +140,7 @@ def _export(
             prepared.data.task.kind,
             prepared.data.task.labels,
         )
-        usage.write(folder, prepared.usage)
+        usage.write(folder, used)
 
 
 def title(prepared: Prepared) -> list[str]:
@@ -172,7 +174,8 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
     scores = lambda row: {  # noqa: E731
         k: v for k, v in row.items() if k not in ("step", "epoch")
     }
-    references = {name: metrics.chance(name, _gold(data)) for name in data.task.metrics}
+    rows, task = next(iter(data.validation.values())), data.task
+    references = {name: decode.chance(name, task, rows) for name in task.metrics}
     return {
         "task": data.task.name,
         "model": prepared.config.model,
@@ -213,8 +216,3 @@ def _counts(outcome: loop.Outcome) -> list[str]:
         for name, count in found.items()
         if count
     ]
-
-
-def _gold(data: tasks.TaskData) -> list[Any]:
-    rows = next(iter(data.validation.values()))
-    return [row[data.task.label] for row in rows]

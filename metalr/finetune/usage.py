@@ -16,7 +16,7 @@ from metalr.runtime import files
 FILE = "metalr.json"
 _VERSION = 1
 # What a task has to say where its rows have no labels any more.
-_OF_TASK = ("name", "kind", "text", "pair", "label", "labels")
+_OF_TASK = ("name", "kind", "text", "pair", "label", "labels", "null", "separator")
 _TEXTS = ("name", "kind", "text", "label")
 
 
@@ -29,6 +29,10 @@ class Usage:
     stride: int = 128  # tokens that two windows of a long context share
     n_best: int = 20
     max_answer_length: int = 30  # tokens
+    # How far "no answer" has to lead the best span, in logits, to be said.
+    null_threshold: float = 0.0
+    # The probability from which on a row has a label: one for all, or one for each.
+    thresholds: tuple[float, ...] = (0.5,)
 
 
 def write(folder: Path, usage: Usage) -> None:
@@ -58,19 +62,30 @@ def read(folder: Path) -> Usage | None:
             f"{path} must be of format {_VERSION}, got {content.get('format')!r:.40}; "
             "another version of metalr wrote it: install that one"
         )
-    numbers = {
-        field.name: _number(path, content.get(field.name), field)
-        for field in dataclasses.fields(Usage)
-        if field.name != "task"
-    }
-    return Usage(task=_task(path, content.get("task")), **numbers)
-
-
-def _number(path: Path, value: Any, field: dataclasses.Field) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    task = _task(path, content.get("task"))
+    counts = {name: _count(path, content.get(name), name) for name in _COUNTS}
+    null, limits = content.get("null_threshold", 0.0), content.get("thresholds", [0.5])
+    if not files.is_number(null):
+        raise MetalrError(f"{path}: null_threshold must be a number, got {null!r:.40}")
+    good = isinstance(limits, list) and all(map(files.is_number, limits))
+    if not good or not all(0 < limit < 1 for limit in limits):
         raise MetalrError(
-            f"{path}: {field.name} must be a number from 0 on, got {value!r:.40}"
+            f"{path}: thresholds must lie between 0 and 1, got {limits!r:.60}"
         )
+    if len(limits) not in (1, len(task.labels)):
+        raise MetalrError(
+            f"{path}: thresholds must be one, or one for each of {len(task.labels)} "
+            f"labels, got {len(limits)}"
+        )
+    return Usage(task=task, null_threshold=null, thresholds=tuple(limits), **counts)
+
+
+_COUNTS = ("max_length", "stride", "n_best", "max_answer_length")
+
+
+def _count(path: Path, value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise MetalrError(f"{path}: {name} must be a number from 0 on, got {value!r}")
     return value
 
 
@@ -85,6 +100,6 @@ def _task(path: Path, content: Any) -> Task:
         )
     if told["kind"] not in heads.KINDS:
         raise MetalrError(f"{path}: {told['kind']!r:.40} is no kind of task")
-    found: dict[str, Any] = {name: told[name] for name in _OF_TASK}
+    found: dict[str, Any] = {n: told[n] for n in _OF_TASK if n in told}
     found["labels"] = tuple(found["labels"])
     return Task(**found, hub=("", None))

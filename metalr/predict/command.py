@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
     add("--format", help="of stdin and stdout: jsonl (the default), csv or tsv")
     add("--text-column", metavar="NAME", help="column of the (first) text")
     add("--pair-column", metavar="NAME", help="column of the second text")
+    add("--encoding", help="of a text file, such as cp1252 (default: UTF-8)")
+    add("--no-header", action="store_true", help="columns are named by number, from 1")
     add("--batch-size", type=int, default=64, metavar="N", help="rows at once")
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
     add("--parallel", default="auto", choices=("auto", "one", "jit", "pmap"))
@@ -36,9 +38,10 @@ def add(commands: Any) -> None:
 
 
 def carry_out(args: argparse.Namespace) -> int:
-    """Carry out the command and return its exit status."""
+    """Carry out the command and returns its exit status."""
     _check(args)
     # After the flags are known to be good: these take seconds to import.
+    from metalr.data.formats.table import Options
     from metalr.predict import files, source, watch
     from metalr.predict.model import load
     from metalr.runtime import compilation
@@ -46,10 +49,10 @@ def carry_out(args: argparse.Namespace) -> int:
     form = args.format or "jsonl"
     output = files.format_of(args.output) if args.output else form
     if args.file == _STDIN:
-        rows, total = source.from_stream(sys.stdin, form), None
+        rows = source.from_stream(sys.stdin, form)
     else:
-        rows = source.from_file(Path(args.file))
-        total = len(rows)
+        options = Options(args.encoding, not args.no_header)
+        rows = source.from_file(Path(args.file), options)
     compilation.use_cache()
     columns = {"text": args.text_column, "pair": args.pair_column}
     model = load(
@@ -61,7 +64,7 @@ def carry_out(args: argparse.Namespace) -> int:
     )
     found = joined(rows, model.stream)
     if not args.quiet:
-        found = watch.watched(found, total)
+        found = watch.watched(found)
     if args.output:
         files.write(args.output, output, found)
         return 0

@@ -1,5 +1,6 @@
 """Where a fine-tuned model lies, and what it was fine-tuned for."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from metalr.models import huggingface, weights
 _HEADS = {
     "ForSequenceClassification": "classification",
     "ForQuestionAnswering": "qa",
+    "ForTokenClassification": "tokens",
+    "ForMultipleChoice": "choice",
+}
+# And the columns that they are taken to read.
+_COLUMNS: dict[str, dict[str, str]] = {
+    "classification": {"text": "text"},
+    "qa": {"text": "question", "pair": "context", "label": "answers"},
+    "tokens": {"text": "tokens", "label": "tags"},
+    "choice": {"text": "text", "pair": "choices"},
 }
 _LONGEST = 512  # tokens, where a folder does not say how its model was fine-tuned
 
@@ -73,18 +83,13 @@ def guess(raw: dict[str, Any], place: Path) -> usages.Usage:
     table = table if isinstance(table, dict) else {}
     count = len(table) or 2  # what transformers leaves out where nobody named labels
     labels = tuple(str(table.get(str(i), f"LABEL_{i}")) for i in range(count))
-    if kind == "qa":
-        task = Task(
-            name="file",
-            kind=kind,
-            text="question",
-            pair="context",
-            label="answers",
-            hub=("", None),
-        )
-    elif raw.get("problem_type") == "regression" or count == 1:
-        task = Task(name="file", kind="regression", text="text", hub=("", None))
-    else:
-        task = Task(name="file", text="text", labels=labels, hub=("", None))
+    task = Task(name="file", kind=kind, hub=("", None), **_COLUMNS[kind])
+    problem = raw.get("problem_type")
+    if kind == "classification" and problem == "multi_label_classification":
+        task = dataclasses.replace(task, kind="multilabel", label="labels")
+    elif kind == "classification" and (problem == "regression" or count == 1):
+        task = dataclasses.replace(task, kind="regression")
+    if task.kind in ("classification", "tokens", "multilabel"):
+        task = dataclasses.replace(task, labels=labels)
     positions = huggingface.read_config(raw, place / "config.json").max_length
     return usages.Usage(task=task, max_length=min(positions // 8 * 8, _LONGEST))

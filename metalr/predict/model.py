@@ -25,7 +25,7 @@ _LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 class Model:
-    """Maps rows to predictions; `load` makes it.
+    """Map rows to predictions; `load` makes it.
 
         model = metalr.load("runs/sst2-minilm-metalr-0")
         model("a fine film")["predicted_label"]
@@ -74,7 +74,9 @@ class Model:
         Returns:
           The predictions, a dictionary a row: `predicted_label` and
           `predicted_probabilities` of a classifier, `predicted_score` of a regression,
-          `predicted_answer` with its place in the context of a question.
+          `predicted_answer` with its place in the context of a question,
+          `predicted_tags` and `predicted_entities` of words, `predicted_labels` where a
+          row may have several, and `predicted_choice`.
 
         Raises:
           MetalrError: A row lacks a column, or holds no text in it.
@@ -124,7 +126,7 @@ class Model:
         return outputs.outputs(usage, self._logits(entries), entries, rows)
 
     def _logits(self, entries: encode.Encoded) -> list[np.ndarray]:
-        count = len(entries.input_ids)
+        count = entries.size
         size = next((n for n in self._batch_sizes if n >= count), self._batch_sizes[-1])
         feed = batches.eval_batches(
             entries,

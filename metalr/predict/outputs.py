@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from metalr.data import answers
-from metalr.data.encode import Encoded
+from metalr.data import tagged
+from metalr.data.encoded import Encoded
 from metalr.data.rows import Row
+from metalr.finetune import decode
 from metalr.finetune.usage import Usage
 
 
@@ -69,30 +70,80 @@ def _scores(
 def _answers(
     usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
 ) -> list[Row]:
-    found = answers.decode(
-        [entry[:, 0] for entry in logits],
-        [entry[:, 1] for entry in logits],
-        encoded,
-        rows,
-        n_best=usage.n_best,
-        max_answer_length=usage.max_answer_length,
-    )
+    return [
+        _answer(usage, answer) for answer in decode.spans(usage, logits, encoded, rows)
+    ]
+
+
+def _answer(usage: Usage, answer: Any) -> Row:
+    # How far the answer leads "no answer", in logits.
+    margin = {"predicted_margin": _short(answer.score - answer.null)}
+    if usage.task.null and not answer.unless_null(usage.null_threshold):
+        return {
+            "predicted_answer": "",
+            "predicted_start": -1,
+            "predicted_end": -1,
+        } | margin
+    return {
+        "predicted_answer": answer.text,
+        "predicted_start": answer.start,
+        "predicted_end": answer.stop,
+    } | margin
+
+
+def _tags(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    """Return tags, and entities with their places in the text, or among the words."""
+    words = [row[usage.task.text] for row in rows]
+    found = []
+    said = decode.tags(usage, logits, encoded, words)
+    for row, of, tags in zip(rows, words, said, strict=True):
+        spans = row.get("spans") or [(i, i + 1) for i in range(len(of))]
+        entities = tagged.entities(of, spans, tags)
+        found.append({"predicted_tags": tags, "predicted_entities": entities})
+    return found
+
+
+def _several(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    del encoded, rows
+    names = usage.task.labels
+    chances = 1 / (1 + np.exp(-np.stack(logits).astype(np.float64)))
     return [
         {
-            "predicted_answer": answer.text,
-            "predicted_start": answer.start,
-            "predicted_end": answer.stop,
-            # How far the answer leads "no answer", in logits.
-            "predicted_margin": _short(answer.score - answer.null),
+            "predicted_labels": [n for n, y in zip(names, yes, strict=True) if y],
+            "predicted_probabilities": _named(names, values),
         }
-        for answer in found
+        for yes, values in zip(decode.several(usage, logits), chances, strict=True)
     ]
+
+
+def _choices(
+    usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
+) -> list[Row]:
+    del encoded
+    found = []
+    for row, values in zip(rows, probabilities(np.stack(logits)), strict=True):
+        place = int(values.argmax())
+        found.append(
+            {
+                "predicted_choice": place,
+                "predicted_text": row[usage.task.pair or ""][place],
+                "predicted_probabilities": [_short(value) for value in values],
+            }
+        )
+    return found
 
 
 _OF_KIND: dict[str, Callable[..., list[Row]]] = {
     "classification": _classes,
     "regression": _scores,
     "qa": _answers,
+    "tokens": _tags,
+    "multilabel": _several,
+    "choice": _choices,
 }
 
 

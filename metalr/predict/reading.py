@@ -1,10 +1,12 @@
 """Which columns of a row a model reads, and the checks that hold rows to it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from metalr.data.rows import Row, Task
+from metalr.data import structured
+from metalr.data.rows import Row, Task, well_formed
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.usage import Usage
 
@@ -43,6 +45,7 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
     Raises:
       MetalrError: A column is missing, or holds no text.
     """
+    row = structured.shaped(dict(row), task)
     found: Row = {}
     for column in (task.text, task.pair):
         if column is None:
@@ -55,9 +58,27 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
                 f"{names:.200}. Name another with {flag}"
             )
         value = row[column]
+        if column in task.lists:
+            found |= _list(value, task, column, where)
+            continue
         if not isinstance(value, str) or not value.strip():
             raise MetalrError(
                 f"{where}: column {column!r} must hold a text, got {value!r:.60}"
             )
         found[column] = value
     return found
+
+
+def _list(value: Any, task: Task, column: str, where: str) -> Row:
+    """Return a list of texts; a text in place of words is split, with their places."""
+    if task.kind == "tokens" and isinstance(value, str) and value.strip():
+        value = well_formed(value)  # as long, so that places hold
+        places = [word.span() for word in _WORDS.finditer(value)]
+        return {column: [value[a:b] for a, b in places], "spans": places}
+    try:
+        return {column: structured.texts(value)}
+    except ValueError as fault:
+        raise MetalrError(f"{where}: column {column!r} {fault}") from fault
+
+
+_WORDS = re.compile(r"\w+|[^\w\s]")  # as CoNLL's sets split them, nearly

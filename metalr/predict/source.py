@@ -6,20 +6,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from metalr.data import sources
-from metalr.data.rows import Row
+from metalr.data.columns import Row
+from metalr.data.formats import opening
+from metalr.data.formats.table import Options
 from metalr.errors import MetalrError
 
 _LONGEST = 64 * 2**20  # characters of a line; no text is near this
 
 
-def from_file(path: Path) -> list[Row]:
-    """Read all rows of a file, as training does.
+def from_file(path: Path, options: Options) -> Iterator[Row]:
+    """Yield the rows of a file as training reads them, few of them in memory.
+
+    Args:
+      path: The file.
+      options: How it is written, where it does not say.
 
     Raises:
       MetalrError: The file is missing, empty, or breaks its format.
     """
-    return sources.read_rows(path)
+    empty = True
+    for row in opening.look(path, options).rows(None):
+        empty = False
+        yield row
+    if empty:
+        raise MetalrError(f"{path} is empty: it holds no rows")
 
 
 def from_stream(file: IO[str], form: str) -> Iterator[Row]:

@@ -33,6 +33,8 @@ REAL_ROWS = {
     "imdb": (20_000, 3_000),
     "ag_news": (14_547, 3_000),
     "squad": (11_877, 1_190),
+    "squad_v2": (3_924, 2_154),
+    "conll2003": (14_041, 3_250),
     "mr": (8_268, 2_000),
     "sst5": (8_541, 2_210),
     "sick": (4_500, 5_427),
@@ -62,7 +64,8 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
 def test_every_task_is_complete():
     for name, task in TASKS.items():
         assert task.name == name and task.metric in task.metrics
-        assert bool(task.labels) == (task.kind == "classification")
+        named = ("classification", "tokens", "multilabel")
+        assert bool(task.labels) == (task.kind in named)
         assert task.validation[0].startswith("validation") and task.max_length % 8 == 0
 
 

@@ -25,12 +25,16 @@ PINNED = {
     "imdb": "edd20270a2f7b9b16bdca2221970d35e",
     "ag_news": "eb3738e363bb26c42fa1f7d086a7483f",
     "squad": "24d4f7faf116b792322645b2b7e6944a",
+    "squad_v2": "c8c2cf3011a3dd2796271e8f9216492f",
+    "conll2003": "2cdbe0a4cc53070a019b6079dee8d9dd",
+    "go_emotions": "0ddd48e2e62b4a7f0a6f77ebacd59591",
+    "swag": "4ae46c4da3dd6a5686e7fb7b38b55923",
 }
 
 
 def texts(rows: list[dict]) -> list[str]:
     """Returns what a model sees of each row."""
-    hidden = ("id", "title", "idx", "label", "answers")
+    hidden = ("id", "title", "idx", "label", "answers", "ner_tags", "labels")
     return [json.dumps([row[c] for c in row if c not in hidden]) for row in rows]
 
 
@@ -65,7 +69,7 @@ def test_no_row_is_in_two_splits_or_twice_in_one(name):
     assert not validation & set(texts(toy.generate(name, "train", 300, seed=1)))
 
 
-@pytest.mark.parametrize("name", [n for n in OWN if TASKS[n].labels])
+@pytest.mark.parametrize("name", [n for n in OWN if TASKS[n].kind == "classification"])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_classes_are_about_equally_frequent(name, split):
     rows = toy.generate(name, split, 600, seed=0)
@@ -88,6 +92,21 @@ def test_some_labels_are_wrong_in_training_and_validation():
         assert 0.03 < wrong / len(told) < 0.1
 
 
+def test_tags_of_a_toy_name_begin_and_go_on_as_conlls_do():
+    for row in toy.generate("conll2003", "train", 200, seed=0):
+        before = "O"
+        for tag in row["ner_tags"]:
+            assert tag[:2] != "I-" or tag[2:] == before[2:]
+            before = tag
+
+
+def test_about_half_of_the_toy_questions_have_no_answer():
+    rows = toy.generate("squad_v2", "train", 400, seed=0)
+    empty = [row for row in rows if not row["answers"]["text"]]
+    assert 0.4 < len(empty) / len(rows) < 0.6
+    assert all(row["context"] and row["question"] for row in empty)
+
+
 def test_scores_spread_over_the_whole_range():
     scores = [row["label"] for row in toy.generate("stsb", "train", 600, seed=0)]
     assert min(scores) < 0.5 and max(scores) > 4.5 and 2.0 < sum(scores) / 600 < 3.0
@@ -106,7 +125,8 @@ def test_answers_stand_where_they_are_said_to():
 def test_the_fields_are_the_hubs(name):
     task = TASKS[name]
     row = toy.generate(name, "train", 1, seed=0)[0]
-    assert {task.text, task.label} <= set(row) and (task.pair or task.text) in row
+    second = "ending0" if name == "swag" else task.pair or task.text
+    assert {task.text, task.label, second} <= set(row)
     assert check_rows([row], task, "toy")
 
 

@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from metalr.data.formats import arrow, delimited, json_rows
+from metalr.data.formats import arrow, conll, delimited, json_rows
 from metalr.data.formats.table import Options, Row, Table
 from metalr.errors import MetalrError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".arrow", ".csv", ".tsv", ".json")
+_FILES = (*SUFFIXES, ".conll")
 
 _csv = functools.partial(delimited.look, preferred=",")
 _tsv = functools.partial(delimited.look, preferred="\t")
@@ -28,6 +29,10 @@ _READERS: dict[str, Callable[..., Table]] = {
     ".parquet": arrow.look_at_parquet,
     ".arrow": arrow.look_at_arrow,
     ".feather": arrow.look_at_arrow,
+    ".conll": conll.look,
+    ".bio": conll.look,
+    ".iob": conll.look,
+    ".iob2": conll.look,
 }
 _WAYS_OUT = {
     (".xlsx", ".xls", ".xlsm", ".ods"): "save it as CSV (UTF-8) there",
@@ -41,6 +46,7 @@ _WAYS_OUT = {
 _STARTS: tuple[tuple[bytes, Callable[..., Table]], ...] = (
     (b"PAR1", arrow.look_at_parquet),
     (b"ARROW1", arrow.look_at_arrow),
+    (b"-DOCSTAR", conll.look),
 )
 _WORKBOOK = b"PK\x03\x04"
 
@@ -75,7 +81,7 @@ def _reader(path: Path) -> Callable[..., Table]:
             "CSV (UTF-8), or unpack it"
         )
     if suffix not in _READERS:
-        shown = ", ".join(SUFFIXES)
+        shown = ", ".join(_FILES)
         way = next((way for of, way in _WAYS_OUT.items() if suffix in of), "")
         raise MetalrError(
             f"{path}: a data file ends in {shown}, not in {suffix!r}"

@@ -12,10 +12,10 @@ method whose values Python promises to keep, so the rows stay the same for ever.
 import hashlib
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from metalr.data.rows import Row
-from metalr.data.toy import facts, pairs, reviews, singles
+from metalr.data.toy import facts, lists, pairs, reviews, singles
 from metalr.errors import MetalrError, unknown_name
 
 # Share of rows with a wrong label, in training and validation alike.
@@ -41,6 +41,7 @@ def generate(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
     if task_name not in GENERATORS:
         raise unknown_name("toy task", task_name, GENERATORS)
     draw, classes = GENERATORS[task_name]
+    noisy = classes and task_name != "squad_v2"  # whose answers are no ids
     if split == "validation_mismatched" and task_name == "mnli":
         draw = pairs.spoken_inference
     rng = random.Random(f"{task_name} {split} {seed}")
@@ -49,8 +50,8 @@ def generate(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
     for _ in range(100 * rows + 1000):
         label = int(rng.random() * classes)
         row = draw(rng, label)
-        key = "\n".join(text for text in row.values() if isinstance(text, str))
-        if classes and rng.random() < LABEL_NOISE:
+        key = "\n".join(_texts(row))
+        if noisy and rng.random() < LABEL_NOISE:
             row["label"] = (label + 1 + int(rng.random() * (classes - 1))) % classes
         if key in seen or not _in_split(key, split):
             continue
@@ -63,6 +64,14 @@ def generate(task_name: str, split: str, rows: int, seed: int) -> list[Row]:
     )
 
 
+def _texts(row: Row) -> Iterator[str]:
+    for name, value in row.items():
+        if isinstance(value, str):
+            yield value
+        elif name == "tokens":
+            yield " ".join(value)
+
+
 def _in_split(key: str, split: str) -> bool:
     part = zlib.crc32(key.encode()) % _PARTS
     if split == "validation_mismatched":
@@ -73,7 +82,7 @@ def _in_split(key: str, split: str) -> bool:
 
 
 def _numbered(task_name: str, row: Row, key: str, index: int) -> Row:
-    if task_name == "squad":
+    if task_name in ("squad", "squad_v2"):
         return {"id": hashlib.sha256(key.encode()).hexdigest()[:24], **row}
     return row if task_name in ("imdb", "ag_news") else {**row, "idx": index}
 
@@ -91,4 +100,8 @@ GENERATORS: dict[str, tuple[Callable[[random.Random, int], Row], int]] = {
     "imdb": (reviews.review, 2),
     "ag_news": (singles.news, 4),
     "squad": (facts.span, 0),
+    "squad_v2": (facts.perhaps, 2),
+    "conll2003": (lists.tagged, 0),
+    "go_emotions": (lists.felt, 0),
+    "swag": (lists.ending, 0),
 }

@@ -21,7 +21,8 @@ _GOODS = words(
 )
 
 
-def _person(rng: random.Random) -> str:
+def person(rng: random.Random) -> str:
+    """Return a first name and a last one."""
     return f"{pick(rng, _FIRST_NAMES)} {pick(rng, _LAST_NAMES)}"
 
 
@@ -40,12 +41,12 @@ _RELATIONS: tuple[
         ("When was the {e} damaged by fire?", "In what year did the {e} burn?"),
     ),
     (
-        _person,
+        person,
         ("{v} set up the {e}", "the founder of the {e} was {v}"),
         ("Who founded the {e}?", "Which person set up the {e}?"),
     ),
     (
-        _person,
+        person,
         ("today the {e} is led by {v}", "{v} is now the head of the {e}"),
         ("Who leads the {e} today?", "Who is the present head of the {e}?"),
     ),
@@ -130,3 +131,30 @@ def span(rng: random.Random, label: int) -> Row:
         "question": pick(rng, kind[2]).format(e=entity),
         "answers": {"text": [answer], "answer_start": [start]},
     }
+
+
+def perhaps(rng: random.Random, label: int) -> Row:
+    """Make a paragraph and a question that, for label 0, it has no answer to."""
+    row = span(rng, label)
+    if label == 1:
+        return row
+    told = row["context"]
+    # The same question about an institution that is not there, or another one about
+    # this one; both look as if they had an answer.
+    if rng.random() < 0.5:
+        others = [each for each in INSTITUTIONS[:50] if each not in told]
+        question = row["question"].replace(row["title"], pick(rng, others))
+    else:
+        absent = [
+            questions
+            for _, statements, questions in _RELATIONS
+            if not any(_begins(told, each, row["title"]) for each in statements)
+        ]
+        question = pick(rng, pick(rng, absent)).format(e=row["title"])
+    return row | {"question": question, "answers": {"text": [], "answer_start": []}}
+
+
+def _begins(context: str, statement: str, entity: str) -> bool:
+    """Say whether a paragraph has a statement about an institution."""
+    parts = as_sentence(statement).format(e=entity, v="{v}").split("{v}")
+    return all(part.strip(" .") in context for part in parts if part.strip(" ."))

@@ -1,0 +1,216 @@
+"""Rows whose cells are lists: words with tags, several labels, texts to choose from.
+
+tokens      {"tokens": ["John", "left"], "tags": ["B-PER", "O"]}
+multilabel  {"text": "...", "labels": ["joy", "fear"]}, or "joy|fear" in a table
+choice      {"text": "...", "choices": ["...", "..."], "label": 1}, or the columns
+            choice0, choice1, ... (SWAG's ending0, ... too)
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from metalr.data.labels import Labels, is_missing, number, show, spelled
+from metalr.errors import MetalrError
+
+if TYPE_CHECKING:
+    from metalr.data.rows import Task
+
+KINDS = ("tokens", "multilabel", "choice")
+OUTSIDE = "O"  # the tag of a word that is part of nothing
+
+WORDS = ("tokens", "words")
+TAGS = ("ner_tags", "tags", "labels", "pos_tags", "label")
+_MOST = 1000  # different labels
+_NUMBERED = re.compile(r"(choice|ending|option|candidate|answer)_?\d+")
+_PEEKED = 50  # rows by which a file's kind is told
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """Return the columns that hold one text each to choose from.
+
+    >>> numbered(["sent1", "ending1", "ending0", "label"])
+    ['ending0', 'ending1']
+    """
+    found = [name for name in names if _NUMBERED.fullmatch(name)]
+    return sorted(found, key=lambda name: (len(name), name))
+
+
+def telling(names: Iterable[str], label: str | None) -> list[str]:
+    """Return the columns that may tell of lists; others are not looked at."""
+    names = [name for name in names if name]
+    known = {*WORDS, *TAGS, "choices", label, *numbered(names)}
+    return [name for name in names if name in known]
+
+
+def guess(rows: Iterable[dict[str, Any]], label: str | None) -> str | None:
+    """Return the kind of task that the first rows of a file look like, or None.
+
+    Args:
+      rows: By column.
+      label: The column of the labels, where the user names it.
+    """
+    kinds = {_looks_like(row, label) for row in itertools.islice(rows, _PEEKED)}
+    return next((kind for kind in KINDS if kind in kinds), None)
+
+
+def _looks_like(row: dict[str, Any], label: str | None) -> str | None:
+    lists = {name for name, value in row.items() if isinstance(value, list)}
+    if lists & {*WORDS} and lists & ({label} if label else {*TAGS}):
+        return "tokens"
+    if "choices" in lists or len(numbered(row)) > 1:
+        return "choice"
+    column = label or ("labels" if "labels" in row else "label")
+    several = row.get(column) if column in lists else None
+    if several is not None and len(several) != 1:
+        return "multilabel" if all(isinstance(v, str | int) for v in several) else None
+    return None
+
+
+def texts(value: Any) -> list[str]:
+    """Return a cell that holds a list of texts.
+
+    Raises:
+      ValueError: It holds something else.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"holds {show(value)}, which is no list of texts")
+    for text in value:
+        if not isinstance(text, str):
+            raise ValueError(f"holds {show(text)} in its list, which is no text")
+    return value
+
+
+def shaped(row: dict[str, Any], task: "Task") -> dict[str, Any]:
+    """Return a row with its texts to choose from in one column."""
+    if task.kind != "choice" or task.pair is None or task.pair in row:
+        return row
+    names = numbered(row)
+    if not names:
+        return row  # the error of a missing column
+    # SWAG has the first words of every ending in a column of their own.
+    begin = row.get("sent2")
+    begin = f"{begin} " if isinstance(begin, str) and begin else ""
+    return row | {task.pair: [begin + str(row[name]) for name in names]}
+
+
+def label(row: dict[str, Any], task: "Task") -> Any:
+    """Return a row's labels as they are, in one form: a list, or a choice's number.
+
+    Raises:
+      ValueError: They are none, or not as many as the words.
+    """
+    value = row[task.label]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if task.kind == "choice":
+        return _choice(value, row[task.pair or ""])
+    if task.kind == "multilabel" and not isinstance(value, list):
+        value = _split(value, task.separator)
+    if not isinstance(value, list):
+        raise ValueError(f"holds {show(value)}, which is no list of labels")
+    if task.kind == "tokens" and len(value) != len(row[task.text]):
+        raise ValueError(
+            f"holds {len(value)} tags, and {task.text!r} {len(row[task.text])} words"
+        )
+    for one in value:
+        if is_missing(one) or not isinstance(one, str | int | float):
+            raise ValueError(f"holds {show(one)} in its list, which is no label")
+    return value
+
+
+def _split(value: Any, separator: str | None) -> list[str]:
+    if is_missing(value):
+        return []
+    if separator is None:
+        raise ValueError(
+            f"holds {show(value)}, which is no list of labels; --label-separator says "
+            "what stands between them"
+        )
+    return [name.strip() for name in str(value).split(separator) if name.strip()]
+
+
+def _choice(value: Any, choices: Sequence[str]) -> int | None:
+    """Return the number of a choice, from its number, its letter or its text."""
+    if value in choices:
+        return list(choices).index(value)
+    letter = value.strip().upper() if isinstance(value, str) else ""
+    if len(letter) == 1 and "A" <= letter < chr(ord("A") + len(choices)):
+        return ord(letter) - ord("A")
+    found = None if is_missing(value) else number(value)
+    if found == -1:
+        return None  # a hidden label
+    if found is None or found not in range(len(choices)):
+        raise ValueError(
+            f"holds {show(value)}; the row has {len(choices)} choices, numbered from 0"
+        )
+    return int(found)
+
+
+def ids(value: Sequence[Any], task: "Task") -> list[int]:
+    """Return the ids of labels that are given by name or, for a known set, by id.
+
+    Raises:
+      ValueError: One is not of the task.
+    """
+    names = {name: i for i, name in enumerate(task.labels)}
+    found = []
+    for one in value:
+        place = names.get(spelled(one))
+        count = number(one)
+        if place is None and task.name != "file" and count in range(len(names)):
+            place = int(count or 0)
+        if place is None:
+            some = ", ".join(task.labels[:20])
+            raise ValueError(f"holds {show(one)}; {task.name} knows {some}")
+        found.append(place)
+    return found
+
+
+def define(values: Sequence[Any], where: str, column: str, kind: str) -> Labels:
+    """Return what the labels of the training rows say about a task of lists.
+
+    Args:
+      values: As `label` returns them, one a row.
+      where: Names the file in an error.
+      column: Names the labels' column in an error.
+      kind: A row of KINDS.
+
+    Raises:
+      MetalrError: There are too few labels or too many.
+    """
+    if kind == "choice":
+        return Labels({"kind": kind}, ())
+    names = {spelled(one) for value in values for one in value}
+    least = 2 if kind == "tokens" else 1
+    if not least <= len(names) <= _MOST:
+        raise MetalrError(
+            f"{where}: column {column!r} holds {len(names)} different labels, and a "
+            f"task of {kind} has {least} to {_MOST}; is it the right column? "
+            "(--label-column)"
+        )
+    if kind == "multilabel":
+        scores = ("micro_f1", "macro_f1", "accuracy")
+        return Labels(_fields(kind, sorted(names), scores), ())
+    # Of a word's place in an entity the type comes first: B-PER beside I-PER.
+    ordered = sorted(names, key=lambda n: (n != OUTSIDE, n[2:], n[:2]))
+    return Labels(_fields(kind, ordered, tag_scores(ordered)), ())
+
+
+def _fields(kind: str, names: Sequence[str], scores: Sequence[str]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "labels": tuple(names),
+        "metric": scores[0],
+        "metrics": tuple(scores),
+    }
+
+
+def tag_scores(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the scores of tags: of entities where they begin with B- and I-."""
+    if all(name == OUTSIDE or re.match("[BIESLU]-", name) for name in names):
+        return ("entity_f1", "entity_precision", "entity_recall", "accuracy")
+    return ("accuracy", "macro_f1")

@@ -1,0 +1,200 @@
+"""Rows of lists: files of every form, tokens of words, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metalr.data import loading, structured, tagged, toy
+from metalr.data.encode import encode
+from metalr.data.rows import Task, check_rows
+from metalr.data.tasks import TASKS
+from metalr.errors import MetalrError
+from tests.data.small_tokenizers import TOKENIZERS, word_piece
+
+CONLL = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+German JJ B-NP B-MISC
+call NN I-NP O
+
+Peter NNP B-NP B-PER
+Blackburn NNP I-NP I-PER
+
+"""
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def own(path, **more):
+    return loading.load("file", train_file=path, validation_file=path, **more)
+
+
+@pytest.mark.parametrize("name", ["train.conll", "eng.testa.txt", "train.bio"])
+def test_columns_of_conll_are_words_and_their_last_column(name, tmp_path):
+    (tmp_path / name).write_text(CONLL)
+    data = own(tmp_path / name)
+    assert data.task.kind == "tokens" and data.task.metric == "entity_f1"
+    assert data.task.labels == ("O", "B-MISC", "B-ORG", "B-PER", "I-PER")
+    first, second = data.train
+    assert first["tokens"] == ["EU", "rejects", "German", "call"]
+    assert [data.task.labels[i] for i in first["tags"]] == ["B-ORG", "O", "B-MISC", "O"]
+    assert second["tokens"] == ["Peter", "Blackburn"]
+
+
+def test_another_column_of_conll_can_be_learned(tmp_path):
+    (tmp_path / "train.conll").write_text(CONLL)
+    data = own(tmp_path / "train.conll", label_column="column_2", kind="tokens")
+    assert data.task.labels == ("JJ", "NN", "NNP", "VBZ")
+    assert data.task.metrics == ("accuracy", "macro_f1")
+
+
+def test_line_of_conll_with_other_columns_is_told(tmp_path):
+    (tmp_path / "train.conll").write_text("a O\nb\n")
+    with pytest.raises(MetalrError, match="line 2 has 1 columns, the first has 2"):
+        own(tmp_path / "train.conll")
+
+
+def test_json_of_words_and_tags_needs_no_flag(tmp_path):
+    rows = [{"tokens": ["Al", "left"], "tags": ["B-PER", "O"]}] * 3
+    data = own(write(tmp_path / "rows.jsonl", rows))
+    assert data.task.kind == "tokens" and data.reading.classes == {"O": 3, "B-PER": 3}
+
+
+LABELS = [["joy", "fear"], [], ["fear"], ["joy"]]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_several_labels_are_lists_or_have_a_separator(form, tmp_path):
+    path = tmp_path / f"rows.{form}"
+    if form == "csv":
+        lines = [f"text {i},{'|'.join(names)}" for i, names in enumerate(LABELS)]
+        path.write_text("\n".join(["text,labels", *lines]))
+    else:
+        rows = ({"text": f"text {i}", "labels": x} for i, x in enumerate(LABELS))
+        write(path, rows)
+    data = own(path, label_separator="|" if form == "csv" else None)
+    assert (data.task.kind, data.task.labels) == ("multilabel", ("fear", "joy"))
+    assert data.train.column("labels") == [[0, 1], [], [0], [1]]
+    encoded = encode(data.train, data.task, word_piece(), 16)
+    np.testing.assert_array_equal(encoded.labels, [[1, 1], [0, 0], [1, 0], [0, 1]])
+
+
+CHOICES = (
+    {"text": "b", "choices": ["x", "y"], "label": 1},
+    {"text": "b", "choice0": "x", "choice1": "y", "label": "1"},
+    {"sent1": "b", "sent2": "", "ending0": "x", "ending1": "y", "label": 1},
+    {"premise": "b", "choice1": "x", "choice2": "y", "label": 1},
+    {"text": "b", "choices": ["x", "y"], "label": "y"},
+    {"text": "b", "choices": ["x", "y"], "label": "B"},
+)
+
+
+@pytest.mark.parametrize("row", CHOICES)
+def test_choices_stand_in_a_list_or_in_numbered_columns(row, tmp_path):
+    data = own(write(tmp_path / "rows.jsonl", [row, row]))
+    assert data.task.kind == "choice"
+    assert data.train[0]["choices"] == ["x", "y"]
+    assert data.train[0][data.task.label] == 1
+
+
+def test_questions_without_an_answer_make_a_file_squad_v2(tmp_path):
+    answered = {"text": ["b"], "answer_start": [2]}
+    rows = [
+        {"question": "q", "context": "a b", "answers": answers}
+        for answers in (answered, {"text": [], "answer_start": []})
+    ]
+    data = own(write(tmp_path / "rows.jsonl", rows))
+    assert data.task.null and "best_f1" in data.task.metrics
+    assert "1 questions have no answer" in " ".join(data.reading.assumed)
+    with pytest.raises(MetalrError, match="--task squad_v2"):
+        check_rows(rows, TASKS["squad"], "rows")
+
+
+BAD = {
+    "fewer tags": ("tokens", {"tokens": ["a", "b"], "tags": ["O"]}, "1 tags.*2 words"),
+    "no list": ("tokens", {"tokens": "a b", "tags": ["O"]}, "no list of texts"),
+    "no separator": ("multilabel", {"text": "a", "labels": "x,y"}, "label-separator"),
+    "a number": ("tokens", {"tokens": ["a", 1], "tags": ["O", "O"]}, "holds 1 in its"),
+    "choice": ("choice", {"text": "a", "choices": ["x"], "label": 3}, "numbered from"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_lists_that_do_not_fit_are_told_with_their_row(name, tmp_path):
+    kind, row, message = BAD[name]
+    with pytest.raises(MetalrError, match=f"row 1: .*{message}"):
+        own(write(tmp_path / "rows.jsonl", [row] * 2), kind=kind)
+
+
+# ------------------------------------------------------------------ tokens of words
+
+TAGS = Task(name="t", kind="tokens", text="tokens", label="tags", hub=("", None),
+            labels=("O", "B-X", "I-X"))  # fmt: skip
+
+
+def tagged_rows(count=20, longest=30):
+    rng = np.random.default_rng(0)
+    words = [
+        w for row in toy.generate("conll2003", "train", 50, 0) for w in row["tokens"]
+    ]
+    words += ["naïve", "a-b/c", "12,5", "…", "日本"]
+    return [
+        {"tokens": [*rng.choice(words, n)], "tags": [*map(int, rng.integers(0, 3, n))]}
+        for n in rng.integers(1, longest, count)
+    ]
+
+
+def test_first_pieces_of_words_are_those_that_the_library_names():
+    tokenizer, rows = word_piece(), tagged_rows()
+    found = encode(rows, TAGS, tokenizer, 500)
+    for i, row in enumerate(rows):
+        theirs = tokenizer(row["tokens"], is_split_into_words=True)
+        assert found.input_ids[i].tolist() == theirs["input_ids"]
+        names, before = theirs.word_ids(), None
+        for place, word in enumerate(names):
+            first = word is not None and word != before
+            assert found.words[i][place] == (word if first else -1)
+            assert found.labels[i][place] == (row["tags"][word] if first else -1)
+            before = word
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("length", [12, 24, 400])
+def test_every_word_is_learned_and_read_back_once_however_long_the_row(name, length):
+    tokenizer, rows = TOKENIZERS[name], tagged_rows(longest=60)
+    found = encode(rows, TAGS, tokenizer, length, stride=6)
+    assert max(map(len, found.input_ids)) <= length
+    logits = [np.eye(3)[np.maximum(labels, 0)] for labels in found.labels]
+    counts = [len(row["tokens"]) for row in rows]
+    read = tagged.decode(logits, found, counts, missing=0)
+    seen = np.zeros(len(rows), int)
+    np.add.at(seen, found.example, [int((w >= 0).sum()) for w in found.words])
+    for row, tags, words in zip(rows, read, seen, strict=True):
+        assert words <= len(tags)
+        if words == len(tags):  # a word of signs that are dropped has no token
+            assert tags.tolist() == row["tags"]
+    assert (seen == counts).mean() > 0.8
+    np.testing.assert_array_equal(found.weights, [(x >= 0).sum() for x in found.labels])
+
+
+def test_choices_become_pairs_one_after_another():
+    row = {"text": "the film", "choices": ["is good", "is bad"], "label": 1}
+    task = Task(name="t", kind="choice", text="text", pair="choices", hub=("", None))
+    tokenizer = word_piece()
+    found = encode([row, row], task, tokenizer, 32)
+    assert (len(found.input_ids), found.size, found.group) == (4, 2, 2)
+    wanted = tokenizer("the film", "is bad")
+    assert found.input_ids[3].tolist() == wanted["input_ids"]
+    other = row | {"choices": ["is good"]}
+    with pytest.raises(MetalrError, match="as many choices as the first, 2; row 2"):
+        encode([row, other], task, tokenizer, 32)
+
+
+def test_scores_of_tags_follow_from_their_names():
+    assert structured.tag_scores(["O", "B-PER", "I-PER"])[0] == "entity_f1"
+    assert structured.tag_scores(["NN", "VB"])[0] == "accuracy"
