@@ -58,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     export.add_argument("run", help="folder of a run of finetune.py")
     export.add_argument("folder", help="new folder for the model")
+    export.add_argument(
+        "--merge",
+        action="store_true",
+        help="of a run with --lora: the whole model in place of the adapter",
+    )
     predict_command.add(commands)
     _add_compare(commands)
     _add_pretrain(commands)
@@ -129,14 +134,21 @@ def _export(args: argparse.Namespace) -> int:
     if target.exists() and (not target.is_dir() or run_folder.contents(target)):
         raise MetalrError(f"{target} exists; name a new folder")
 
+    adapter = run / run_folder.ADAPTER
+    if args.merge and not adapter.is_dir():
+        raise MetalrError(f"{run} has no adapter to merge; leave --merge out")
+    alone = adapter.is_dir() and not args.merge
+    source = adapter if alone else run / "model"
+
     def copy(draft: Path) -> None:
-        for path in (run / "model").iterdir():
+        for path in source.iterdir():
             # Not what a killed run has left, nor what a link in the folder leads to.
             if path.is_file() and not path.is_symlink() and path.name[0] != ".":
                 shutil.copyfile(path, draft / path.name)
 
     files.fill(target, copy)
-    print(f"{target}: load it with transformers' AutoModel classes")
+    classes = "peft's PeftModel" if alone else "transformers' AutoModel classes"
+    print(f"{target}: load it with {classes}")
     return 0
 
 

@@ -161,6 +161,56 @@ class RunConfig:
         choices=("float32", "bfloat16"),
     )
 
+    # What of the model is trained.
+    lora: int = flag(
+        0,
+        "what is trained",
+        "rank of LoRA: low-rank changes of kernels, and the head, are all that is "
+        "trained; 0: everything",
+        low=0,
+        most=2**16,
+    )
+    # So that twice the rank asks for no other rate.
+    lora_alpha: float | None = flag(
+        None,
+        "what is trained",
+        "rank times the factor of a change (default: 2 x --lora)",
+        low=0.0,
+    )
+    lora_targets: str | None = flag(
+        None,
+        "what is trained",
+        "modules as PEFT names them, with commas between (default: those of queries "
+        "and values)",
+    )
+    freeze: str | None = flag(
+        None,
+        "what is trained",
+        "what stays as it is: embeddings, encoder, layers such as 0-5, with commas "
+        "between",
+    )
+    layer_decay: float = flag(
+        1.0,
+        "what is trained",
+        "the rate of a layer over that of the one above it",
+        low=0.01,
+        high=1.0,
+    )
+    head_rate: float = flag(
+        1.0, "what is trained", "the rate of the head over the base rate", low=0.01
+    )
+    reinit_layers: int = flag(
+        0, "what is trained", "draw the top N layers at random first", low=0
+    )
+    ema: float = flag(
+        0.0,
+        "what is trained",
+        "decay of an average of the parameters, such as 0.999, which is scored and "
+        "kept in their place; 0: none",
+        low=0.0,
+        high=0.999999,
+    )
+
     # On which devices; none of it changes what is learned, but for rounding.
     parallel: str = flag(
         "auto",
@@ -410,6 +460,11 @@ def check(config: RunConfig) -> RunConfig:
     check_ranges(config)
     if config.learning_rate == 0 or config.epochs == 0:
         raise MetalrError("--learning-rate and --epochs must be above 0")
+    given = config.lora_alpha is not None or config.lora_targets is not None
+    if given and not config.lora:
+        raise MetalrError("--lora-alpha and --lora-targets need --lora RANK")
+    if config.lora_alpha == 0:
+        raise MetalrError("--lora-alpha must be above 0")
     if config.batch_size % config.accumulate:
         raise MetalrError(
             f"--accumulate must divide --batch-size, got {config.accumulate} and "

@@ -12,6 +12,7 @@ import numpy as np
 from metalr.data import batches, encode, loading, reading, tasks
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import balance, decode, evaluate, loop, schedulers, sharding
+from metalr.finetune import trained as training
 from metalr.finetune.config import RunConfig
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
@@ -31,6 +32,7 @@ class Prepared(NamedTuple):
     notes: list[str]
     layout: sharding.Layout
     usage: Callable[[Any], Usage]  # of a model with these parameters in training
+    trained: training.Trained
 
 
 class _Tokens(NamedTuple):
@@ -80,10 +82,12 @@ def prepare(
     usage = _usage(config, task, model)
     tokens = _tokens(usage, data, model)
     data = data._replace(reading=_cut(usage, data, model, tokens))
-    model, tokens, restore = _trimmed(model, tokens)
+    model, tokens, untrim = _trimmed(model, tokens)
     balance.check_smoothing(config.label_smoothing, task)
     weights = balance.class_weights(config.class_weights, task, tokens.train)
     train = balance.weighted(tokens.train, task, weights)
+    of = training.choose(config, model)
+    merge = of.model if of.pairs is None else layout.compile(of.model)
     if max_shapes is None:
         steps = config.epochs * tokens.train.size / config.batch_size
         max_shapes = _shapes(min(steps, config.max_steps or steps))
@@ -96,23 +100,25 @@ def prepare(
         places=layout.places(config.batch_size, config.accumulate),
         draws=balance.draws(config.balanced_sampling, task, tokens.train),
     )
+    score = evaluate.scorer(
+        config,
+        data,
+        model.graphdef,
+        tokens.validation,
+        tokens.pad,
+        max_shapes,
+        layout,
+        usage=usage,
+    )
+    tuned = _tuned(config, usage, data, tokens, model, max_shapes, layout)
     pace, shortened = _pace(config, feed.steps_per_epoch)
     problem = loop.Problem(
-        params=model.params,
-        loss_fn=_loss_fn(config, task.kind, model.graphdef, weights),
+        params=of.params,
+        loss_fn=of.loss(_loss_fn(config, task.kind, model.graphdef, weights)),
         batches=feed,
-        evaluate=evaluate.scorer(
-            config,
-            data,
-            model.graphdef,
-            tokens.validation,
-            tokens.pad,
-            max_shapes,
-            layout,
-            usage=usage,
-        ),
+        evaluate=lambda params: score(merge(params)),
         metric=task.metric,
-        served=scheduler.served,
+        served=training.served(config, scheduler, of),
     )
     notes = [
         origin["note"] for origin in (data.origin, model.origin) if origin.get("note")
@@ -123,11 +129,12 @@ def prepare(
         model,
         problem,
         pace,
-        _transformation(config, rate, pace),
-        restore,
-        notes + shortened + _lopsided(data, config.metric),
+        _transformation(config, rate, pace, of),
+        lambda params: untrim(of.model(params)),
+        [*notes, *of.notes] + shortened + _lopsided(data, config.metric),
         layout,
-        _tuned(config, usage, data, tokens, model, max_shapes, layout),
+        lambda params: tuned(merge(params)),
+        of,
     )
 
 
@@ -277,7 +284,9 @@ def _trimmed(
     return model._replace(params=params), tokens, restore
 
 
-def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
+def _transformation(
+    config: RunConfig, rate: float, pace: loop.Pace, of: training.Trained
+) -> Any:
     plan = schedulers.Plan(
         learning_rate=rate,
         total_steps=pace.total_steps,
@@ -286,9 +295,10 @@ def _transformation(config: RunConfig, rate: float, pace: loop.Pace) -> Any:
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
     )
-    inner = schedulers.adamw(config.weight_decay, config.clip_norm)
+    adamw = schedulers.adamw(config.weight_decay, config.clip_norm)
+    inner = training.inner(config, adamw, of.layers)
     row = schedulers.get(config.scheduler)
-    return schedulers.at_a_rate(row.build, inner, plan)
+    return training.wrapped(config, schedulers.at_a_rate(row.build, inner, plan), of)
 
 
 def _loss_fn(

@@ -20,7 +20,7 @@ from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
-from metalr.models import huggingface
+from metalr.models import huggingface, lora
 from metalr.models.fingerprint import fingerprint
 from metalr.runtime import devices, hosts
 from metalr.runtime.versions import versions
@@ -141,13 +141,28 @@ def _export(
             prepared.data.task.labels,
         )
         usage.write(folder, used)
+        if prepared.trained.pairs is not None:
+            lora.export(
+                folder.parent / run_folder.ADAPTER,
+                best,
+                prepared.trained.pairs,
+                prepared.model.config,
+                prepared.data.task.kind,
+                _base(prepared.model),
+            )
+
+
+def _base(model: huggingface.Pretrained) -> str:
+    """Returns where transformers finds the model that an adapter changes."""
+    hub = model.origin["kind"] == "hub"
+    return model.origin["where"] if hub else str(model.files[0].parent.absolute())
 
 
 def title(prepared: Prepared) -> list[str]:
     """Return the first lines of a run: its task, model, rate and device."""
     config, data, model = prepared.config, prepared.data, prepared.model
     validation = sum(len(rows) for rows in data.validation.values())
-    size = sum(x.size for x in jax.tree.leaves(model.params)) / 1e6
+    size = prepared.trained.count / 1e6
     device = jax.devices()[0]
     kind = getattr(device, "device_kind", device.platform)
     if prepared.layout.mesh is not None:

@@ -22,6 +22,7 @@ SETTINGS = "settings.json"
 ROWS = "rows.json"
 MODEL = "model.json"
 LOCK = ".lock"
+ADAPTER = "adapter"  # of LoRA, beside the model that it makes
 
 
 def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:

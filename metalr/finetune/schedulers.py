@@ -63,6 +63,11 @@ class Scheduler(NamedTuple):
     # It finds the rate by itself: the base rate is a factor of that, or is not read.
     rate_free: bool = False
 
+    @property
+    def averages(self) -> bool:
+        """Whether it serves an average of its own."""
+        return self.served is not _as_they_are
+
 
 def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
     """Make a row's `build` from a schedule that the loss drives."""

@@ -24,10 +24,8 @@ LEAVES = {
 }
 
 
-def weight_map(
-    config: EncoderConfig, kind: str
-) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Yield name there, path here and whether to transpose, for every weight.
+def modules(config: EncoderConfig, kind: str) -> list[tuple[str, str, str]]:
+    """Return name there, name here and sort of every module with weights.
 
     Args:
       config: The encoder.
@@ -35,13 +33,13 @@ def weight_map(
     """
     family = config.differences
     below = lambda name: f"{family.prefix}.{name}"  # noqa: E731
-    modules = [
+    found = [
         (below(there), f"encoder.{here}", sort)
         for there, here, sort in family.embeddings
     ]
     for i in range(config.stored_layers):
         within = family.layers.format(i)
-        modules += [
+        found += [
             (below(f"{within}.{there}"), f"encoder.layers.{i}.{here}", sort)
             for there, here, sort in family.layer
         ]
@@ -51,11 +49,21 @@ def weight_map(
         "tokens": family.token_head,
         "choice": family.choice_head,
     }
-    modules += head.get(kind, family.sequence_head)
+    found += head.get(kind, family.sequence_head)
     lacking = _lacking(config)
-    for there, here, sort in modules:
-        if here in lacking:
-            continue
+    return [module for module in found if module[1] not in lacking]
+
+
+def weight_map(
+    config: EncoderConfig, kind: str
+) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Yield name there, path here and whether to transpose, for every weight.
+
+    Args:
+      config: The encoder.
+      kind: A row of `heads.KINDS`.
+    """
+    for there, here, sort in modules(config, kind):
         for leaf_there, leaf_here, transposed in LEAVES[sort]:
             yield f"{there}.{leaf_there}", (*here.split("."), leaf_here), transposed
 
