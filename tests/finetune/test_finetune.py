@@ -466,27 +466,3 @@ def test_token_of_the_hub_is_in_no_file_and_no_line(run, tmp_path, capsys, monke
     assert any(p.name == "result.json" for p in files)
     assert all(b"averysecretword" not in p.read_bytes() for p in files)
     assert "averysecretword" not in told.out + told.err
-
-
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_a_run_with_lora_leaves_an_adapter_that_peft_loads_and_export_merges(
-    run, tiny, capsys
-):
-    torch = pytest.importorskip("torch")
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModelForSequenceClassification as Auto
-
-    settings = ("--lora", 2, "--head-rate", 5, "--ema", 0.9, "--output", "r")
-    assert run("--task", "sst2", *SMALL, *FAST, *settings) == 0
-    assert "parameters are trained" in capsys.readouterr().out
-    assert cli.main(["export", "r", "adapter"]) == 0
-    assert cli.main(["export", "--merge", "r", "merged"]) == 0
-    changed = peft.PeftModel.from_pretrained(Auto.from_pretrained(tiny), "adapter")
-    ids = torch.arange(5, 15)[None]
-    with torch.no_grad():
-        ours = Auto.from_pretrained("merged").eval()(ids).logits
-        theirs = changed.eval()(ids).logits
-        before = Auto.from_pretrained(tiny).eval()(ids).logits
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert not np.allclose(ours, before, atol=1e-5)
-    assert cli.main(["export", "r", "merged"]) != 0  # it is there already

@@ -52,12 +52,6 @@ CONFIGS = {
         local_rope_theta=100.0,
     ),
 }
-# RoBERTa under other names.
-SISTERS = {
-    family: dataclasses.replace(ROBERTA, family=family)
-    for family in ("xlm-roberta", "camembert")
-}
-
 WORDS = (
     "the a film movie is was not good bad great awful boring bright dull and but it "
     "very who what where when ? . , they plot actor story in of to"

@@ -15,7 +15,7 @@ from metalr.data import encode
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, tokenizer, weights
 from tests.data import small_tokenizers
-from tests.models.small_models import CONFIGS, SISTERS
+from tests.models.small_models import CONFIGS
 
 LABELS = {
     "classification": ("no", "yes", "maybe"),
@@ -141,28 +141,6 @@ def test_transformers_loads_an_export_whole_and_gives_its_logits(
         assert theirs.config.num_labels == 3
     elif kind == "regression":
         assert theirs.config.problem_type == "regression"
-
-
-@pytest.mark.parametrize("family", SISTERS)
-def test_transformers_loads_robertas_sisters_by_their_own_classes(tmp_path, family):
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    model, batch = make_model("classification"), make_batch()
-    config = SISTERS[family]
-    graphdef, params = heads.build(config, "classification", 3, seed=1)
-    params = jax.tree.map(lambda x: 5 * x, params)
-    model = model._replace(config=config, graphdef=graphdef, params=params)
-    huggingface.export(tmp_path, model, "classification", LABELS["classification"])
-    auto = transformers.AutoModelForSequenceClassification
-    theirs, info = auto.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values()), info
-    assert theirs.config.model_type == family
-    batch["input_ids"] = np.where(batch["attention_mask"], batch["input_ids"], 1)
-    given = {name: batch[name] for name in config.differences.inputs}
-    out = theirs(**{name: torch.tensor(v).long() for name, v in given.items()})
-    logits = apply(graphdef, params, batch)
-    np.testing.assert_allclose(logits, out.logits.detach(), atol=1e-4, rtol=0)
 
 
 def test_a_folder_or_file_comes_back_without_a_word(folder, capfd):
