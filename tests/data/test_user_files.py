@@ -241,11 +241,6 @@ REFUSED = {
         [{"id": 1, "data": {"text": "a"}, "annotations": []}],
         "export it as JSON-MIN or CSV",
     ),
-    "two labels": (
-        "x.json",
-        [{"text": "a", "label": ["b", "c"]}],
-        "row 1: .* no label",
-    ),
     "nan among numbers": (
         "x.csv",
         "text,label\na,0\nb,1\nc,nan\n",
