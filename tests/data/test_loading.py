@@ -290,10 +290,10 @@ BAD_FILES: dict[str, tuple[list[dict], dict[str, Any], str]] = {
         {},
         "row 2: column 'label' holds nan",
     ),
-    "list label": (
-        [{"text": "a", "label": [1, 2]}],
+    "a label in an object": (
+        [{"text": "a", "label": {"of": 1}}],
         {},
-        r"holds \[1, 2\], which is no label",
+        r"holds \{'of': 1\}, which is no label",
     ),
     "too many labels": (
         [{"text": "a", "label": f"l{n}"} for n in range(1001)],
