@@ -1,6 +1,6 @@
 """Learn how a fine-tune answers to its learning rate: traces, fit, check, predictor.
 
-    python train_meta.py                        # toy tasks, MiniLM, to try it out
+    python train_meta.py                        # cheap problems of many kinds, minutes
     python train_meta.py --data DATA --model minilm:2 minilm:3 minilm:4 minilm:6 \\
         --runs 900 --rounds 2 --output runs/meta             # a day on two cores
     python train_meta.py --data hub --model bert-base-uncased roberta-base \\
@@ -21,6 +21,7 @@ if __name__ == "__main__":  # at once: as in `program.end_at_signals`
 import argparse
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from metalr.data.derived import SETS
 from metalr.runtime import executors
 
 LEAST = {
-    "runs": 1,
+    "runs": 0,
+    "zoo": 0,
     "rounds": 0,
     "per_bank": 1,
     "workers": 1,
@@ -50,7 +52,12 @@ def parser() -> cli.Parser:
         "--model", nargs="+", default=["minilm:2"], help="one or more, as finetune.py's"
     )
     add("--data", default="auto", help="hub, toy, a folder, or auto (the default)")
-    add("--runs", type=int, help="runs before the rounds (default: 60 on toy, or 630)")
+    add(
+        "--runs",
+        type=int,
+        help="of encoders, before rounds (default: 630; 0 on toy)",
+    )
+    add("--zoo", type=int, help="sweeps of cheap problems (default: 30 on toy, or 90)")
     add(
         "--rounds", type=int, default=1, help="of the predictor's own runs (default: 1)"
     )
@@ -133,6 +140,8 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     """Collects what the flags ask for; returns the exit status of a signal, or 0."""
     from metalr.data import loading
     from metalr.meta import banks, rounds
+    from metalr.meta.zoo import collect as cheap
+    from metalr.meta.zoo.problems import KINDS
 
     data, note = loading.settle(args.tasks, args.data)
     print(note or f"data: {data}")
@@ -144,22 +153,28 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     }
     ranges = ranges | {k: tuple(v) for k, v in given.items() if v}
     sources = banks.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
-    runs = args.runs or (60 if data == "toy" else 630)
+    # Generated rows say little about rates; the zoo says much in the same minutes.
+    runs = (0 if data == "toy" else 630) if args.runs is None else args.runs
+    zoo = (30 if data == "toy" else 90) if args.zoo is None else args.zoo
     count = math.ceil(runs / (sources.peaks + sources.walks))
-    stop = cli.Stop()
-    whole = rounds.gather(
-        [banks.draw(index, sources, args.seed) for index in range(count)],
-        args.output,
-        rounds=args.rounds,
-        per_bank=args.per_bank,
-        seconds=60 * (args.budget_minutes or (5 if data == "toy" else math.inf)),
-        executor=args.executor,
-        workers=args.workers,
-        together=args.side_by_side,
-        stop=stop,
-        tell=print,
-        settings=settings,
-    )
+    seconds = 60 * (args.budget_minutes or (5 if data == "toy" else math.inf))
+    begun, stop = time.monotonic(), cli.Stop()
+    print(f"zoo: {zoo} sweeps of cheap problems of {len(KINDS)} kinds")
+    whole = cheap.collect(zoo, args.output, seed=args.seed, stop=stop, seconds=seconds)
+    if count and not stop():
+        whole &= rounds.gather(
+            [banks.draw(index, sources, args.seed) for index in range(count)],
+            args.output,
+            rounds=args.rounds,
+            per_bank=args.per_bank,
+            seconds=seconds - (time.monotonic() - begun),
+            executor=args.executor,
+            workers=args.workers,
+            together=args.side_by_side,
+            stop=stop,
+            tell=print,
+            settings=settings,
+        )
     if stop():
         print("stopped; the same command goes on")
         return stop.status

@@ -18,14 +18,25 @@ from typing import TYPE_CHECKING, Any
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
-    from metalr.optax_schedule import inject, wrap
+    from metalr.explanation import explain
+    from metalr.optax_schedule import inject, scale_by_metalr, wrap
     from metalr.predict.model import load
     from metalr.predictor import load_predictor
 
-__all__ = ["MetalrError", "inject", "load", "load_predictor", "wrap"]
+__all__ = [
+    "MetalrError",
+    "explain",
+    "inject",
+    "load",
+    "load_predictor",
+    "scale_by_metalr",
+    "wrap",
+]
 
 # Found when they are asked for: `--help` need not wait for jax.
 _HOME = {
+    "explain": "metalr.explanation",
+    "scale_by_metalr": "metalr.optax_schedule",
     "inject": "metalr.optax_schedule",
     "load": "metalr.predict.model",
     "load_predictor": "metalr.predictor",

@@ -1,74 +1,185 @@
-"""Inner products of parameter-sized trees from a few of their coordinates.
+"""A few coordinates of every leaf, to estimate inner products of whole trees from.
 
-A strided block of every leaf is kept, each coordinate times sqrt(N / n) where n of the
-leaf's N coordinates are, so that the dot product of two samples estimates that of the
-whole trees.
+A strided block of every trainable leaf is kept, each coordinate times sqrt(N / n) where
+n of the leaf's N coordinates are, so that the dot product of two samples estimates that
+of the whole trees. Which leaves count is read off the parameters once: arrays of floats
+or complex numbers that hold something. What else a tree holds (None, integers, random
+keys, functions) is passed over, as in plain optax.
 """
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 STRIDE = 256  # four float32 samples of 1/256: 1.6 % of float32 parameters
 _MIN_SAMPLE, _MAX_SAMPLE = 2**12, 2**20  # coordinates
 
 
-def sample(tree: Any, stride: int = STRIDE) -> jax.Array:
-    """Takes about one coordinate in `stride` of every leaf, as one float32 vector.
+class Block(NamedTuple):
+    """What is kept of one leaf."""
+
+    leaf: int  # its place among the leaves of the tree, None among them
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # by axis
+    kept: int  # coordinates; twice as many numbers where they are complex
+    size: int  # coordinates of the leaf
+
+
+class Layout(NamedTuple):
+    """Where a sample's coordinates come from; hashable, fixed by the parameters."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Numbers that each block puts into the sample: [blocks]."""
+        return np.array([block.kept for block in self.blocks], np.int32)
+
+
+def layout(params: Any, stride: int = STRIDE) -> Layout:
+    """Chooses about one coordinate in `stride` of every trainable leaf.
+
+    Args:
+      params: Parameters; their shapes and types alone fix the choice.
+      stride: Coordinates per sampled one. Trees of under 4096 * stride coordinates are
+        sampled more densely, trees of over 2^20 * stride more thinly, and floats of
+        two bytes half as densely, because the memory promise counts bytes.
+
+    >>> layout({"w": jnp.ones((2, 3)), "n": 3, "none": None}).blocks[0].kept
+    6
+    """
+    leaves = [(i, x) for i, x in enumerate(leaves_of(params)) if is_trainable(x)]
+    size = sum(leaf.size for _, leaf in leaves)
+    bytes_ = sum(leaf.size * leaf.dtype.itemsize for _, leaf in leaves)
+    density = stride * 4 * size / max(1, bytes_)
+    density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
+    return Layout(tuple(_block(i, leaf, density) for i, leaf in leaves))
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    """Lists the leaves of a tree in order, with None where there is nothing."""
+    return jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Tells whether a leaf is an array of floats or complex numbers, and not empty."""
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        return isinstance(leaf, float | complex)
+    return bool(jnp.issubdtype(leaf.dtype, jnp.inexact)) and math.prod(leaf.shape) > 0
+
+
+def sample(tree: Any, where: Layout) -> jax.Array:
+    """Takes the coordinates of a layout, as one float32 vector.
 
     Leaves are cut along their axes and never flattened whole: a sharded leaf stays
     where it is, only the small block moves.
 
     Args:
-      tree: Parameters or gradients; their shapes and types alone fix the choice.
-      stride: Coordinates per sampled one. Trees of under 4096 * stride coordinates are
-        sampled more densely, trees of over 2^20 * stride more thinly, and floats of
-        two bytes half as densely, because the memory promise counts bytes.
+      tree: Parameters or gradients. A leaf without a gradient (None, or of a type
+        that has none) counts as zeros.
+      where: The layout of the parameters.
 
     Returns:
-      The sampled coordinates, each times sqrt(N / n) of its leaf: [n].
+      The sampled coordinates, each times sqrt(N / n) of its leaf: [n]. Of a complex
+      leaf the real parts come before the imaginary ones.
 
-    >>> sample({"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}).shape
+    >>> tree = {"w": jnp.ones((2, 3)), "b": jnp.zeros(2)}
+    >>> sample(tree, layout(tree)).shape
     (8,)
     """
+    leaves = leaves_of(tree)
+    chosen = [leaves[block.leaf] for block in where.blocks]
+    chosen = [jnp.asarray(x) if is_trainable(x) else None for x in chosen]
     axes = jax.sharding.get_abstract_mesh().axis_types
+    cut = functools.partial(_cut, where=where)
     if jax.sharding.AxisType.Explicit not in axes:
-        return _sample(tree, stride)
+        return cut(chosen)
     # Types that name a sharding know none for every few rows of a sharded axis.
     everywhere = jax.sharding.PartitionSpec()
-    cut = functools.partial(_sample, stride=stride)
     anywhere: Any = jax.sharding.auto_axes(cut, out_sharding=everywhere)
-    return anywhere(tree)
+    return anywhere(chosen)
 
 
-def _sample(tree: Any, stride: int) -> jax.Array:
-    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
-    size = sum(leaf.size for leaf in leaves)
-    density = stride * 4 * size / max(1, sum(leaf.nbytes for leaf in leaves))
-    density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
-    blocks = [_block(leaf, density) for leaf in leaves]
+def squared_norms(tree: Any, where: Layout) -> jax.Array:
+    """Sums the squares of all coordinates of each block's leaf in float32: [blocks].
+
+    The one pass over the whole gradient: a sum is finite only if every coordinate is,
+    and on a CPU it is cheaper than a reduction of `isfinite`.
+    """
+    leaves = leaves_of(tree)
+    sums = [_squares(leaves[block.leaf]) for block in where.blocks]
+    return jnp.stack(sums) if sums else jnp.zeros(0, jnp.float32)
+
+
+def by_block(values: jax.Array, where: Layout) -> jax.Array:
+    """Repeats one value a block over the coordinates that the block has: [n]."""
+    total = int(where.sizes.sum())
+    return jnp.repeat(values, where.sizes, total_repeat_length=total)
+
+
+def has_moved(sampled: jax.Array, where: Layout) -> jax.Array:
+    """Tells of each block whether any of its coordinates is not zero: [blocks] bool."""
+    ends = np.cumsum(where.sizes)
+    parts = zip(ends - where.sizes, ends, strict=True)
+    moved = [jnp.any(sampled[start:end] != 0) for start, end in parts]
+    return jnp.stack(moved) if moved else jnp.zeros(0, bool)
+
+
+def _squares(leaf: Any) -> jax.Array:
+    if not is_trainable(leaf):
+        return jnp.zeros((), jnp.float32)
+    parts = [jnp.asarray(part, jnp.float32) for part in _real_parts(jnp.asarray(leaf))]
+    return jnp.asarray(sum(jnp.sum(jnp.square(x)) for x in parts), jnp.float32)
+
+
+def _real_parts(leaf: jax.Array) -> tuple[jax.Array, ...]:
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return leaf.real, leaf.imag
+    return (leaf,)
+
+
+def _cut(leaves: list[Any], where: Layout) -> jax.Array:
+    blocks = []
+    for leaf, block in zip(leaves, where.blocks, strict=True):
+        if leaf is None:
+            blocks.append(jnp.zeros(block.kept, jnp.float32))
+            continue
+        parts = _real_parts(leaf)
+        if len(parts) * math.prod(_cut_shape(block)) != block.kept:
+            # A real gradient of a complex parameter: its imaginary part is zero.
+            parts = (*parts, jnp.zeros_like(parts[0]))
+        starts = [stride // 2 for stride in block.strides]
+        scale = math.sqrt(block.size / math.prod(_cut_shape(block)))
+        blocks += [
+            jnp.ravel(
+                jnp.asarray(
+                    lax.slice(part, starts, block.shape, block.strides), jnp.float32
+                )
+            )
+            * scale
+            for part in parts
+        ]
     return jnp.concatenate(blocks) if blocks else jnp.zeros(0, jnp.float32)
 
 
-def squared_norm(tree: Any) -> jax.Array:
-    """Sums the squares of all coordinates in float32.
-
-    The one pass over the whole gradient: it is finite only if every coordinate is,
-    and on a CPU it is cheaper than a reduction of `isfinite`.
-    """
-    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(tree)]
-    return jnp.asarray(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.float32)
+def _block(index: int, leaf: Any, density: float) -> Block:
+    shape = tuple(getattr(leaf, "shape", ()))
+    strides = tuple(_strides(shape, density))
+    block = Block(index, shape, strides, 0, math.prod(shape))
+    complex_ = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating)
+    return block._replace(kept=math.prod(_cut_shape(block)) * (2 if complex_ else 1))
 
 
-def _block(leaf: jax.Array, density: float) -> jax.Array:
-    strides = _strides(leaf.shape, density)
-    starts = [stride // 2 for stride in strides]
-    block = jnp.asarray(lax.slice(leaf, starts, leaf.shape, strides), jnp.float32)
-    return jnp.ravel(block) * math.sqrt(leaf.size / block.size)
+def _cut_shape(block: Block) -> list[int]:
+    return [
+        -(-(length - stride // 2) // stride)
+        for length, stride in zip(block.shape, block.strides, strict=True)
+    ]
 
 
 def _strides(shape: tuple[int, ...], density: float) -> list[int]:

@@ -1,20 +1,26 @@
-"""What the predictor sees of a run: how it answers to its learning rate.
+"""What the predictor sees of a run: how it responds to its learning rate.
 
-Let L_t be the loss, g_t the gradient and theta_t the parameters at step t, and let
-u_{t-1} = theta_t - theta_{t-1} be the update that was applied before it. Every feature
-is a ratio, and of the loss only differences enter, measured by what the gradient
-promised of a step. So the loss may be scaled and shifted and the parameters scaled at
-will, which changes no run, and nothing names the task, the model or the absolute
+Features are a pure function of the observations of a run (`metalr.observe`). Every one
+is a ratio, and of the loss only differences enter, measured by the decrease that the
+gradient predicted for a step. So the loss may be scaled and shifted and the parameters
+scaled at will, which changes no run, and nothing names the task, the model or the
 learning rate: log 2 at the start of two classes is as good as 5 at that of a span.
 Batches make single-step ratios wild; a feature is therefore a ratio of running means,
 never a running mean of ratios.
 
-Inner products come from a fixed sample of coordinates, see `metalr.coordinates`. The
-update is read off the parameters, one step late: it is what really was applied, and the
-optimizer's own output need not be touched.
+The last rows, FACTS, say what is known of a run before it has responded: how large the
+updates are beside the weights, how many matrices of what width are trained, how long
+and under what schedule. They hold for any base rate and any optimizer.
 
+A step before which nothing moved (a rate of 0, an accumulated micro-batch) is no
+evidence: it changes neither the running means nor the features.
+
+>>> from metalr import coordinates, observe
 >>> params, grads = jnp.array([2.0, 1.0]), jnp.array([2.0, 1.0])
->>> vector, state = update(grads, init(params), params, value=2.5, step=0)
+>>> where = coordinates.layout(params)
+>>> seen, _ = observe.observe(grads, observe.init(params, where), params, where,
+...                           value=2.5)
+>>> vector, summary = update(seen, init(), step=0)
 >>> vector.shape == (len(FEATURES),)
 True
 """
@@ -25,9 +31,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metalr.coordinates import STRIDE, sample, squared_norm
+from metalr.observe import Observation
 
-FEATURE_VERSION = 2  # raise it with every change of FEATURES or of what a row means
+FEATURE_VERSION = 3  # raise it with every change of FEATURES or of what a row means
 
 
 class Feature(NamedTuple):
@@ -40,19 +46,16 @@ class Feature(NamedTuple):
 
 
 # E is a mean over some 8 steps, E' over some 32, E" over a tenth of the budget (of the
-# steps so far, if that is unknown). L_0 and g_0 are means over the first 8 steps. In
-# formulas of slope and curvature u is u_{t-1}, g is g_t, and h is g_{t-1}.
+# steps so far, if that is unknown). L_0 is the mean over the first 8 steps. In formulas
+# of slope and curvature u is u_{t-1}, g is g_t, and h is g_{t-1}.
 FEATURES = (
     Feature("progress", "t / T, 0 if T is unknown", 0, 1),
-    Feature("horizon_known", "1 if T is known, else 0", 0, 1),
-    Feature("horizon", "log10 T, 0 if T is unknown", 0, 7),
-    Feature("steps", "log10(1 + t)", 0, 7),
+    Feature("updates", "log10(1 + updates so far)", 0, 7),
     Feature("loss_recent", "asinh((E L - E' L) / E' abs(h.u))", -12, 12),
     Feature("loss_budget", "asinh((E L - E\" L) / E' abs(h.u))", -12, 12),
     Feature("loss_level", "asinh((E L - L_0) / E' abs(h.u))", -12, 12),
     Feature("loss_noise", "log(std' L / E' abs(h.u))", -12, 12),
     Feature("gradient_recent", "log(E |g| / E' |g|)", -3, 3),
-    Feature("gradient_level", "log(E |g| / |g_0|)", -9, 9),
     Feature("gradient_noise", "std' |g| / E' |g|", 0, 5),
     Feature("coherence", "log(|E g|^2 / E |g|^2)", -9, 1),
     Feature("alignment", "E' g.m / E' |g||m|, m = E g of the step before", -1, 1),
@@ -61,18 +64,20 @@ FEATURES = (
     Feature("curvature", "E (g - h).u / E abs(h.u)", -5, 10),
     Feature("curvature_slow", "E' (g - h).u / E' abs(h.u)", -5, 10),
     Feature("gain_ratio", "asinh(E' (L_{t-1} - L_t) / E' abs(h.u))", -6, 6),
-    Feature("relative_update", "log(|u| / |theta|)", -20, 3),
-    Feature("distance", "log(|theta_t - theta_0| / |theta|)", -20, 3),
     Feature("straightness", "log(|theta_t - theta_0|^2 / sum |u|^2)", -7, 12),
-    Feature("multiplier", "log m_{t-1}", -7, 7),
-    Feature("multiplier_trend", "log m_{t-1} - E' log m", -7, 7),
-    Feature("prior", "log(schedule_t / its peak)", -7, 0),
+    Feature("level", "log(schedule_t / its peak)", -7, 0),
+    # FACTS from here on.
+    Feature("relative_rate", "log2 of m E'(|u| / (m |theta| level)), steps", -30, 6),
+    Feature("matrices", "log2(1 + trained weight matrices)", 0, 14),
+    Feature("width", "mean log2 of the sides of a trained matrix", 0, 16),
+    Feature("evenness", "log2 of mean |u| / rms u at the first update", -8, 0),
+    Feature("horizon_known", "1 if T is known, else 0", 0, 1),
+    Feature("horizon", "log2 T, 0 if T is unknown", 0, 24),
+    Feature("area", "log2 of the mean level over the budget", -4, 0),
 )
 
 NAMES = tuple(row.name for row in FEATURES)
-
-# Where in the budget a step is: a run longer than those of training is no strange run.
-CLOCK = ("progress", "horizon_known", "horizon", "steps")
+FACTS = NAMES[NAMES.index("relative_rate") :]
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
 _LARGE = 1e18  # its square is still finite in float32
@@ -86,133 +91,170 @@ class Tracked(NamedTuple):
     value_spread: Any  # what makes the mean of it the variance of L, see `_spread`
     norm: Any  # |g_t|, of all coordinates
     norm_spread: Any
-    gain: Any  # L_{t-1} - L_t
-    slope: Any  # g_t.u_{t-1}
-    slope_bound: Any  # |g_t||u_{t-1}|
-    bend: Any  # (g_t - g_{t-1}).u_{t-1}
-    promise: Any  # abs(g_{t-1}.u_{t-1})
     alignment: Any  # g_t.m_{t-1}
     alignment_bound: Any  # |g_t||m_{t-1}|
     sample_sq: Any  # |g_t|^2, of the sample
-    log_multiplier: Any  # log m_{t-1}
+    # Of an update, from here on.
+    gain: Any  # L_{t-1} - L_t
+    slope: Any  # g_t.u_{t-1}
+    slope_bound: Any  # |g_t||u_{t-1}|
+    curvature_term: Any  # (g_t - g_{t-1}).u_{t-1}
+    predicted_decrease: Any  # abs(g_{t-1}.u_{t-1})
+    log_unit: Any  # log(|u_{t-1}| / |theta_t|), less the logs of level and multiplier
 
 
-class FeatureState(NamedTuple):
-    """What is kept of the past: four samples and a few scalars, all float32."""
+_OF_UPDATES = Tracked._fields.index("gain")
 
-    sampled_params: jax.Array  # [n] theta_{t-1}
-    sampled_start: jax.Array  # [n] theta_0
-    sampled_grads: jax.Array  # [n] g_{t-1}
-    sampled_mean: jax.Array  # [n] E g
+
+class Summary(NamedTuple):
+    """What is kept of the observations so far: scalars, float32."""
+
     means: jax.Array  # [3, len(Tracked)], one row a window
-    seen: jax.Array  # [] steps so far
-    opening: jax.Array  # [2] L_0 and |g_0|
+    counted_steps: jax.Array  # [] steps in the means
+    counted_updates: jax.Array  # [] updates in the means
+    initial_value: jax.Array  # [] L_0
+    initial_spread: jax.Array  # [] standard deviation of L over the first 8 steps
+    initial_evenness: jax.Array  # [] of the first update
     last_value: jax.Array  # [] L_{t-1}
-    energy: jax.Array  # [] sum of |u|^2
-    exact_curvature: jax.Array | None  # [] see `line_curvature`; None: g - h is used
+    last_level: jax.Array  # [] log level of the step before
+    path_length_sq: jax.Array  # [] sum of |u|^2
+    last_features: jax.Array  # [F] of the last step that was evidence
 
 
-def init(
-    params: Any, *, stride: int = STRIDE, exact_curvature: bool = False
-) -> FeatureState:
-    """Makes the state before the first step.
-
-    Args:
-      params: Parameters theta_0.
-      stride: As in `metalr.coordinates.sample`.
-      exact_curvature: Whether the caller sets the state's `exact_curvature`.
-    """
-
-    def zeros(*shape: int) -> jax.Array:
-        return jnp.zeros(shape, jnp.float32)
-
-    # Two samples, not one twice: both are donated to the step that replaces them.
-    theta, start = (_bounded(sample(params, stride)) for _ in range(2))
-    return FeatureState(
-        sampled_params=theta,
-        sampled_start=start,
-        sampled_grads=jnp.zeros_like(theta),
-        sampled_mean=jnp.zeros_like(theta),
+def init() -> Summary:
+    """Makes the summary before the first observation."""
+    zeros = lambda *shape: jnp.zeros(shape, jnp.float32)  # noqa: E731
+    return Summary(
         means=zeros(3, len(Tracked._fields)),
-        seen=zeros(),
-        opening=zeros(2),
+        counted_steps=zeros(),
+        counted_updates=zeros(),
+        initial_value=zeros(),
+        initial_spread=zeros(),
+        initial_evenness=zeros(),
         last_value=zeros(),
-        energy=zeros(),
-        exact_curvature=zeros() if exact_curvature else None,
+        last_level=zeros(),
+        path_length_sq=zeros(),
+        last_features=zeros(len(FEATURES)),
     )
 
 
 def update(
-    grads: Any,
-    state: FeatureState,
-    params: Any,
+    seen: Observation,
+    state: Summary,
     *,
-    value: Any,
     step: Any,
-    norm_sq: Any = None,
-    total_steps: int | None = None,
-    log_multiplier: Any = 0.0,
-    log_prior: Any = 0.0,
-    stride: int = STRIDE,
-) -> tuple[jax.Array, FeatureState]:
+    total_steps: Any = None,
+    log_area: Any = 0.0,
+) -> tuple[jax.Array, Summary]:
     """Computes the features of a step, before its learning rate is chosen.
 
     Args:
-      grads: Gradients g_t.
-      state: State after the last step.
-      params: Parameters theta_t, which the gradients were taken at.
-      value: Loss L_t: [].
+      seen: The observation of the step.
+      state: Summary of those before it.
       step: Steps so far, t: [].
-      norm_sq: `squared_norm(grads)`, if the caller has it already: [].
       total_steps: Length of the run T, if known.
-      log_multiplier: log m_{t-1}, as applied in the last step: [].
-      log_prior: log(schedule_t / its peak): [].
-      stride: As in `init`.
+      log_area: log of the mean of schedule over its peak, over the budget: [].
 
     Returns:
-      The features in the order of FEATURES, [F] float32, finite whatever the input;
-      and the new state, to be dropped with a step that is skipped.
+      The features in the order of FEATURES, [F] float32, finite whatever the input (of
+      the last step that was evidence, where this one is none); and the new summary, to
+      be dropped with a step that is skipped.
     """
-    value, step = _bounded(_float32(value)), _float32(step)
-    norm = jnp.sqrt(squared_norm(grads) if norm_sq is None else norm_sq)
-    gradient, theta = (_bounded(sample(tree, stride)) for tree in (grads, params))
-    moved = theta - state.sampled_params
-
-    budget = (step if total_steps is None else total_steps) / 10
+    first, counts = state.counted_steps == 0, seen.moved | (state.counted_steps == 0)
+    budget = (_float32(step) if total_steps is None else total_steps) / 10
     windows = jnp.stack(
         [jnp.float32(width) for width in _WINDOWS]
         + [jnp.maximum(_float32(budget), _WINDOWS[_FAST])]
     )
     # A plain mean until the window is full, exponential after: no bias to correct.
-    weights = 1 / jnp.minimum(state.seen + 1, windows)
-    tracked = _track(
-        state, gradient, moved, value, norm, log_multiplier, weights[_SLOW]
+    weights = 1 / jnp.minimum(state.counted_steps + 1, windows)
+    of_updates = 1 / jnp.minimum(state.counted_updates + 1, windows)
+    shares = jnp.concatenate(
+        [
+            jnp.broadcast_to(weights[:, None], (3, _OF_UPDATES)),
+            jnp.broadcast_to(
+                of_updates[:, None], (3, len(Tracked._fields) - _OF_UPDATES)
+            ),
+        ],
+        axis=1,
     )
-    means = state.means + weights[:, None] * (tracked[None] - state.means)
-    mean = state.sampled_mean + weights[_FAST] * (gradient - state.sampled_mean)
-    fast = Tracked(*means[_FAST])
-    opening = jnp.where(
-        state.seen < _WINDOWS[_FAST], jnp.stack([fast.value, fast.norm]), state.opening
+    # The first observation has no update before it.
+    shares = jnp.where(
+        first & (jnp.arange(len(Tracked._fields)) >= _OF_UPDATES)[None], 0, shares
     )
-    state = state._replace(
-        sampled_params=theta,
-        sampled_grads=gradient,
-        sampled_mean=mean,
+    tracked = _track(seen, state, weights[_SLOW])
+    means = state.means + shares * (tracked[None] - state.means)
+    fast, slow = Tracked(*means[_FAST]), Tracked(*means[_SLOW])
+    early = state.counted_steps < _WINDOWS[_FAST]
+    evenness = jnp.log2(jnp.maximum(seen.update_abs, _TINY))
+    new = Summary(
         means=means,
-        seen=state.seen + 1,
-        opening=opening,
-        last_value=value,
-        energy=_bounded(state.energy + _dot(moved, moved)),
+        counted_steps=state.counted_steps + 1,
+        counted_updates=state.counted_updates + _float32(seen.moved),
+        initial_value=jnp.where(early, fast.value, state.initial_value),
+        initial_spread=jnp.where(
+            early,
+            jnp.sqrt(jnp.maximum(slow.value_spread, 0)),
+            state.initial_spread,
+        ),
+        initial_evenness=jnp.where(
+            (state.counted_updates == 0) & seen.moved, evenness, state.initial_evenness
+        ),
+        last_value=seen.value,
+        last_level=seen.log_level,
+        path_length_sq=_bounded(state.path_length_sq + seen.update_norm**2),
+        last_features=state.last_features,
     )
-    clock = _clock(step, total_steps)
-    own = (_float32(log_multiplier), _float32(log_prior))
-    return _vector(state, moved, clock, own), state
+    clock = (_float32(step), total_steps, _float32(log_area))
+    vector = jnp.where(counts, _vector(seen, new, clock), state.last_features)
+    kept = jax.tree.map(lambda x, y: jnp.where(counts, x, y), new, state)
+    return vector, kept._replace(
+        last_value=new.last_value, last_level=new.last_level, last_features=vector
+    )
 
 
-def log_rise(state: FeatureState) -> jax.Array:
-    """Takes log(E L / L_0) of the state after a step; 0 unless both are positive."""
-    now, start = state.means[_FAST][0], state.opening[0]
-    return jnp.where((now > 0) & (start > 0), _log_ratio(now, start), 0)
+def of_trace(
+    trace: Observation, total_steps: Any = None, log_area: Any = 0.0
+) -> jax.Array:
+    """Computes the features of a recorded run, as the transformation saw them.
+
+    Args:
+      trace: The observations of its steps: [T] each.
+      total_steps: Length of the run as it was known to it.
+      log_area: As in `update`.
+
+    Returns:
+      The features: [T, F].
+    """
+
+    def body(state: Summary, step_and_seen: Any) -> tuple[Summary, jax.Array]:
+        step, seen = step_and_seen
+        vector, state = update(
+            seen, state, step=step, total_steps=total_steps, log_area=log_area
+        )
+        return state, vector
+
+    steps = jnp.arange(len(trace.value))
+    return jax.lax.scan(body, init(), (steps, trace))[1]
+
+
+def has_left_start(state: Summary) -> jax.Array:
+    """Tells whether the loss is below its start by twice its noise there: [] bool."""
+    fallen = state.initial_value - state.means[_FAST][0]
+    return (state.counted_steps >= _WINDOWS[_FAST]) & (
+        fallen > 2 * state.initial_spread
+    )
+
+
+def is_diverging(state: Summary) -> jax.Array:
+    """Tells whether the loss is well above its start: [] bool.
+
+    By a quarter of its start, or by four times its noise there, whichever is more, so
+    that it holds for losses of either sign.
+    """
+    risen = state.means[_FAST][0] - state.initial_value
+    margin = jnp.maximum(abs(state.initial_value) / 4, 4 * state.initial_spread)
+    return (state.counted_steps > _WINDOWS[_FAST]) & (risen > margin)
 
 
 def line_curvature(
@@ -247,82 +289,64 @@ def line_curvature(
     return _bounded(_ratio(dot(product), jnp.abs(dot(grads))))
 
 
-def _track(
-    state: FeatureState,
-    gradient: jax.Array,
-    moved: jax.Array,
-    value: jax.Array,
-    norm: jax.Array,
-    log_multiplier: Any,
-    weight: jax.Array,
-) -> jax.Array:
+def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
     """Returns the step's `Tracked` as a vector; `weight` is its own in E'."""
     before_it = Tracked(*state.means[_SLOW])
-    sample_sq, mean_sq = _dot(gradient, gradient), _norm(state.sampled_mean) ** 2
-    slope, before = _dot(gradient, moved), _dot(state.sampled_grads, moved)
-    bend = slope - before
-    if state.exact_curvature is not None:
-        bend = state.exact_curvature * jnp.abs(before)
+    unit = _log_ratio(seen.update_norm, seen.param_norm)
     tracked = Tracked(
-        value=value,
-        value_spread=_spread(value, before_it.value, weight),
-        norm=norm,
-        norm_spread=_spread(norm, before_it.norm, weight),
-        gain=jnp.where(state.seen > 0, state.last_value - value, 0),
-        slope=slope,
-        slope_bound=jnp.sqrt(sample_sq) * _norm(moved),
-        bend=bend,
-        promise=jnp.abs(before),
-        alignment=_dot(gradient, state.sampled_mean),
-        alignment_bound=jnp.sqrt(sample_sq) * jnp.sqrt(mean_sq),
-        sample_sq=sample_sq,
-        log_multiplier=_float32(log_multiplier),
+        value=seen.value,
+        value_spread=_spread(seen.value, before_it.value, weight),
+        norm=seen.norm,
+        norm_spread=_spread(seen.norm, before_it.norm, weight),
+        alignment=seen.alignment,
+        alignment_bound=seen.sample_norm * seen.mean_norm_before,
+        sample_sq=seen.sample_norm**2,
+        gain=state.last_value - seen.value,
+        slope=seen.slope,
+        slope_bound=seen.sample_norm * seen.update_norm,
+        curvature_term=seen.slope - seen.slope_before,
+        predicted_decrease=jnp.abs(seen.slope_before),
+        log_unit=unit - state.last_level - seen.log_multiplier,
     )
     return _bounded(jnp.stack(tracked))
 
 
-def _clock(step: jax.Array, total_steps: int | None) -> tuple:
-    steps = jnp.log10(1 + step)
-    if total_steps is None:
-        return 0.0, 0.0, 0.0, steps
-    return step / total_steps, 1.0, jnp.log10(_float32(total_steps)), steps
-
-
-def _vector(
-    state: FeatureState, moved: jax.Array, clock: tuple, own: tuple
-) -> jax.Array:
+def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
     """Puts the features in the order of FEATURES, and within their bounds."""
+    step, total_steps, log_area = clock
+    known = total_steps is not None
     mean = Tracked(*state.means.T)  # each [3], one value a window
     slope = _ratio(mean.slope, mean.slope_bound)
-    curvature = _ratio(mean.bend, mean.promise)
-    theta, path = state.sampled_params, state.sampled_params - state.sampled_start
-    log_multiplier, log_prior = own
-    # How many steps a change of the loss is worth, by what the gradient promised one.
-    promised = lambda x: jnp.arcsinh(_ratio(x, mean.promise[_SLOW]))  # noqa: E731
-    noise = _log_ratio(jnp.sqrt(mean.value_spread[_SLOW]), mean.promise[_SLOW])
-    noise = jnp.where(mean.promise[_SLOW] > 0, noise, 0)  # else it is of rounding
+    curvature = _ratio(mean.curvature_term, mean.predicted_decrease)
+    # How many steps a change of the loss is worth, by what was predicted of one.
+    predicted = mean.predicted_decrease[_SLOW]
+    in_steps = lambda x: jnp.arcsinh(_ratio(x, predicted))  # noqa: E731
+    noise = _log_ratio(jnp.sqrt(mean.value_spread[_SLOW]), predicted)
     vector = (
-        *clock,
-        promised(mean.value[_FAST] - mean.value[_SLOW]),
-        promised(mean.value[_FAST] - mean.value[_BUDGET]),
-        promised(mean.value[_FAST] - state.opening[0]),
-        noise,
+        step / total_steps if total_steps is not None else 0.0,
+        jnp.log10(1 + state.counted_updates),
+        in_steps(mean.value[_FAST] - mean.value[_SLOW]),
+        in_steps(mean.value[_FAST] - mean.value[_BUDGET]),
+        in_steps(mean.value[_FAST] - state.initial_value),
+        jnp.where(predicted > 0, noise, 0),  # else it is of rounding
         _log_ratio(mean.norm[_FAST], mean.norm[_SLOW]),
-        _log_ratio(mean.norm[_FAST], state.opening[1]),
         _ratio(jnp.sqrt(mean.norm_spread[_SLOW]), mean.norm[_SLOW]),
-        _log_ratio(_norm(state.sampled_mean) ** 2, mean.sample_sq[_FAST]),
+        _log_ratio(seen.mean_norm**2, mean.sample_sq[_FAST]),
         _ratio(mean.alignment, mean.alignment_bound)[_SLOW],
         slope[_FAST],
         slope[_SLOW],
         curvature[_FAST],
         curvature[_SLOW],
-        promised(mean.gain[_SLOW]),
-        _log_ratio(_norm(moved), _norm(theta)),
-        _log_ratio(_norm(path), _norm(theta)),
-        _log_ratio(_dot(path, path), state.energy),
-        log_multiplier,
-        log_multiplier - mean.log_multiplier[_SLOW],
-        log_prior,
+        in_steps(mean.gain[_SLOW]),
+        _log_ratio(seen.path_norm**2, state.path_length_sq),
+        seen.log_level,
+        (mean.log_unit[_SLOW] + seen.log_multiplier) / jnp.log(2.0),
+        jnp.log2(1 + seen.matrices),
+        seen.width,
+        state.initial_evenness,
+        float(known),
+        jnp.log2(_float32(total_steps)) if known else 0.0,
+        log_area / jnp.log(2.0),
     )
     low, high = (_float32([row[column] for row in FEATURES]) for column in (2, 3))
     return jnp.clip(jnp.nan_to_num(jnp.stack([*map(_float32, vector)])), low, high)
@@ -334,14 +358,6 @@ def _float32(x: Any) -> jax.Array:
 
 def _bounded(x: jax.Array) -> jax.Array:
     return jnp.clip(jnp.nan_to_num(x, posinf=_LARGE, neginf=-_LARGE), -_LARGE, _LARGE)
-
-
-def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
-    return _bounded(jnp.vdot(left, right))
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(_dot(x, x))
 
 
 def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:

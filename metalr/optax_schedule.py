@@ -7,16 +7,17 @@ Before and after, in anyone's training loop:
     ...
     updates, opt_state = tx.update(grads, opt_state, params, value=loss)
 
-There are two doors to one controller. `wrap` multiplies the updates of a finished
+There are three doors to one controller. `wrap` multiplies the updates of a finished
 optimizer, whose own schedule stays as it is. `inject` builds the optimizer with
 `optax.inject_hyperparams` and sets its learning rate, so that the effective rate of a
-step can be read from the state. Either way
+step can be read from the state. `scale_by_metalr` is a link of a chain, to stand before
+what must come last: projections, decay, the averaging of iterates. Either way
 
     rate_t = schedule_t * m_t
 
-with m_t within [1/1024, 1024], moved by the predictor as `metalr.controller` says. A
-step whose loss or gradient is not finite moves nothing and halves m: the optimizer sees
-a gradient of zero.
+with m_t within bounds, moved by the predictor as `metalr.controller` says. A step whose
+loss or gradient is not finite moves nothing and halves m: the optimizer sees a gradient
+of zero.
 
 Loss and gradients must be those of the whole batch: average them over devices first.
 What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplier")`.
@@ -24,25 +25,41 @@ What happened is in the state, by name: `optax.tree.get(opt_state, "lr_multiplie
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from metalr import features
-from metalr.controller import (
-    MAX_MULTIPLIER,
-    Controller,
-    MetalrState,
-    decide,
-    log_prior,
-    new_controller,
-)
-from metalr.coordinates import STRIDE, squared_norm
+from metalr import controller, coordinates, features, observe
+from metalr.controller import Controller, new_controller
+from metalr.coordinates import STRIDE, is_trainable, leaves_of
 from metalr.errors import MetalrError
 from metalr.predictor import Predictor
+from metalr.read_schedule import read_schedule
+
+# The default bound of `wrap`; finetune.py, whose small encoders want 500 times a base
+# rate that is meant for large ones, takes `controller.MAX_MULTIPLIER`.
+GENERAL_MULTIPLIER = 64.0
+# Rules whose own state remembers where the parameters are, or how large their steps
+# were: a factor on what they return makes their memory wrong.
+_REMEMBERING = {
+    "ScheduleFreeState": "optax.contrib.schedule_free(metalr.wrap(base), ...)",
+    "MechanicState": "optax.contrib.mechanize(metalr.wrap(base), ...)",
+    "LookaheadState": "optax.lookahead(metalr.wrap(base), ...)",
+    "SAMState": "optax.contrib.sam(metalr.wrap(base), ...)",
+    "ProdigyState": "the optimizer alone: it estimates the rate itself",
+    "DAdaptAdamWState": "the optimizer alone: it estimates the rate itself",
+    "DoGState": "the optimizer alone: it estimates the rate itself",
+    "DoWGState": "the optimizer alone: it estimates the rate itself",
+    "COCOBState": "the optimizer alone: it estimates the rate itself",
+}
+
+
+_UPDATE_NORM = observe.Observation._fields.index("update_norm")
 
 
 def wrap(
@@ -50,8 +67,8 @@ def wrap(
     predictor: Predictor | None = None,
     *,
     total_steps: int | None = None,
-    prior: optax.Schedule | None = None,
-    max_multiplier: float = MAX_MULTIPLIER,
+    schedule: optax.Schedule | None = None,
+    max_multiplier: float = GENERAL_MULTIPLIER,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
@@ -66,8 +83,9 @@ def wrap(
       predictor: The predictor; None loads the one that comes with metalr.
       total_steps: Updates in the run, if known. It tells the predictor where in the
         budget a step is.
-      prior: The schedule that `inner` follows, in any unit, for the predictor to know
-        how far below its peak the rate is. It is not applied again.
+      schedule: The schedule that `inner` follows, in any unit, for the predictor to
+        know how far below its peak the rate is. It is not applied again. None: it is
+        read off the optimizer, and a warning says so where that cannot be done.
       max_multiplier: The factor stays within [1 / max_multiplier, max_multiplier].
       log_multiplier: Natural log of the factor, as a number or a function of the step.
         The predictor is then not used: 0.0 records features and changes nothing.
@@ -75,13 +93,14 @@ def wrap(
       curvature_every: Steps between two exact line curvatures, which cost about two
         gradients each and need the extra argument `grad_fn=`, the gradient of the
         batch's loss as a function of the parameters. 0 estimates it for free.
-      stride: Coordinates per sampled one, see `metalr.coordinates.sample`.
+      stride: Coordinates per sampled one, see `metalr.coordinates.layout`.
 
     Returns:
       A transformation with state `MetalrState`.
 
     Raises:
-      MetalrError: If an argument is outside of its range.
+      MetalrError: If an argument is outside of its range; when it is initialised, if
+        `inner` keeps an iterate of its own, which a factor on its updates would belie.
 
     >>> from metalr.predictor import init_predictor
     >>> tx = wrap(optax.sgd(0.1), init_predictor())
@@ -92,28 +111,64 @@ def wrap(
     """
     fixed = new_controller(
         predictor,
-        total_steps,
-        prior,
-        max_multiplier,
-        log_multiplier,
-        explore,
-        curvature_every,
-        stride,
+        total_steps=total_steps,
+        max_multiplier=max_multiplier,
+        log_multiplier=log_multiplier,
+        explore=explore,
+        curvature_every=curvature_every,
+        stride=stride,
     )
     inner = optax.with_extra_args_support(inner)
+    found: dict[Any, tuple[Callable, Any]] = {}
 
-    def scaled_update(grads, state, params, decided, extra_args):
-        updates, state = inner.update(grads, state, params, **extra_args)
+    def level(params: Any) -> tuple[Callable, Any]:
+        if schedule is not None:
+            return controller.levels(schedule, total_steps)
+        key = _structure(params)
+        if key not in found:
+            found[key] = _read_level(inner, params, total_steps)
+        return found[key]
 
-        m = decided.lr_multiplier
+    return _transformation(fixed, inner, level, _multiplied(inner))
 
-        def scale(leaf):
-            # The select keeps XLA from folding m into the rate: 1 changes no bit.
-            return jnp.where(m == 1, leaf, (leaf * m).astype(leaf.dtype))
 
-        return jax.tree.map(scale, updates), state
+def scale_by_metalr(
+    inner: optax.GradientTransformation | None = None,
+    predictor: Predictor | None = None,
+    *,
+    schedule: optax.Schedule | None = None,
+    **settings: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies what a rule makes of the gradients, as a link of a chain.
 
-    return _transformation(fixed, inner.init, scaled_update)
+    For what has to come after the rate: decay that is not to be multiplied, projections
+    as `optax.keep_params_nonnegative`. It must see the gradients, so that it comes
+    first, around the rule:
+
+        optax.chain(
+            metalr.scale_by_metalr(optax.scale_by_adam(), schedule=schedule),
+            optax.scale_by_learning_rate(schedule),
+            optax.keep_params_nonnegative(),
+        )
+
+    Args:
+      inner: The rule, as `optax.scale_by_adam()`; None: the gradients as they are.
+      predictor: As in `wrap`.
+      schedule: The schedule that the chain follows, in any unit; None: a constant one.
+      **settings: As in `wrap`.
+
+    Returns:
+      A transformation with state `MetalrState`.
+
+    >>> from metalr.predictor import init_predictor
+    >>> tx = optax.chain(scale_by_metalr(predictor=init_predictor()), optax.scale(-0.1))
+    >>> params, grads = {"w": jnp.ones(2)}, {"w": jnp.ones(2)}
+    >>> updates, state = tx.update(grads, tx.init(params), params, value=1.0)
+    >>> print(updates["w"])
+    [-0.1 -0.1]
+    """
+    schedule = optax.constant_schedule(1.0) if schedule is None else schedule
+    return wrap(inner or optax.identity(), predictor, schedule=schedule, **settings)
 
 
 def inject(
@@ -122,8 +177,8 @@ def inject(
     predictor: Predictor | None = None,
     *,
     total_steps: int | None = None,
-    prior: optax.Schedule | None = None,
-    max_multiplier: float = MAX_MULTIPLIER,
+    schedule: optax.Schedule | None = None,
+    max_multiplier: float = GENERAL_MULTIPLIER,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
@@ -133,7 +188,7 @@ def inject(
 ) -> optax.GradientTransformationExtraArgs:
     """Builds an optimizer whose learning rate the predictor sets.
 
-    The rate of a step is schedule * multiplier, and the state's
+    The rate of a step is learning_rate * schedule * multiplier, and the state's
     `hyperparams["learning_rate"]` is what was applied in that very step.
 
     Args:
@@ -141,7 +196,8 @@ def inject(
       learning_rate: Peak rate; or a schedule of your own.
       predictor: As in `wrap`.
       total_steps: As in `wrap`.
-      prior: Factor on the peak rate by step. None: `default_schedule`.
+      schedule: Shape of the schedule, a factor on the peak rate by step. None:
+        `default_schedule`, or constant 1 where `learning_rate` is a schedule.
       max_multiplier: As in `wrap`.
       log_multiplier: As in `wrap`.
       explore: As in `wrap`.
@@ -165,32 +221,37 @@ def inject(
     >>> print(f"{state.hyperparams['learning_rate']:.1e}")  # one of eleven warming up
     2.7e-06
     """
-    peak, shape = _rate(learning_rate, prior, total_steps)
-    schedule = lambda step: peak * shape(step)  # noqa: E731
+    peak, shape = _rate(learning_rate, schedule, total_steps)
+    applied = lambda step: peak * shape(step)  # noqa: E731
     fixed = new_controller(
         predictor,
-        total_steps,
-        shape,
-        max_multiplier,
-        log_multiplier,
-        explore,
-        curvature_every,
-        stride,
+        total_steps=total_steps,
+        max_multiplier=max_multiplier,
+        log_multiplier=log_multiplier,
+        explore=explore,
+        curvature_every=curvature_every,
+        stride=stride,
     )
     static = _static_args(inner_factory, inner_kwargs, static_args)
     # A plain number and not a `StatefulSchedule`: a schedule sees neither gradients
     # nor parameters, and its own state would take the name `learning_rate` as well.
     inner = optax.inject_hyperparams(inner_factory, static)(
-        learning_rate=jnp.asarray(schedule(0), jnp.float32), **inner_kwargs
+        learning_rate=jnp.asarray(applied(0), jnp.float32), **inner_kwargs
     )
 
-    def injected_update(grads, state, params, decided, extra_args):
-        rate = jnp.asarray(schedule(decided.lr_step - 1), jnp.float32)
+    def injected(grads, state, params, decided, extra_args):
+        rate = jnp.asarray(applied(decided.lr_step - 1), jnp.float32)
         rate = {"learning_rate": rate * decided.lr_multiplier}
         state = state._replace(hyperparams=state.hyperparams | rate)
-        return inner.update(grads, state, params, **extra_args)
+        updates, state = inner.update(grads, state, params, **extra_args)
+        # The rate is float32 whatever the parameters are; updates are of their type.
+        return _as_gradients(updates, grads), state
 
-    return _transformation(fixed, inner.init, injected_update)
+    def level(params: Any) -> tuple[Callable, Any]:
+        del params
+        return controller.levels(shape, total_steps)
+
+    return _transformation(fixed, inner, level, injected)
 
 
 def default_schedule(
@@ -221,81 +282,108 @@ def default_schedule(
     return schedule
 
 
+def _multiplied(inner: optax.GradientTransformationExtraArgs) -> Callable:
+    """Returns `inner.update` with its updates multiplied by the state's factor."""
+
+    def multiplied(grads, state, params, decided, extra_args):
+        updates, state = inner.update(grads, state, params, **extra_args)
+        m = decided.lr_multiplier
+
+        def scale(leaf):
+            if not is_trainable(leaf):
+                return leaf
+            wide = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+            # The select keeps XLA from folding m into the rate: 1 changes no bit.
+            scaled = (leaf.astype(wide) * m.astype(wide)).astype(leaf.dtype)
+            return jnp.where(m == 1, leaf, scaled)
+
+        return jax.tree.map(scale, updates), state
+
+    return multiplied
+
+
 def _transformation(
-    fixed: Controller, inner_init: Callable, inner_update: Callable
+    fixed: Controller,
+    inner: optax.GradientTransformationExtraArgs,
+    level: Callable[[Any], tuple[Callable, Any]],
+    inner_update: Callable,
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: Any) -> Any:
-        def zero(dtype=jnp.int32):
-            return jnp.zeros((), dtype)
-
-        return MetalrState(
-            lr_step=zero(),
-            lr_multiplier=jnp.ones((), jnp.float32),
-            lr_log_multiplier=zero(jnp.float32),
-            lr_features=jnp.zeros(len(features.FEATURES), jnp.float32),
-            skipped_steps=zero(),
-            relaxed_steps=zero(),
-            braked_steps=zero(),
-            feature_state=features.init(
-                params,
-                stride=fixed.stride,
-                exact_curvature=fixed.curvature_every > 0,
-            ),
-            inner_state=inner_init(params),
-        )
+        where = coordinates.layout(params, fixed.stride)
+        inner_state = inner.init(params)
+        _refuse_remembering(inner_state)
+        state = controller.zero_state(fixed, observe.init(params, where), inner_state)
+        if fixed.curvature_every:
+            return state._replace(observer=(state.observer, jnp.zeros(())))
+        return state
 
     def update(
-        updates: Any, state: Any, params: Any = None, *, value: Any, **extra_args: Any
+        updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra_args
     ) -> Any:
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
-        step = state.lr_step
-        norm_sq = squared_norm(updates)
-        finite = jnp.isfinite(norm_sq) & jnp.isfinite(jnp.asarray(value, jnp.float32))
-        # Skipping is a gradient of zero and an update that is dropped. To keep the
-        # moments as well, XLA:CPU would copy them, or write the update out, at every
-        # step. The loop, which does not run on a finite step, leaves the gradient where
-        # it is; a `cond` would copy it, and a `where` would be fused into the optimizer
-        # and round there in another order.
-        _, grads = jax.lax.while_loop(
-            lambda carry: ~carry[0],
-            lambda carry: (jnp.ones_like(carry[0]), optax.tree.zeros_like(carry[1])),
-            (finite, updates),
-        )
-        value = jnp.where(finite, value, state.feature_state.last_value)
-        vector, feature_state = features.update(
-            grads,
-            state.feature_state,
+        value = _checked_value(value)
+        where = coordinates.layout(params, fixed.stride)
+        log_level, log_area = level(params)
+        squares = coordinates.squared_norms(updates, where)
+        finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
+        # An inner `apply_if_finite` skips and counts the step itself.
+        hidden = not isinstance(state.inner_state, optax.ApplyIfFiniteState)
+        grads = _zeroed(finite, updates) if hidden else updates
+        clean = _zeroed(finite, updates) if not hidden else grads
+        value = jnp.where(finite, value, state.summary.last_value)
+        observer, exact = state.observer, None
+        if fixed.curvature_every:
+            observer, exact = observer
+        seen, new_observer = observe.observe(
+            clean,
+            observer,
             params,
+            where,
             value=value,
-            step=step,
-            norm_sq=norm_sq,
-            total_steps=fixed.total_steps,
+            squares=jnp.where(finite, squares, 0),
+            log_level=log_level(state.lr_step),
             log_multiplier=jnp.log(state.lr_multiplier),
-            log_prior=log_prior(fixed, step),
-            stride=fixed.stride,
+            exact_curvature=exact,
         )
-        rise = features.log_rise(feature_state)
-        decided = decide(fixed, state, vector, rise, finite)
+        # Whoever differentiates a step holds the factor fixed.
+        seen, new_observer = jax.lax.stop_gradient((seen, new_observer))
+        vector, summary = features.update(
+            seen,
+            state.summary,
+            step=state.lr_step,
+            total_steps=fixed.total_steps,
+            log_area=log_area,
+        )
+        decided = controller.decide(fixed, state, seen, vector, summary, finite)
 
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        extra_args = {"value": value, **extra_args}
-        updates, inner_state = inner_update(
-            grads, state.inner_state, params, decided, extra_args
+        inner_args = {"value": value, **extra_args}
+        changes, inner_state = inner_update(
+            grads, state.inner_state, params, decided, inner_args
         )
-        updates = keep(updates, optax.tree.zeros_like(updates))
-        untouched = ~finite & (state.feature_state.seen == 0)
-        inner_state = _forgetting(untouched, inner_state, inner_init(params))
+        changes = _dropped(finite, changes)
+        untouched = ~finite & (state.summary.counted_steps == 0)
+        inner_state = _forgetting(untouched, inner_state, inner.init(params))
+        new_observer = keep(new_observer, observer)
         if fixed.curvature_every:
-            curvature = _exact_curvature(
-                fixed, state, params, grads, updates, extra_args.get("grad_fn")
+            grad_fn = extra_args.get("grad_fn")
+            exact = _exact_curvature(
+                fixed, state.lr_step, exact, params, clean, changes, grad_fn
             )
-            feature_state = feature_state._replace(exact_curvature=curvature)
-        return updates, decided._replace(
+            new_observer = (new_observer, exact)
+        return changes, decided._replace(
             lr_features=keep(vector, state.lr_features),
-            feature_state=keep(feature_state, state.feature_state),
+            # A skipped step is one before which nothing moved: no evidence in a trace.
+            lr_observation=jnp.where(
+                finite,
+                jnp.stack(seen),
+                state.lr_observation.at[_UPDATE_NORM].set(0),
+            ),
+            observer=new_observer,
+            summary=keep(summary, state.summary),
             inner_state=inner_state,
         )
 
@@ -303,16 +391,131 @@ def _transformation(
     return optax.GradientTransformationExtraArgs(init, as_optax)
 
 
+@jax.custom_jvp
+def _zeroed(finite: jax.Array, updates: Any) -> Any:
+    """Returns the gradients, or zeros where the step is not finite.
+
+    Skipping is a gradient of zero and an update that is dropped. To keep the moments as
+    well, XLA:CPU would copy them, or write the update out, at every step. The loop,
+    which does not run on a finite step, leaves the gradient where it is; a `cond` would
+    copy it, and a `where` would be fused into the optimizer and round there in another
+    order.
+    """
+    _, grads = jax.lax.while_loop(
+        lambda carry: ~carry[0],
+        lambda carry: (jnp.ones_like(carry[0]), _zeros(carry[1])),
+        (finite, updates),
+    )
+    return grads
+
+
+@_zeroed.defjvp
+def _zeroed_jvp(primals: Any, tangents: Any) -> Any:
+    """Differentiates the choice: a loop could not be, in reverse mode."""
+    finite, updates = primals
+    out = _zeroed(finite, updates)
+    return out, _dropped(finite, tangents[1])
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _dropped(finite: jax.Array, tree: Any) -> Any:
+    """Returns zeros in place of the arrays of a tree where a step is not finite."""
+
+    def drop(leaf):
+        if not is_trainable(leaf):
+            return leaf
+        return jnp.where(finite, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(drop, tree)
+
+
+def _as_gradients(updates: Any, grads: Any) -> Any:
+    def cast(update, grad):
+        if not (is_trainable(update) and is_trainable(grad)):
+            return update
+        return jnp.asarray(update).astype(jnp.asarray(grad).dtype)
+
+    return jax.tree.map(cast, updates, grads)
+
+
+def _checked_value(value: Any) -> jax.Array:
+    """Returns the loss as a float32 scalar.
+
+    Raises:
+      MetalrError: It is missing, or is none.
+    """
+    way_out = (
+        "Call `tx.update(grads, opt_state, params, value=loss)`; a trainer that cannot "
+        "pass it on (flax's TrainState) has to call `tx.update` itself."
+    )
+    if value is None:
+        raise MetalrError(f"metalr needs the loss as `value=`, got none. {way_out}")
+    if isinstance(value, tuple | list | dict):
+        raise MetalrError(
+            f"`value` must be the loss alone, got a {type(value).__name__}: with "
+            f"`has_aux=True`, take the loss out first. {way_out}"
+        )
+    if jnp.shape(value) != ():
+        raise MetalrError(
+            f"`value` must be one number, the mean loss of the batch; got an array of "
+            f"shape {jnp.shape(value)}. Take its mean."
+        )
+    return jnp.asarray(value, jnp.float32)
+
+
+def _refuse_remembering(inner_state: Any) -> None:
+    """Raises an error for a rule whose memory a factor on its updates would belie."""
+    known = lambda x: type(x).__name__ in _REMEMBERING  # noqa: E731
+    for part in jax.tree.leaves(inner_state, is_leaf=known):
+        name = type(part).__name__
+        if name in _REMEMBERING:
+            raise MetalrError(
+                "metalr multiplies the update of a rule, and "
+                f"{name.removesuffix('State')} keeps a record of its own updates that "
+                f"would no longer be true. Use {_REMEMBERING[name]}."
+            )
+
+
+def _structure(params: Any) -> Any:
+    shapes = tuple(
+        (jnp.shape(x), str(x.dtype))
+        if is_trainable(x) and hasattr(x, "dtype")
+        else None
+        for x in leaves_of(params)
+    )
+    return jax.tree.structure(params, is_leaf=lambda x: x is None), shapes
+
+
+def _read_level(
+    inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
+) -> tuple[Callable, Any]:
+    table = read_schedule(inner, params, total_steps)
+    if table is None:
+        warnings.warn(
+            "metalr.wrap cannot read the schedule of this optimizer and takes it for a "
+            "constant rate; tell it with `schedule=`.",
+            stacklevel=4,
+        )
+        table = np.ones(1, np.float32)
+    return controller.levels(table, total_steps)
+
+
 def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
     """Takes the numbers of a state from the first one, where no step was taken yet.
 
-    A skipped step tells the last loss again. Before the first step there is none, and
-    whatever is told would be the best that a plateau has ever seen. Moments stay zero
-    under a gradient of zero, and to choose between them would copy them.
+    In a skipped step the inner optimizer is given the last loss again. Before the first
+    step there is none, and whatever is given would be the best that a plateau has ever
+    seen. Moments stay zero under a gradient of zero, and to choose between them would
+    copy them.
     """
 
     def choose(leaf, its_first):
-        number = jnp.ndim(leaf) == 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        number = jnp.ndim(leaf) == 0 and jnp.issubdtype(
+            jnp.result_type(leaf), jnp.floating
+        )
         return jnp.where(untouched, its_first, leaf) if number else leaf
 
     return jax.tree.map(choose, state, first)
@@ -320,7 +523,8 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
 
 def _exact_curvature(
     fixed: Controller,
-    state: MetalrState,
+    step: jax.Array,
+    last: Any,
     params: Any,
     grads: Any,
     updates: Any,
@@ -333,22 +537,22 @@ def _exact_curvature(
             "the batch's loss as a function of the parameters. Pass it to `update`."
         )
     return jax.lax.cond(
-        state.lr_step % fixed.curvature_every == 0,
+        step % fixed.curvature_every == 0,
         lambda: features.line_curvature(grad_fn, params, grads, updates),
-        lambda: state.feature_state.exact_curvature,
+        lambda: last,
     )
 
 
 def _rate(
     learning_rate: float | optax.Schedule,
-    prior: optax.Schedule | None,
+    schedule: optax.Schedule | None,
     total_steps: int | None,
 ) -> tuple[Any, optax.Schedule]:
     """Returns a rate and the schedule that it is multiplied by."""
     if callable(learning_rate):
-        if prior is not None:
+        if schedule is not None:
             raise MetalrError(
-                "`learning_rate` must be a number where `prior` is given, got two "
+                "`learning_rate` must be a number where `schedule` is given, got two "
                 "schedules. Multiply them into one."
             )
         return 1.0, learning_rate
@@ -357,7 +561,7 @@ def _rate(
             f"`learning_rate` must be positive, got {learning_rate}. Give the peak "
             "rate, 2e-5 for instance, or a schedule."
         )
-    return learning_rate, prior or default_schedule(1.0, total_steps)
+    return learning_rate, schedule or default_schedule(1.0, total_steps)
 
 
 def _static_args(

@@ -1,19 +1,26 @@
-"""The learned half of metalr: features in, a correction of the learning rate out.
+"""The learned half of metalr: what is known of a run in, the best rate out.
 
-The predictor is a small Flax MLP that regresses log2(best rate / current rate), in
-octaves, and says how sure it is. Its last layer starts at zero, so that an untrained
-predictor changes nothing. What it needs to be applied travels with the weights: the
-scale of its inputs, the range seen in training, and how fast it may move the rate.
+The unknown is one number, log2 of the best learning rate for the run. Two things are
+known of it, each with a variance of its own, in octaves:
+
+- the *prior*, from the facts of the run (`metalr.features.FACTS`): a linear map to the
+  best size of an update beside the weights;
+- the *evidence* of a step, from all features: a small Flax MLP with a linear skip that
+  says by how much the rate is off, and how sure that is.
+
+`metalr.controller` fuses them by precision. Both know how far an input is from what
+training has seen, and are less sure there. An untrained predictor changes nothing.
 
 >>> predictor = init_predictor(seed=0)
->>> correction, confidence = apply(predictor, jnp.zeros(len(FEATURES)))
->>> print(correction, confidence)
-0.0 0.5
+>>> correction, variance = evidence(predictor, jnp.zeros(len(FEATURES)))
+>>> print(correction)
+0.0
 """
 
 import functools
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +31,24 @@ import numpy as np
 from flax import nnx
 
 from metalr.errors import MetalrError
-from metalr.features import CLOCK, FEATURE_VERSION, FEATURES, NAMES
+from metalr.features import FACTS, FEATURE_VERSION, FEATURES, NAMES
 from metalr.runtime import files
 
 WIDTH = 32
-# On either side of a feature's trained range, in widths of it. The MLP is asked no
-# further than a little outside; but only what is far outside says that the run is of
-# another kind, since tasks differ in how far their loss can fall.
-_CLIPPED, _STRANGE = 0.25, 1.0
+STATIC = tuple(name for name in FACTS if name != "relative_rate")  # of the prior
+_OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
+_RELATIVE_RATE = NAMES.index("relative_rate")
+# On either side of a feature's trained range, in widths of it: the network is asked no
+# further than a little outside.
+_CLIPPED = 0.25
 _SHIPPED = "checkpoints/predictor"
+_ARRAYS = "arrays.npz"
+_MAX_BYTES = 64 * 2**20
 _WAY_OUT = "Use the predictor of this metalr (no path), or train one: train_meta.py."
 
 
 class MLP(nnx.Module):
-    """Two hidden layers of tanh, and a last layer that starts at zero."""
+    """Two hidden layers of tanh beside a linear map; the last layers start at zero."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         """Draws the weights."""
@@ -45,11 +56,23 @@ class MLP(nnx.Module):
         self.hidden = nnx.Linear(len(FEATURES), WIDTH, rngs=rngs)
         self.deep = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.last = nnx.Linear(WIDTH, 2, kernel_init=zeros, rngs=rngs)
+        self.skip = nnx.Linear(
+            len(FEATURES), 2, use_bias=False, kernel_init=zeros, rngs=rngs
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps standardised features [..., F] to correction and confidence logit."""
+        """Maps standardised features [..., F] to correction and log variance."""
         # tanh saturates: an input far outside training gives no large answer.
-        return self.last(jnp.tanh(self.deep(jnp.tanh(self.hidden(x)))))
+        hidden = jnp.tanh(self.deep(jnp.tanh(self.hidden(x))))
+        return self.last(hidden) + self.skip(x)
+
+
+class Density(NamedTuple):
+    """How far an input is from each group of runs that training has seen."""
+
+    centre: Any  # [K, D]
+    whitening: Any  # [K, D, D]: |W (x - centre)|^2 / D is 1 on average within a group
+    limit: Any  # [] of that; 99 % of left-out rows of known kinds lie below
 
 
 class Predictor(NamedTuple):
@@ -60,33 +83,103 @@ class Predictor(NamedTuple):
     std: Any  # [F]; inf hides a feature from the MLP
     low: Any  # [F] range seen in training
     high: Any  # [F]
-    gain: Any  # [] change of the log multiplier per octave of correction and step
-    limit: Any  # [] largest change of the log multiplier in a step
+    seen: Density  # of the features
+    prior_seen: Density  # of the facts: K kinds of run
+    prior_weights: Any  # [K, len(STATIC)] octaves per unit of a fact
+    prior_bias: Any  # [K] log2 of the best relative update where facts are at 0
+    prior_variance: Any  # [K] octaves^2; inf: nothing is known
+    base_variance: Any  # [] octaves^2 of the user's own rate as a guess
+    correlation: Any  # [] steps of evidence that count as one
+    drift: Any  # [] octaves^2 a step that the best rate may move
+    aim: Any  # [] standard deviations below the mean that the rate is set to
+    limit: Any  # [] octaves a step that the rate moves at most
 
 
 def init_predictor(seed: int = 0) -> Predictor:
-    """Makes an untrained predictor: it corrects nothing and finds every input usual."""
+    """Makes an untrained predictor: it corrects nothing and finds no input far."""
     with jax.ensure_compile_time_eval():  # arrays even where a caller is traced
         state = nnx.state(MLP(rngs=nnx.Rngs(seed)), nnx.Param)
         weights = jax.tree.map(np.asarray, nnx.to_pure_dict(state))
     return _with(weights)
 
 
-def _with(weights: dict[str, Any]) -> Predictor:
+def _with(weights: dict[str, Any], groups: int = 1, fact_groups: int = 1) -> Predictor:
     """Puts what an untrained predictor has besides to its weights."""
-    size = len(FEATURES)
+    size, facts = len(FEATURES), len(STATIC)
+    number = np.float32
+
+    def nowhere(groups: int, size: int) -> Density:
+        return Density(
+            np.zeros((groups, size), number),
+            np.zeros((groups, size, size), number),
+            number(1),
+        )
+
     return Predictor(
         weights=weights,
-        mean=np.zeros(size, np.float32),
-        std=np.ones(size, np.float32),
-        low=np.array([row.low for row in FEATURES], np.float32),
-        high=np.array([row.high for row in FEATURES], np.float32),
-        gain=np.float32(0.12),
-        limit=np.float32(0.4),
+        mean=np.zeros(size, number),
+        std=np.ones(size, number),
+        low=np.array([row.low for row in FEATURES], number),
+        high=np.array([row.high for row in FEATURES], number),
+        seen=nowhere(groups, size),
+        prior_seen=nowhere(fact_groups, facts),
+        prior_weights=np.zeros((fact_groups, facts), number),
+        prior_bias=np.zeros(fact_groups, number),
+        prior_variance=np.full(fact_groups, np.inf, number),
+        base_variance=number(16),
+        correlation=number(20),
+        drift=number(1e-3),
+        aim=number(0),
+        limit=number(0.5),
     )
 
 
-def apply(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+def prior(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Predicts from the facts alone how far the learning rate is from the best one.
+
+    Args:
+      predictor: The predictor.
+      features: Features in the order of FEATURES: [F].
+
+    Returns:
+      log2(best / current) in octaves, and its variance (inf for an untrained one): [].
+    """
+    best, variance = best_relative_rate(predictor, features[..., _OF_FACTS])
+    return best - features[..., _RELATIVE_RATE], variance
+
+
+def best_relative_rate(
+    predictor: Predictor, facts: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Predicts log2 of the best update beside the weights, from the facts of a run.
+
+    A mixture: each kind of run has a linear map of its own, and counts as the facts are
+    near to those of its runs.
+
+    Args:
+      predictor: The predictor.
+      facts: In the order of STATIC: [..., D].
+
+    Returns:
+      The mean, and the variance in octaves^2, which grows outside of training: [...].
+    """
+    apart = _apart(predictor.prior_seen, facts)  # [..., K]
+    share = jax.nn.softmax(-apart * len(STATIC) / 2, axis=-1)
+    shape = (1,) * (facts.ndim - 1) + (-1,)
+    bias, spread = (
+        jnp.reshape(jnp.asarray(x), shape)
+        for x in (predictor.prior_bias, predictor.prior_variance)
+    )
+    each = facts @ jnp.asarray(predictor.prior_weights).T + bias
+    best = jnp.sum(share * each, -1)
+    variance = spread + jnp.square(each - best[..., None])
+    variance = jnp.sum(share * variance, -1)
+    # Twice as far outside: four times as unsure.
+    far = jnp.min(apart, -1) / predictor.prior_seen.limit
+    return best, variance * jnp.maximum(1.0, far) ** 2
+
+
+def evidence(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Predicts how far the learning rate is from the best one.
 
     Args:
@@ -95,57 +188,68 @@ def apply(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
         trained range, with a margin of a quarter of its width.
 
     Returns:
-      The correction log2(best / current) in octaves and the confidence in (0, 1), the
-      logistic function of the second output: both [...].
+      The correction log2(best / current) in octaves, and its variance in octaves^2,
+      which grows with the distance of an input from training: both [...].
     """
-    low, high = _range(predictor, _CLIPPED)
+    low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
+    margin = _CLIPPED * (high - low)
     shape = (1,) * (features.ndim - 1) + (-1,)
     low, high, mean, std = (
-        jnp.reshape(x, shape) for x in (low, high, predictor.mean, predictor.std)
+        jnp.reshape(x, shape)
+        for x in (low - margin, high + margin, predictor.mean, predictor.std)
     )
     inputs = (jnp.clip(features, low, high) - mean) / std
     output = nnx.merge(_graph(), predictor.weights)(inputs)
-    return output[..., 0], jax.nn.sigmoid(output[..., 1])
+    far = distance(predictor.seen, features)
+    variance = jnp.exp(jnp.clip(output[..., 1], -6, 6)) * jnp.maximum(1.0, far) ** 2
+    return output[..., 0], variance
 
 
-def unusual(predictor: Predictor, features: jax.Array) -> jax.Array:
-    """Tells whether a feature leaves the trained range by over its width.
+def distance(seen: Density, x: jax.Array) -> jax.Array:
+    """Returns the squared distance to the nearest group over its limit: [...].
 
-    The features of CLOCK do not count: a longer run than any in training is only
-    clipped to the longest.
+    Above 1, an input is out of the range of training.
 
     Args:
-      predictor: The predictor.
-      features: Features in the order of FEATURES: [F].
+      seen: The groups.
+      x: Inputs: [..., D].
     """
-    low, high = _range(predictor, _STRANGE)
-    counts = ~np.isin(NAMES, CLOCK)
-    return jnp.any(counts & ((features < low) | (features > high)))
+    return jnp.min(_apart(seen, x), -1) / seen.limit
+
+
+def _apart(seen: Density, x: jax.Array) -> jax.Array:
+    """Returns the mean squared deviation from each group, in its scale: [..., K]."""
+    groups, size = seen.centre.shape
+    shape = (1,) * (x.ndim - 1) + (groups, size)
+    apart = x[..., None, :] - jnp.reshape(jnp.asarray(seen.centre), shape)
+    white = jnp.einsum("kij,...kj->...ki", jnp.asarray(seen.whitening), apart)
+    return jnp.mean(jnp.square(white), -1)
 
 
 def save_predictor(
     path: str | Path, predictor: Predictor, provenance: Mapping[str, Any]
 ) -> None:
-    """Writes a predictor: the arrays by orbax, and what a reader asks as JSON.
+    """Writes a predictor: its arrays as .npz, and what a reader asks as JSON.
 
     Args:
       path: Folder to make or to overwrite.
       predictor: The predictor.
       provenance: Where it comes from, as JSON: traces, tasks, models, seeds, results.
     """
-    import orbax.checkpoint as ocp
-
     path = Path(path).absolute()
-    arrays = jax.tree.map(np.asarray, predictor._asdict())
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path / "arrays", arrays, force=True)
+    path.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = _flat(predictor)
+
+    def write_arrays(draft: Path) -> None:
+        with open(draft, "wb") as file:
+            np.savez(file, **arrays)
+
+    files.replace(path / _ARRAYS, write_arrays)
     low, high = arrays["low"].tolist(), arrays["high"].tolist()
     metadata = {
         "feature_version": FEATURE_VERSION,
         "features": list(NAMES),
         "ranges": dict(zip(NAMES, zip(low, high, strict=True), strict=True)),
-        "gain": float(predictor.gain),
-        "limit": float(predictor.limit),
         "sha256": _digest(arrays),
         "provenance": dict(provenance),
     }
@@ -163,22 +267,12 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
       MetalrError: If there is none, if it was made for another list of features, or if
         its arrays are not those that were saved.
     """
-    import orbax.checkpoint as ocp
-
     folder = _shipped() if path is None else Path(path).absolute()
     metadata = read_metadata(folder)
-    shapes = nnx.eval_shape(lambda: nnx.state(MLP(rngs=nnx.Rngs(0)), nnx.Param))
-    blank = _with(nnx.to_pure_dict(shapes))._asdict()
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), blank)
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            _check_shapes(checkpointer.metadata(folder / "arrays"), blank)
-            arrays = checkpointer.restore(
-                folder / "arrays", item=blank, restore_args=as_numpy
-            )
-    except jax.errors.JaxRuntimeError:  # another process of this run has gone
-        raise
-    except Exception as error:  # orbax and TensorStore raise many kinds
+        arrays = _read_arrays(folder / _ARRAYS)
+        predictor = _unflat(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(
             f"the arrays of the predictor in {folder} cannot be read: {reason}. "
@@ -189,7 +283,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
             f"the arrays of the predictor in {folder} are not those that its "
             "metadata.json was written for (sha256). Copy the whole folder again."
         )
-    return Predictor(**arrays)
+    return predictor
 
 
 def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
@@ -208,8 +302,8 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
         metadata["sha256"]
     except (MetalrError, KeyError) as error:
         raise MetalrError(
-            f"a predictor is a folder with metadata.json and arrays/; {folder} is not "
-            f"one ({error!r}). {_WAY_OUT}"
+            f"a predictor is a folder with metadata.json and {_ARRAYS}; {folder} is "
+            f"not one ({error!r}). {_WAY_OUT}"
         ) from error
     ours = list(NAMES)
     if version != FEATURE_VERSION or names != ours:
@@ -223,21 +317,48 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     return metadata
 
 
-def _check_shapes(stored: Any, blank: dict[str, Any]) -> None:
-    """Raises a ValueError if stored arrays are not of the shapes of a predictor's.
+def _flat(predictor: Predictor) -> dict[str, np.ndarray]:
+    """Names the arrays of a predictor, as weights/hidden/kernel and so on."""
+    found = {}
+    for path, leaf in jax.tree.leaves_with_path(predictor):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found[name] = np.asarray(leaf, np.float32)
+    return found
 
-    Before they are read: a few bytes may describe an array that fills any memory.
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file; a few bytes may describe what fills any memory."""
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"the file is larger than {_MAX_BYTES} bytes")
+    with zipfile.ZipFile(path) as packed:
+        total = sum(entry.file_size for entry in packed.infolist())
+    if total > _MAX_BYTES:
+        raise ValueError(f"they unpack to more than {_MAX_BYTES} bytes")
+    with np.load(path, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def _unflat(arrays: dict[str, np.ndarray]) -> Predictor:
+    """Puts named arrays in their places.
+
+    Raises:
+      ValueError: They are not those of a predictor.
     """
-    shape = lambda leaf: tuple(leaf.shape)  # noqa: E731
-    found = jax.tree.map(shape, stored.item_metadata.tree)
-    if found != jax.tree.map(shape, blank):
+    shapes = nnx.eval_shape(lambda: nnx.state(MLP(rngs=nnx.Rngs(0)), nnx.Param))
+    groups = [len(np.atleast_1d(arrays[f"{n}/centre"])) for n in ("seen", "prior_seen")]
+    blank = _with(nnx.to_pure_dict(shapes), *groups)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(blank)
+    }
+    same = named.keys() == arrays.keys() and all(
+        tuple(named[n].shape) == arrays[n].shape and arrays[n].dtype == np.float32
+        for n in named
+    )
+    if not same:
         raise ValueError("they have other names or shapes than those of a predictor")
-
-
-def _range(predictor: Predictor, widths: float) -> tuple[jax.Array, jax.Array]:
-    low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
-    margin = widths * (high - low)
-    return low - margin, high + margin
+    leaves = [arrays[name] for name in named]
+    return jax.tree.unflatten(jax.tree.structure(blank), leaves)
 
 
 def _shipped() -> Path:
@@ -252,14 +373,12 @@ def _shipped() -> Path:
     )
 
 
-def _digest(arrays: dict[str, Any]) -> str:
-    """Hashes names, types, shapes and bytes, whatever the files look like."""
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hashes names, types, shapes and bytes, whatever the file looks like."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(arrays):
-        leaf = np.ascontiguousarray(leaf)
-        digest.update(
-            f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode()
-        )
+    for name in sorted(arrays):
+        leaf = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
         digest.update(leaf.tobytes())
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ to be measured.
 import math
 from typing import NamedTuple
 
-from metalr.features import STRIDE
+from metalr.coordinates import STRIDE
 from metalr.models.encoder import EncoderConfig
 
 

@@ -201,7 +201,7 @@ def _assemble(
         "token_type_ids": np.zeros(shape, np.int32),
         "attention_mask": np.zeros(shape, np.bool_),
     }
-    for i, entry in enumerate(entries):
+    for i, entry in enumerate(map(int, entries)):
         ids = encoded.input_ids[entry]
         end = len(ids)
         batch["input_ids"][i, :end] = ids

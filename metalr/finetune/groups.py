@@ -107,7 +107,8 @@ def scaled(inner: Inner, layers: int, layer_decay: float, head_rate: float) -> I
 
     # optax.inject_hyperparams goes by the name of the argument.
     def build(learning_rate: Any) -> optax.GradientTransformationExtraArgs:
-        by_depth = optax.partition(scales, lambda params: depths(params, layers))
+        parts: Any = scales  # a mapping of hashables, which is invariant
+        by_depth = optax.partition(parts, lambda params: depths(params, layers))
         return optax.chain(inner(learning_rate), by_depth)
 
     return build

@@ -32,7 +32,7 @@ READ_FROM_STATE = (
     "lr_multiplier",
     "estim_lr",  # what Prodigy and D-Adaptation multiply their rate by
     "skipped_steps",
-    "relaxed_steps",
+    "out_of_range_steps",
     "braked_steps",
 )
 

@@ -162,7 +162,7 @@ def title(prepared: Prepared) -> list[str]:
     """Return the first lines of a run: its task, model, rate and device."""
     config, data, model = prepared.config, prepared.data, prepared.model
     validation = sum(len(rows) for rows in data.validation.values())
-    size = prepared.trained.count / 1e6
+    size = prepared.trained.size / 1e6
     device = jax.devices()[0]
     kind = getattr(device, "device_kind", device.platform)
     if prepared.layout.mesh is not None:
@@ -222,7 +222,7 @@ def _counts(outcome: loop.Outcome) -> list[str]:
     logged = [row for row in outcome.history if "loss" in row]
     meaning = {
         "skipped_steps": "skipped: the loss or the gradient was not finite",
-        "relaxed_steps": "unlike any in training: the multiplier moved toward 1",
+        "out_of_range_steps": "unlike any in training: the multiplier hardly moved",
         "braked_steps": "with a loss far above its start: the multiplier fell",
     }
     found = {name: int(logged[-1].get(name, 0)) for name in meaning} if logged else {}

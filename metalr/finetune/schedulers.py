@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from metalr import optax_schedule
+from metalr.controller import MAX_MULTIPLIER
 from metalr.errors import unknown_name
 from metalr.finetune.loss_schedules import GreedySchedule, PlateauSchedule
 from metalr.finetune.rules import (
@@ -92,8 +93,8 @@ def _metalr(
             plan.learning_rate,
             change(plan.predictor()),
             total_steps=plan.total_steps,
-            prior=shape(plan),
-            **options,
+            schedule=shape(plan),
+            **{"max_multiplier": MAX_MULTIPLIER, **options},
         )
 
     return build
@@ -102,12 +103,21 @@ def _metalr(
 def _shuffled(predictor: Predictor) -> Predictor:
     """Let the network take each feature for another one.
 
-    The same scales, ranges and weights: what is lost is what the features mean.
+    The same scales, ranges and weights: what is lost is what the features mean. The
+    prior stays as it is.
     """
     order = np.random.default_rng(0).permutation(len(predictor.mean))
-    hidden = predictor.weights["hidden"]
-    hidden = {**hidden, "kernel": np.asarray(hidden["kernel"])[order]}
-    return predictor._replace(weights={**predictor.weights, "hidden": hidden})
+    mixed = {
+        name: {**layer, "kernel": np.asarray(layer["kernel"])[order]}
+        for name, layer in predictor.weights.items()
+        if name in ("hidden", "skip")
+    }
+    return predictor._replace(weights={**predictor.weights, **mixed})
+
+
+def _without_evidence(predictor: Predictor) -> Predictor:
+    """Leaves the prior alone: no number of steps counts as evidence."""
+    return predictor._replace(correlation=np.float32(np.inf))
 
 
 SCHEDULERS: dict[str, Scheduler] = {
@@ -249,6 +259,19 @@ SCHEDULERS: dict[str, Scheduler] = {
         "a learned multiplier, 1/1024 to 1024, on linear warm-up and decay",
         "metalr.optax_schedule",
         _metalr(),
+        learned=True,
+    ),
+    "metalr_prior": Scheduler(
+        "control: the rate that metalr starts from, by the facts of the run alone",
+        "metalr.predictor.prior",
+        _metalr(_without_evidence),
+        learned=True,
+        is_control=True,
+    ),
+    "metalr_hold": Scheduler(
+        "metalr on a hold and a decay in place of linear decay",
+        "metalr.optax_schedule",
+        _metalr(shape=shapes.hold_then_decay),
         learned=True,
     ),
     "metalr_fixed": Scheduler(

@@ -30,7 +30,7 @@ class Trained(NamedTuple):
         return groups.part(self.params, self.mask) if has else self.params
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many numbers are trained."""
         return sum(x.size for x in jax.tree.leaves(self.seen))
 
@@ -71,7 +71,7 @@ def choose(config: RunConfig, model: huggingface.Pretrained) -> Trained:
     mask = groups.trained(params, layers, still)
     found = Trained(params, layers, mask, pairs)
     size = sum(x.size for x in jax.tree.leaves(params))
-    notes.append(f"{found.count:,} of {size:,} parameters are trained")
+    notes.append(f"{found.size:,} of {size:,} parameters are trained")
     return found._replace(notes=tuple(notes))
 
 

@@ -180,9 +180,9 @@ def plans(job: Job) -> list[Plan]:
 def recording() -> Predictor:
     """Returns the predictor that never moves: what `explore` says is applied.
 
-    But for the half that a step without a finite loss takes from the multiplier.
+    But for the octave that a step without a finite loss takes from the multiplier.
     """
-    return init_predictor()._replace(gain=np.float32(0), limit=np.float32(0))
+    return init_predictor()._replace(correlation=np.float32(np.inf))
 
 
 def _constant(bank: Bank, peak: float, rng: np.random.Generator) -> Plan:

@@ -1,16 +1,18 @@
 """Fits the predictor to labelled steps, and scores it on steps that it has not seen.
 
-The first output is regressed on the hindsight of `metalr.meta.labels`; the second is
-the logit of the chance that to follow the first would bring the rate closer to the
-best.
+Three parts are fitted one after the other. The *prior* is a ridge regression of the
+best relative rate on the facts of a run. The *evidence* is a small network that
+regresses the hindsight of `metalr.meta.labels` on the features of a step, and the
+logarithm of its own squared error. The *densities* are a Gaussian for each kind of
+problem, scaled so that 1 % of the rows of left-out sweeps lie outside. How many steps
+of evidence count as one is then read off sweeps that were left out.
 
 All of it is computed in float64 and rounded at the end: an order of summation that
 differs between machines then does not reach the weights.
 """
 
 import functools
-from collections.abc import Sequence
-from concurrent import futures
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,38 +22,44 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
-from metalr.meta import labels, traces
-from metalr.predictor import Predictor, apply, init_predictor
-from metalr.runtime import executors
+from metalr.meta import labels
+from metalr.predictor import (
+    STATIC,
+    Density,
+    Predictor,
+    best_relative_rate,
+    distance,
+    evidence,
+    init_predictor,
+    prior,
+)
 
-# A feature that hardly moved in the traces says little about what is far or strange:
+# A feature that hardly moved in the traces says little about what is far:
 # its scale and its range are at least these shares of what it can be at all.
 _LEAST_STD, _LEAST_RANGE = 0.01, 0.05
+# Sweeps' worth of pull of the prior's weights: those of all kinds to zero, and those of
+# a kind to them.
+_RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
+_SHRINK = 0.1  # of a group's covariance towards that of all
+_OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
+_RELATIVE_RATE = NAMES.index("relative_rate")
 
 
 class Settings(NamedTuple):
     """How the predictor is fitted."""
 
     steps: int = 1500
-    batch: int = 2048
+    batch: int = 1024
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
     feature_dropout: float = 0.1  # share of inputs replaced by their mean
     noise: float = 0.1  # sigma added to standardised inputs
     huber: float = 2.0  # octaves: beyond, errors count linearly
-    confidence: float = 0.3  # weight of the second output's loss
     unknown_horizon: float = labels.UNKNOWN_HORIZON
     hidden: tuple[str, ...] = ()  # features that are not shown to the predictor
     quantile: float = 0.002  # left out on either side of the range seen in training
+    folds: int = 3  # of sweeps, for what is read off left-out ones
     seed: int = 0
-
-
-def label(runs: Sequence[traces.Run], settings: Settings | None = None):
-    """Labels every step of the runs, as `labels.examples` with these settings."""
-    settings = settings or Settings()
-    return labels.examples(
-        runs, unknown_horizon=settings.unknown_horizon, seed=settings.seed
-    )
 
 
 def fit(
@@ -59,28 +67,61 @@ def fit(
     settings: Settings | None = None,
     *,
     kept: np.ndarray | None = None,
+    calibrate: bool = True,
 ) -> Predictor:
     """Fits a predictor; the same examples and settings give the same weights.
 
     Args:
       data: The examples.
       settings: Of the fit.
-      kept: [N] bool, the examples to fit to; None: all. The others are not looked at,
-        and save compiling again for another number of them.
+      kept: [N] bool, the examples to fit to; None: all.
+      calibrate: Whether variances, limits and the correlation are read off left-out
+        sweeps, which takes as many more fits as there are folds. Otherwise they are
+        those of the rows that were fitted to.
 
     Raises:
       MetalrError: A hidden feature is unknown.
     """
     settings = settings or Settings()
     kept = np.ones(len(data.target), bool) if kept is None else kept
-    blank = _scaled(init_predictor(settings.seed), data.features[kept], settings)
+    predictor = _fitted(data, kept, settings)
+    if not calibrate:
+        return predictor
+    spread = _left_out(data, kept, settings)
+    return predictor._replace(
+        # Of left-out sweeps the prior errs by more than of those that it was fitted to.
+        prior_variance=predictor.prior_variance * np.float32(spread["prior_variance"]),
+        seen=predictor.seen._replace(limit=np.float32(spread["limit"])),
+        prior_seen=predictor.prior_seen._replace(
+            limit=np.float32(spread["prior_limit"])
+        ),
+        correlation=np.float32(spread["correlation"]),
+        aim=np.float32(0.25),
+    )
+
+
+def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Predictor:
+    """Fits prior, evidence and densities to some of the examples.
+
+    The others have no weight: to leave them out would compile for another number.
+    """
+    own = labels.Examples(*(column[kept] for column in data))
+    blank = _scaled(init_predictor(settings.seed), own.features, settings)
+    blank = _with_prior(blank, own)
+    weight = data.weight * kept / np.mean(own.weight)
+    network = blank._replace(prior_seen=None, prior_weights=None)  # of no part in it
+    network = network._replace(prior_bias=None, prior_variance=None)
     with jax.enable_x64(True):
         double = lambda x: jnp.asarray(x, jnp.float64)  # noqa: E731
-        arrays = (blank, data.features, data.target, data.weight * kept)
+        arrays = (network, data.features, data.target, weight)
         shown = settings._replace(hidden=())  # by now infinite scales; one compilation
-        weights = jax.device_get(_descend(*jax.tree.map(double, arrays), shown))
+        doubles: Any = jax.tree.map(double, arrays)
+        weights = jax.device_get(_descend(*doubles, shown))
     weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
-    return blank._replace(weights=weights)
+    return blank._replace(
+        weights=weights,
+        seen=_densities(own.features, own.kind),
+    )
 
 
 def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predictor:
@@ -109,6 +150,149 @@ def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predi
     )
 
 
+def _with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
+    """Regresses the best relative rate on the facts, a point a sweep.
+
+    What the kinds share is pulled to zero, and what a kind has of its own is pulled to
+    that, more strongly: a kind of few sweeps follows the others.
+    """
+    facts, best, weight, kind = _points(data)
+    centre, scale = facts.mean(0), np.maximum(facts.std(0), 0.1)
+    x = np.column_stack([(facts - centre) / scale, np.ones(len(facts))])
+    kinds = np.unique(data.kind)
+    own = [x * (kind == name)[:, None] for name in kinds]
+    wide = np.column_stack([x, *own])
+    pull = [_RIDGE] * len(STATIC) + [1e-6]
+    pull += ([_OWN_SLOPE] * len(STATIC) + [_OWN_OFFSET]) * len(kinds)
+    solved = np.linalg.solve(
+        (wide * weight[:, None]).T @ wide + np.diag(pull), wide.T @ (weight * best)
+    ).reshape(len(kinds) + 1, -1)
+    error = wide @ solved.ravel() - best
+    overall = np.average(error**2, weights=weight)
+    each = solved[0] + solved[1:]
+    slopes = each[:, :-1] / scale
+    spread = [
+        (overall + np.sum((weight * error**2)[kind == name]))
+        / (1 + weight[kind == name].sum())
+        for name in kinds
+    ]
+    return blank._replace(
+        prior_seen=_densities(data.features[:, _OF_FACTS], data.kind),
+        prior_weights=slopes.astype(np.float32),
+        prior_bias=(each[:, -1] - slopes @ centre).astype(np.float32),
+        prior_variance=np.array(spread, np.float32),
+    )
+
+
+def _points(data: labels.Examples) -> tuple[np.ndarray, ...]:
+    """Returns each sweep's facts [S, D], best relative rate, weight and kind [S]."""
+    facts, best, weight, kind = [], [], [], []
+    best_of = data.features[:, _RELATIVE_RATE].astype(np.float64) + data.target
+    early = data.step <= 3
+    for sweep in np.unique(data.sweep):
+        rows = (data.sweep == sweep) & early
+        share = data.weight[data.sweep == sweep].sum()
+        if not rows.any() or share <= 0:
+            continue
+        facts.append(data.features[rows][:, _OF_FACTS].astype(np.float64).mean(0))
+        best.append(best_of[rows].mean())
+        weight.append(share)
+        kind.append(data.kind[rows][0])
+    weights = np.array(weight) / np.mean(weight)
+    return np.array(facts), np.array(best), weights, np.array(kind)
+
+
+def _densities(rows: np.ndarray, kind: np.ndarray) -> Density:
+    """Fits a Gaussian to the rows of each kind."""
+    rows = rows.astype(np.float64)
+    scale = np.maximum(rows.std(0), 1e-3)
+    overall = np.cov((rows / scale).T) + 1e-3 * np.eye(rows.shape[1])
+    centres, whitenings = [], []
+    for name in np.unique(kind):
+        own = rows[kind == name] / scale
+        covariance = np.cov(own.T) if len(own) > 2 * rows.shape[1] else overall
+        covariance = (1 - _SHRINK) * covariance + _SHRINK * overall
+        covariance += 0.02 * np.eye(rows.shape[1])
+        lower = np.linalg.cholesky(np.linalg.inv(covariance))
+        centres.append(own.mean(0) * scale)
+        whitenings.append(lower.T / scale)
+    return Density(
+        np.array(centres, np.float32),
+        np.array(whitenings, np.float32),
+        np.float32(1),
+    )
+
+
+def _folds(data: labels.Examples, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields which examples are left out: [N] bool, whole sweeps at a time."""
+    names = np.unique(data.sweep)
+    of = np.random.default_rng(seed).integers(count, size=len(names))
+    for fold in range(count):
+        yield np.isin(data.sweep, names[of == fold])
+
+
+def _left_out(
+    data: labels.Examples, kept: np.ndarray, settings: Settings
+) -> dict[str, float]:
+    """Reads variances, limits and the correlation off sweeps that were left out."""
+    far, prior_far, prior_errors, runs = [], [], [], []
+    for out in _folds(data, settings.folds, settings.seed):
+        out = out & kept
+        if not out.any() or out.sum() == kept.sum():
+            continue
+        fitted = _fitted(data, kept & ~out, settings)
+        held = labels.Examples(*(c[out] for c in data))
+        rows = jnp.asarray(held.features)
+        found, variance = (np.asarray(x, np.float64) for x in evidence(fitted, rows))
+        far.append(_far(fitted.seen, held.features))
+        prior_far.append(_far(fitted.prior_seen, held.features[:, _OF_FACTS]))
+        facts, best, weight, _ = _points(held)
+        said, width = (
+            np.asarray(x) for x in best_relative_rate(fitted, jnp.asarray(facts))
+        )
+        prior_errors.append((weight, (said - best) ** 2 / width))
+        runs += list(_tracks(held, found, variance))
+    weights, errors = (np.concatenate(x) for x in zip(*prior_errors, strict=True))
+    return {
+        "prior_variance": float(np.average(np.minimum(errors, 9), weights=weights)),
+        "limit": float(np.quantile(np.concatenate(far), 0.99)),
+        "prior_limit": float(np.quantile(np.concatenate(prior_far), 0.95)),
+        "correlation": _correlation(runs),
+    }
+
+
+def _far(seen: Density, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(distance(seen, jnp.asarray(rows)))
+
+
+def _tracks(
+    held: labels.Examples, found: np.ndarray, variance: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yields errors, variances and weight of the steps of each run, in order."""
+    for run in np.unique(held.run):
+        rows = held.run == run
+        if rows.sum() >= 8:
+            error = (found - held.target)[rows]
+            yield error, variance[rows], float(held.weight[rows].sum())
+
+
+def _correlation(runs: list[tuple[np.ndarray, np.ndarray, float]]) -> float:
+    """Returns how many steps tell as much as one, by the errors of precision means.
+
+    With tau steps to one, the mean of n errors over their variances has tau / sum(1/v)
+    as its variance; the likelihood of these means has its maximum at the mean ratio.
+    """
+    ratios, weights = [], []
+    for error, variance, weight in runs:
+        precision = 1 / variance
+        mean = np.sum(error * precision) / precision.sum()
+        ratios.append(mean**2 * precision.sum())
+        weights.append(weight)
+    if not ratios:
+        return 20.0
+    return float(np.clip(np.average(np.minimum(ratios, 400), weights=weights), 1, 200))
+
+
 @functools.partial(jax.jit, static_argnames="settings")
 def _descend(
     predictor: Predictor,
@@ -130,12 +314,12 @@ def _descend(
         return jnp.where(missing, predictor.mean[None], x)
 
     def loss(weights, x, y, w):
-        correction, confidence = apply(predictor._replace(weights=weights), x)
+        correction, variance = evidence(predictor._replace(weights=weights), x)
         error = optax.huber_loss(correction, y, delta=settings.huber)
-        closer = jnp.abs(y - correction) < jnp.abs(y)
-        chance = jnp.clip(confidence, 1e-9, 1 - 1e-9)
-        doubt = -jnp.log(jnp.where(closer, chance, 1 - chance))
-        return jnp.mean(w * (error + settings.confidence * doubt))
+        # The variance learns the error of the correction, which it does not move.
+        square = jax.lax.stop_gradient(jnp.minimum((correction - y) ** 2, 16.0))
+        doubt = (square / variance + jnp.log(variance)) / 2
+        return jnp.mean(w * (error + 0.3 * doubt))
 
     def step(carry, key):
         weights, state = carry
@@ -159,16 +343,29 @@ def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
 
     Returns:
       steps: their number; sign: share of the right direction, where the target is over
-      an octave; rmse: of the correction in octaves; still: the same for none at all.
+      an octave; rmse: of the correction in octaves; first: the same in the first ten
+      steps; prior: of the prior alone; still: of no correction; within: share of the
+      steps whose target lies within one standard deviation; far: share of them that
+      are out of the range of training.
     """
-    found = np.asarray(apply(predictor, jnp.asarray(data.features))[0], np.float64)
+    rows = jnp.asarray(data.features)
+    found, variance = (np.asarray(x, np.float64) for x in evidence(predictor, rows))
+    said = np.asarray(prior(predictor, rows)[0], np.float64)
     far = np.abs(data.target) > 1
     mean = lambda x, w: float(np.sum(x * w) / max(np.sum(w), 1e-12))  # noqa: E731
+    everywhere, early = data.step >= 0, data.step < 10
+    rmse = lambda x, m=everywhere: (  # noqa: E731
+        mean((x - data.target)[m] ** 2, data.weight[m]) ** 0.5
+    )
     return {
         "steps": len(found),
         "sign": mean((found * data.target > 0)[far], data.weight[far]),
-        "rmse": mean((found - data.target) ** 2, data.weight) ** 0.5,
-        "still": mean(data.target**2, data.weight) ** 0.5,
+        "rmse": rmse(found),
+        "first": rmse(found, early),
+        "prior": rmse(said, early),
+        "still": rmse(np.zeros_like(found)),
+        "within": mean((found - data.target) ** 2 < variance, data.weight),
+        "far": mean(_far(predictor.seen, data.features) > 1, data.weight),
     }
 
 
@@ -179,22 +376,22 @@ def leave_one_out(
 
     Args:
       data: The examples.
-      column: "task" or "size".
+      column: "task", "size", "kind" or "optimizer".
       settings: Of the fit.
 
     Returns:
       One row per value, as `score` with "out"; none if there is only one value.
     """
     of = getattr(data, column)
-    values = [str(value) for value in np.unique(of)]
+    values = [str(value) for value in np.unique(of) if value]
     if len(values) < 2:
         return []
-
-    def without(value: str) -> dict[str, Any]:
-        predictor = fit(data, settings, kept=of != value)
-        held = labels.Examples(*(column[of == value] for column in data))
-        return {"out": value, **score(predictor, held)}
-
-    # A fit has little to do in parallel within; jax lets threads run side by side.
-    with futures.ThreadPoolExecutor(len(executors.cores())) as pool:
-        return list(pool.map(without, values))
+    found = []
+    for value in values:
+        out = of == value
+        if not np.any(data.weight[out] > 0):
+            continue
+        predictor = fit(data, settings, kept=~out, calibrate=False)
+        held = labels.Examples(*(column[out] for column in data))
+        found.append({"out": value, **score(predictor, held)})
+    return found

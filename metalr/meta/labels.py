@@ -1,19 +1,20 @@
 """What hindsight says about each step of a run: by how much the rate was off.
 
-The label of a step looks over the rest of the budget. A run's outcome is
+The label of a step looks over the rest of the budget. A run's outcome J is half the
+mean and half the last of its validation losses, as logarithms over the first. The best
+rate of a sweep at step t is the mean of the log rates that its runs took there, under a
+softmin of their J; where a sweep holds several shapes of schedule, that says when to
+decay as well. Every step of every run of the sweep, walks and those of a predictor too,
+then has the target
 
-    J = (mean of the validation losses + the last one) / 2, relative to the first,
+    log2(best rate_t / (schedule_t * base rate * m_{t-1})),
 
-and a bank's best peak P is the mean of its log peaks under a softmin of J. Every step
-of every run on that bank, walks and policies included, then has the target
-
-    log2(P * prior_t / current rate) = log2(P / (base rate * m_{t-1})),
-
-clipped to 6 octaves: dense, long-horizon, and relative to the current rate. Banks count
-by their signal, which is how much J differs between their peaks, and not by their
+clipped to 8 octaves: dense, long-horizon, and relative to the current rate. Sweeps
+count by their signal, which is how much J differs between their peaks, and not by their
 number of steps.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,13 +24,18 @@ import numpy as np
 from metalr.errors import MetalrError
 from metalr.features import NAMES
 from metalr.meta import traces
+from metalr.observe import Observation
 from metalr.runtime import files
 
 UNKNOWN_HORIZON = 0.15  # share of the steps whose clock is hidden
-CLIP = 6.0  # octaves; further off the answer is the same: as fast as allowed
-_CLOCK = ("progress", "horizon_known", "horizon")
-_WORST = 1.1  # J of a run that is worse or not finite: all of these are as bad
+CLIP = 8.0  # octaves; further off the answer is the same
+_CLOCK = ("progress", "horizon_known", "horizon", "area")
+_WORST = 0.1  # J of a run that is worse or not finite: all of these are as bad
 _NOISE = 0.03  # spread of J that the draw of batches alone can make
+_SHARE = 0.1  # of the spread of J: the temperature of the softmin
+_ENCODER = "encoder"
+# Steps of a run that are learned from: the first ones, and some of the others.
+_EARLY, _LATE = 12, 36
 
 
 class Examples(NamedTuple):
@@ -38,52 +44,71 @@ class Examples(NamedTuple):
     features: np.ndarray  # [N, F] float32
     target: np.ndarray  # [N] octaves
     weight: np.ndarray  # [N], mean 1
-    task: np.ndarray  # [N] str
-    size: np.ndarray  # [N] str, depth and width of the model
+    step: np.ndarray  # [N] int
+    task: np.ndarray  # [N] str; empty for a problem of the zoo
+    size: np.ndarray  # [N] str, depth and width of an encoder; else empty
+    kind: np.ndarray  # [N] str: encoder, or a kind of the zoo
+    optimizer: np.ndarray  # [N] str
+    sweep: np.ndarray  # [N] str
+    run: np.ndarray  # [N] str
 
 
-class Verdict(NamedTuple):
-    """What hindsight says about a bank."""
+class BestRate(NamedTuple):
+    """What hindsight says about a sweep."""
 
-    log2_best: float  # of the peak rate
+    log2_rate: np.ndarray  # [T] best rate at each step
     signal: float  # 0 (all peaks are as good) to 1
 
 
 def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
-    """Returns J of a run from its evaluations; lower is better, 1 is no progress.
+    """Returns J of a run from its evaluations; lower is better, 0 is no progress.
 
-    Infinite where a loss was not finite, or the first one leaves nothing to learn.
+    Where a loss is not positive, differences over the first take the place of the
+    logarithms. Infinite where a loss was not finite.
 
-    >>> outcome([{"eval_loss": 2.0}, {"eval_loss": 1.0}, {"eval_loss": 0.5}])
-    0.3125
+    >>> round(outcome([{"eval_loss": 2.0}, {"eval_loss": 1.0}, {"eval_loss": 0.5}]), 4)
+    -1.213
     """
     first, *rest = (row["eval_loss"] for row in evaluations)
-    if not first or not rest or None in rest:
+    if first is None or not rest or None in rest:
         return float("inf")
-    return (sum(rest) / len(rest) + rest[-1]) / 2 / first
+    if first > 0 and min(rest) > 0:
+        values = [math.log(x / first) for x in rest]
+    else:
+        values = [(x - first) / max(abs(first), 1e-3) for x in rest]
+    return (sum(values) / len(values) + values[-1]) / 2
 
 
-def judge(runs: Sequence[traces.Run]) -> Verdict:
-    """Returns a bank's best peak, from its runs at constant peaks.
+def best_rate(runs: Sequence[traces.Run]) -> BestRate:
+    """Returns a sweep's best rate, from its runs on schedules.
 
     The softmin has a tenth of the spread as its temperature, so that of two peaks that
     are about as good neither wins by luck.
     """
     own = [run for run in runs if run.about["kind"] == "peak"]
-    peaks = np.log2([run.about["peak"] for run in own])
+    steps = max(run.steps for run in own)
+    rates = np.array([_filled(run.rate, steps) for run in own])
     found = np.minimum([outcome(run.evaluations) for run in own], _WORST)
-    spread = float(np.ptp(found))
-    share = np.exp(-(found - found.min()) / max(0.1 * spread, 1e-3))
-    return Verdict(
-        log2_best=float(np.sum(share * peaks) / np.sum(share)),
+    spread = float(min(np.ptp(found), -found.min()))
+    share = np.exp(-(found - found.min()) / max(_SHARE * spread, 1e-3))
+    return BestRate(
+        log2_rate=share @ np.log2(np.maximum(rates, 1e-30)) / share.sum(),
         # Only what is won against no progress counts: that high rates do harm is
-        # told by every bank, and where the best rate lies only by those that learn.
-        signal=float(1 / (1 + (_NOISE / max(min(spread, 1 - found.min()), 1e-9)) ** 2)),
+        # shown by every sweep, and where the best rate lies only by those that learn.
+        signal=float(1 / (1 + (_NOISE / max(spread, 1e-9)) ** 2))
+        if spread > 0
+        else 0.0,
     )
 
 
+def _filled(rate: np.ndarray, steps: int) -> np.ndarray:
+    return np.concatenate([rate, np.full(steps - len(rate), rate[-1])])
+
+
 def size(run: traces.Run) -> str:
-    """Returns the size of a run's model: layers by width, as 6x384."""
+    """Returns the size of a run's encoder: layers by width, as 6x384; else nothing."""
+    if "problem" in run.about:
+        return ""
     return f"{run.about['depth']}x{run.about['width']}"
 
 
@@ -111,7 +136,7 @@ def _check(run: traces.Run) -> None:
     faults += [n for n in ("task", "kind") if not isinstance(about.get(n), str)]
     faults += [n for n in ("depth", "width") if type(about.get(n)) is not int]
     faults += [n for n in positive if not _is_positive(about.get(n))]
-    if not losses or not all(x is None or x == 0 or _is_positive(x) for x in losses):
+    if not losses or not all(x is None or files.is_number(x) for x in losses):
         faults.append("eval_loss")
     if not (np.isfinite(run.multiplier).all() and np.all(run.multiplier > 0)):
         faults.append("multiplier")
@@ -144,22 +169,58 @@ def examples(
       MetalrError: There is no bank to judge by.
     """
     found = defaultdict(list)
-    for of_bank in by_bank(runs).values():
-        verdict = judge(of_bank)
-        steps = sum(run.steps for run in of_bank)
-        for run in of_bank:
-            about, n = run.about, run.steps
-            before = np.concatenate([[1.0], run.multiplier[:-1]])
-            current = np.log2(about["base_rate"]) + np.log2(before)
-            found["features"].append(run.features)
-            found["target"].append(np.clip(verdict.log2_best - current, -CLIP, CLIP))
-            found["weight"].append(np.full(n, verdict.signal / steps))
-            found["task"].append(np.full(n, about["task"]))
-            found["size"].append(np.full(n, size(run)))
+    for name, of_sweep in by_bank(runs).items():
+        best = best_rate(of_sweep)
+        for number, run in enumerate(of_sweep):
+            about, target = run.about, _target(run, best)
+            rows = _chosen(run)
+            n = len(rows)
+            found["features"].append(run.features[rows])
+            found["target"].append(np.clip(target[rows], -CLIP, CLIP))
+            found["weight"].append(np.full(n, best.signal / max(n, 1) / len(of_sweep)))
+            found["step"].append(rows)
+            for column, value in (
+                ("task", "" if "problem" in about else about["task"]),
+                ("size", size(run)),
+                ("kind", about.get("problem", _ENCODER)),
+                ("optimizer", about.get("optimizer", "adamw")),
+                ("sweep", str(name)),
+                ("run", f"{name}/{number}"),
+            ):
+                found[column].append(np.full(n, value))
     columns = {name: np.concatenate(parts) for name, parts in found.items()}
+    # Encoders and the zoo count alike, however many there are of either.
+    encoders = columns["kind"] == _ENCODER
+    for half in (encoders, ~encoders):
+        total = columns["weight"][half].sum()
+        if total > 0:
+            columns["weight"][half] /= total
+    if not columns["weight"].any():  # no sweep tells anything: all are as good
+        columns["weight"] += 1
     columns["weight"] /= columns["weight"].mean()
-    # A run may not know its length: then these three are 0.
+    # A run may not know its length: then these are 0.
     rng = np.random.default_rng(seed)
     hidden = rng.random(len(columns["target"])) < unknown_horizon
     columns["features"][hidden[:, None] & np.isin(NAMES, _CLOCK)] = 0
     return Examples(**columns)
+
+
+def _target(run: traces.Run, best: BestRate) -> np.ndarray:
+    """Returns by how many octaves the rate before each step was off: [n]."""
+    level = run.features[:, NAMES.index("level")] / math.log(2)
+    before = np.concatenate([[1.0], run.multiplier[:-1]])
+    current = math.log2(run.about["base_rate"]) + np.log2(before)
+    return best.log2_rate[: run.steps] - level - current
+
+
+def _chosen(run: traces.Run) -> np.ndarray:
+    """Returns the steps of a run that are learned from: those that are evidence."""
+    if run.observations is not None:
+        norm = run.observations[:, Observation._fields.index("update_norm")]
+        rows = np.flatnonzero(norm > 0)
+    else:
+        rows = np.arange(1, run.steps)
+    late = rows[rows >= _EARLY]
+    if len(late) > _LATE:
+        late = late[np.linspace(0, len(late) - 1, _LATE).astype(int)]
+    return np.concatenate([rows[rows < _EARLY], late])

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import optax_schedule
+from metalr import controller, optax_schedule
+from metalr.controller import MAX_MULTIPLIER
 from metalr.data import loading, tasks
 from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
@@ -25,7 +26,7 @@ from metalr.meta import banks, traces
 from metalr.meta.banks import Bank, Plan
 from metalr.predictor import Predictor
 
-_READ = ("learning_rate", "lr_multiplier", "lr_features")
+_READ = ("learning_rate", "lr_multiplier", "lr_features", "lr_observation")
 
 Stop = Callable[[], bool]
 
@@ -36,7 +37,7 @@ class RecorderState(NamedTuple):
     run_rate: jax.Array  # [T] float32
     run_explore: jax.Array  # [T] float32
     run_predictor: Predictor
-    run_state: optax_schedule.MetalrState
+    run_state: controller.MetalrState
 
 
 class Opened(NamedTuple):
@@ -82,6 +83,7 @@ def _transformation(inner, rate, explore, predictor):
         predictor,
         total_steps=len(rate),
         explore=lambda step: jnp.take(explore, step, mode="clip"),
+        max_multiplier=MAX_MULTIPLIER,
     )
 
 
@@ -174,6 +176,7 @@ def take(
             rate=columns["learning_rate"][:, run],
             multiplier=columns["lr_multiplier"][:, run],
             loss=columns["loss"][:, run],
+            observations=columns["lr_observation"][:, run],
         )
         for run in range(len(plans))
     ]
@@ -189,7 +192,7 @@ def _rows(bank: Bank) -> tasks.TaskData:
     data = _loaded(bank.task, bank.data)
     rng = np.random.default_rng([bank.seed, 101])
 
-    def some(rows: list[Any], count: int) -> list[Any]:
+    def some(rows: Any, count: int) -> list[Any]:
         chosen = rng.permutation(len(rows))[:count]
         return [rows[index] for index in chosen]
 

@@ -68,7 +68,7 @@ def gather(
         paths = [p for p in traces.paths_in(output / "traces") if round_of(p) < number]
         _, runs = traces.read_all(paths)
         telling = _telling(runs)
-        predictor = fit.fit(fit.label(runs, settings), settings)
+        predictor = fit.fit(labels.examples(runs), settings)
         jobs = [
             Job(bank, number, predictor, per_bank)
             for bank in chosen
@@ -84,7 +84,7 @@ def _telling(runs: Sequence[traces.Run]) -> set[int]:
 
     The others' runs would get no weight.
     """
-    signals = {k: labels.judge(of).signal for k, of in labels.by_bank(runs).items()}
+    signals = {k: labels.best_rate(of).signal for k, of in labels.by_bank(runs).items()}
     return {k for k, signal in signals.items() if signal > TELLING} or set(signals)
 
 

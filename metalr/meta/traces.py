@@ -1,9 +1,10 @@
-"""Traces of fine-tunes as Parquet: one file a bank, one row a step.
+"""Traces of runs as Parquet: one file a sweep, one row a step.
 
-A row has the features that the controller saw before the step, the learning rate and
-the multiplier that the step was taken with, and its loss. What belongs to a whole run
-(task, model, settings, evaluations) is JSON in the file's schema metadata, beside the
-names and the version of the features; a reader refuses other ones.
+A row has the observations of the step (`metalr.observe`), from which features are
+computed when it is read, the learning rate and the multiplier that the step was taken
+with, and its loss. Older files hold the features themselves, without observations, and
+are refused when the features change. What belongs to a whole run (task, model,
+settings, evaluations) is JSON in the file's schema metadata.
 
 >>> import tempfile
 >>> run = Run(
@@ -21,6 +22,7 @@ names and the version of the features; a reader refuses other ones.
 ('sst2', True)
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -29,8 +31,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalr import features
 from metalr.errors import MetalrError
 from metalr.features import FEATURE_VERSION, NAMES
+from metalr.observe import Observation
 from metalr.runtime import files, memory
 
 ENDING = ".parquet"
@@ -51,6 +55,7 @@ class Run(NamedTuple):
     rate: np.ndarray  # [n] float32, learning rate of the step
     multiplier: np.ndarray  # [n] float32, its factor on base rate and schedule
     loss: np.ndarray  # [n] float32, training loss before the step
+    observations: np.ndarray | None = None  # [n, K] float32; None: features alone
 
     @property
     def steps(self) -> int:
@@ -65,7 +70,7 @@ class Broken(MetalrError):
 def write(path: Path, runs: Sequence[Run]) -> None:
     """Writes runs into one file: the whole file or, if interrupted, the old one.
 
-    Features are rounded to 12 bits, which halves the file.
+    Observations and features are rounded to 12 bits, which halves the file.
 
     Args:
       path: The file, in a folder that exists.
@@ -82,6 +87,9 @@ def write(path: Path, runs: Sequence[Run]) -> None:
         shapes = {np.shape(getattr(run, name)) for name in _SCALARS}
         if shapes != {(run.steps,)} or run.features.shape != (run.steps, len(NAMES)):
             raise ValueError(f"a run's arrays must have one row a step, got {shapes}")
+    raw = all(run.observations is not None for run in runs)
+    name = "observations" if raw else "features"
+    wide = _rounded(np.concatenate([_float32(getattr(run, name)) for run in runs]))
     table = pa.table(
         {
             "run": np.concatenate(
@@ -90,23 +98,20 @@ def write(path: Path, runs: Sequence[Run]) -> None:
             "step": np.concatenate(
                 [np.arange(run.steps, dtype=np.int32) for run in runs]
             ),
-            "features": pa.FixedSizeListArray.from_arrays(
-                _rounded(np.concatenate([run.features for run in runs])).ravel(),
-                len(NAMES),
-            ),
+            name: pa.FixedSizeListArray.from_arrays(wide.ravel(), wide.shape[1]),
             **{
-                name: np.concatenate([_float32(getattr(run, name)) for run in runs])
-                for name in _SCALARS
+                scalar: np.concatenate([_float32(getattr(r, scalar)) for r in runs])
+                for scalar in _SCALARS
             },
         }
     )
     header = {
         "feature_version": FEATURE_VERSION,
-        "features": list(NAMES),
+        name: list(Observation._fields) if raw else list(NAMES),
         "runs": [{"about": r.about, "evaluations": r.evaluations} for r in runs],
     }
     table = table.replace_schema_metadata({_KEY: json.dumps(header)})
-    floats = ["features.list.element", *_SCALARS]
+    floats = [f"{name}.list.element", *_SCALARS]
     files.replace(
         path,
         lambda draft: parquet.write_table(
@@ -136,8 +141,9 @@ def read(path: Path) -> list[Run]:
             _check_header(path, header)
             if file.metadata.num_rows > _MAX_STEPS:
                 raise ValueError(f"{file.metadata.num_rows} steps")
-            table = file.read(["run", "features", *_SCALARS])
-        return _runs(table, header["runs"])
+            name = "observations" if "observations" in header else "features"
+            table = file.read(["run", name, *_SCALARS])
+        return _runs(table, name, header["runs"])
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
     except (pa.ArrowException, OSError) as error:
@@ -152,26 +158,57 @@ def read(path: Path) -> list[Run]:
         ) from error
 
 
-def _runs(table: Any, abouts: list[dict[str, Any]]) -> list[Run]:
+def _runs(table: Any, name: str, abouts: list[dict[str, Any]]) -> list[Run]:
     """Cuts a table into runs; a ValueError says what is wrong with it."""
     number = table["run"].to_numpy()
     if number.dtype != np.int32 or np.any(np.diff(number, prepend=0) < 0):
         raise ValueError("the column run is not in order")
     if len(number) and number[-1] >= len(abouts):
         raise ValueError(f"{len(abouts)} runs in the head, others below")
-    columns = [table["features"].combine_chunks().flatten().to_numpy()]
-    columns += [table[name].to_numpy() for name in _SCALARS]
-    columns[0] = columns[0].reshape(len(number), len(NAMES))
+    columns = [table[name].combine_chunks().flatten().to_numpy()]
+    columns += [table[scalar].to_numpy() for scalar in _SCALARS]
+    width = len(NAMES if name == "features" else Observation._fields)
+    columns[0] = columns[0].reshape(len(number), width)
     if any(column.dtype != np.float32 for column in columns):
         raise ValueError("a column is not float32")
     if not np.isfinite(columns[0]).all():
-        raise ValueError("a feature is not finite")
+        raise ValueError(f"a number among the {name} is not finite")
     ends = np.cumsum(np.bincount(number, minlength=len(abouts)))
     parts = (np.split(column, ends[:-1]) for column in columns)
-    return [
-        Run(about["about"], about["evaluations"], *arrays)
-        for about, *arrays in zip(abouts, *parts, strict=True)
-    ]
+    found = []
+    for about, wide, rate, multiplier, loss in zip(abouts, *parts, strict=True):
+        raw = None if name == "features" else wide
+        seen = wide if raw is None else features_of(raw)
+        told = about["about"], about["evaluations"]
+        found.append(Run(*told, seen, rate, multiplier, loss, raw))
+    return found
+
+
+def features_of(observations: np.ndarray) -> np.ndarray:
+    """Computes the features of a run that knew its length: [n, F] float32.
+
+    Args:
+      observations: Of its steps: [n, K].
+    """
+    levels = np.exp(observations[:, Observation._fields.index("log_level")])
+    area = np.log(max(float(levels.mean()), 1e-2))
+    # Padded to a power of two: one compilation for runs of about the same length.
+    steps = len(observations)
+    padded = np.zeros((1 << max(steps - 1, 1).bit_length(), observations.shape[1]))
+    padded[:steps] = observations
+    columns = Observation(*padded.T.astype(np.float32))
+    return np.asarray(_of_trace(columns, steps, area))[:steps]
+
+
+@functools.cache
+def _compiled() -> Callable[..., Any]:
+    import jax
+
+    return jax.jit(features.of_trace)
+
+
+def _of_trace(columns: Observation, steps: int, area: float) -> Any:
+    return _compiled()(columns, np.float32(steps), np.float32(area))
 
 
 def read_all(
@@ -218,12 +255,14 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def _check_header(path: Path, header: dict[str, Any]) -> None:
-    version, names = header["feature_version"], header["features"]
-    ours = list(NAMES)
-    if version != FEATURE_VERSION or names != ours:
+    raw = "observations" in header
+    names = header["observations" if raw else "features"]
+    version = header["feature_version"]
+    ours = list(Observation._fields if raw else NAMES)
+    if names != ours or (version != FEATURE_VERSION and not raw):
         other = sorted(set(map(str, names)) ^ set(ours)) or ["the order or a formula"]
         raise MetalrError(
-            f"traces must have the features of this metalr, version {FEATURE_VERSION}; "
+            f"traces must have the numbers of this metalr, version {FEATURE_VERSION}; "
             f"{path} has version {version} and differs in {', '.join(other)}. "
             "Collect again, or use the metalr that it was made with"
         )

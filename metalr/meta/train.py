@@ -125,11 +125,13 @@ def make(
     used, runs = traces.read_all(paths, skip=skip)
     if without:
         runs = _left(runs, without)
-    data = fit.label(runs, settings)
+    data = labels.examples(
+        runs, unknown_horizon=settings.unknown_horizon, seed=settings.seed
+    )
     tell(f"fitting to {len(data.target)} steps of {len(runs)} runs")
     predictor = fit.fit(data, settings)
     tables = {"trained": [{"out": "nothing", **fit.score(predictor, data)}]}
-    for column in ("task", "size") if check else ():
+    for column in ("task", "size", "kind", "optimizer") if check else ():
         tell(f"checking: one {column} left out at a time")
         tables[column] = fit.leave_one_out(data, column, settings)
     about = _provenance(used, runs, settings)
@@ -163,7 +165,7 @@ def _left(runs: Sequence[traces.Run], without: Sequence[str]) -> list[traces.Run
 def _provenance(
     paths: Sequence[Path], runs: Sequence[traces.Run], settings: fit.Settings
 ) -> dict[str, Any]:
-    signals = [labels.judge(of).signal for of in labels.by_bank(runs).values()]
+    signals = [labels.best_rate(of).signal for of in labels.by_bank(runs).values()]
     count = lambda name: dict(  # noqa: E731
         sorted(Counter(str(run.about.get(name)) for run in runs).items())
     )
@@ -186,14 +188,23 @@ def _provenance(
 def show(made: Made) -> str:
     """Returns the check as Markdown: what was left out, and how it went."""
     lines = [
-        "| left out | steps | right direction | error, octaves | without metalr |",
-        "|---|--:|--:|--:|--:|",
+        "| left out | steps | right direction | error, octaves | first ten steps "
+        "| prior alone | without metalr | within one deviation | out of range |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, rows in made.tables.items():
         kind = "" if name == "trained" else f"{name} "
         lines += [
             f"| {kind}{r['out']} | {r['steps']} | {r['sign']:.0%} | {r['rmse']:.2f} "
-            f"| {r['still']:.2f} |"
+            f"| {r['first']:.2f} | {r['prior']:.2f} | {r['still']:.2f} "
+            f"| {r['within']:.0%} | {r['far']:.1%} |"
             for r in rows
         ]
+        if len(rows) > 1:
+            mean = {k: np.mean([r[k] for r in rows]) for k in rows[0] if k != "out"}
+            lines.append(
+                f"| mean over {name}s | | {mean['sign']:.0%} | {mean['rmse']:.2f} "
+                f"| {mean['first']:.2f} | {mean['prior']:.2f} | {mean['still']:.2f} "
+                f"| {mean['within']:.0%} | {mean['far']:.1%} |"
+            )
     return "\n".join(lines)

@@ -18,7 +18,7 @@ _HEADS = {
     "ForMultipleChoice": "choice",
 }
 # And the columns that they are taken to read.
-_COLUMNS: dict[str, dict[str, str]] = {
+_COLUMNS: dict[str, dict[str, Any]] = {
     "classification": {"text": "text"},
     "qa": {"text": "question", "pair": "context", "label": "answers"},
     "tokens": {"text": "tokens", "label": "tags"},

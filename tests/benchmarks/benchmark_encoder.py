@@ -53,7 +53,8 @@ def rows_of(what: str, data: str) -> list[dict]:
     from metalr.data import loading
 
     task, _, _, steps = ROWS[what]
-    return loading.load(task, data, train_rows=steps * BATCH, validation_rows=8).train
+    found = loading.load(task, data, train_rows=steps * BATCH, validation_rows=8)
+    return list(found.train)
 
 
 def metalr_side(pipe: Connection, model: str, data: str) -> None:

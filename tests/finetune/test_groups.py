@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from metalr import optax_schedule
+from metalr import controller
 from metalr.errors import MetalrError
 from metalr.finetune import groups, schedulers, trained
 from metalr.finetune.config import RunConfig, check
@@ -99,10 +99,10 @@ def test_metalr_wraps_all_of_it_and_sees_no_frozen_leaf():
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
     assert shapes(change) == shapes(of.params)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    is_own = lambda x: isinstance(x, optax_schedule.MetalrState)  # noqa: E731
+    is_own = lambda x: isinstance(x, controller.MetalrState)  # noqa: E731
     held = [x for x in jax.tree.leaves(after, is_leaf=is_own) if is_own(x)]
     assert len(held) == 1
-    assert sum(x.size for x in jax.tree.leaves(held)) < 4 * of.count + 20_000
+    assert sum(x.size for x in jax.tree.leaves(held)) < 4 * of.size + 20_000
 
 
 def test_functions_of_the_parameters_are_those_of_what_is_trained():
@@ -173,7 +173,7 @@ def test_lora_trains_its_pairs_and_the_head_alone():
     of = trained.choose(RunConfig(lora=2), MODEL)
     pairs = 2 * LAYERS * 2 * (16 + 16)  # two kernels a layer, two factors each
     head = sum(x.size for k in ("dense", "out") for x in jax.tree.leaves(PARAMS[k]))
-    assert of.count == pairs + head
+    assert of.size == pairs + head
     jax.tree.map(np.testing.assert_array_equal, of.model(of.params), PARAMS)
     loss = of.loss(
         lambda params: jnp.sum(params["encoder"]["layers"]["0"]["up"]["bias"])

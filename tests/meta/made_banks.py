@@ -6,6 +6,7 @@ from metalr.features import NAMES
 from metalr.meta import traces
 
 STEPS = 30
+LEARNED = STEPS - 1  # steps of a run that an example is made of
 
 
 def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
@@ -15,6 +16,9 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
     features[:, NAMES.index("slope")] = np.tanh((-11 - np.log2(peak)) / 3)
     features[:, NAMES.index("slope")] += 0.1 * rng.normal(size=STEPS)
     features[:, NAMES.index("horizon_known")] = 1
+    features[:, NAMES.index("level")] = 0  # a constant rate
+    # The best rate is one of these updates beside the weights, by the prior.
+    features[:, NAMES.index("relative_rate")] = np.log2(peak) + 3
     about = {
         "kind": kind,
         "base_rate": peak * 2**-offset,
@@ -39,7 +43,7 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
 
 
 def bank(bank_id=0, **about):
-    """Five peaks, J rising by 0.05 per octave off the best."""
+    """Five peaks, the loss higher by 0.05 of the first per octave off the best."""
     rng = np.random.default_rng(bank_id)
     return [
         run(

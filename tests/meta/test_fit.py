@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.meta import fit
-from metalr.predictor import apply, unusual
+from metalr.meta import fit, labels
+from metalr.predictor import distance, evidence, prior
 from tests.meta.made_banks import NAMES, banks
 
 QUICK = fit.Settings(steps=200, batch=256)
@@ -19,20 +19,20 @@ def runs():
 
 
 def test_fit_finds_the_direction(runs):
-    data = fit.label(runs, QUICK)
+    data = labels.examples(runs)
     found = fit.score(fit.fit(data, QUICK), data)
     assert found["sign"] > 0.95
     assert found["rmse"] < 0.6 * found["still"]
 
 
 def test_fit_gives_the_same_bits_again(runs):
-    data = fit.label(runs, QUICK)
+    data = labels.examples(runs)
     first, second = (fit.fit(data, QUICK) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 def test_examples_that_are_left_out_change_nothing(runs):
-    data = fit.label(runs, QUICK)
+    data = labels.examples(runs)
     kept = data.task != "rte"
     spoilt = data._replace(
         target=np.where(kept, data.target, 99.0),
@@ -45,35 +45,75 @@ def test_examples_that_are_left_out_change_nothing(runs):
     )
 
 
-def test_hidden_feature_changes_no_answer_and_is_never_unusual(runs):
-    settings = QUICK._replace(hidden=("slope",))
-    data = fit.label(runs, settings)
-    predictor = fit.fit(data, settings)
+def test_hidden_feature_changes_no_answer(runs):
+    settings = QUICK._replace(hidden=("slope", "relative_rate"))
+    data = labels.examples(runs)
+    predictor = fit.fit(data, settings, calibrate=False)
     usual = jnp.array(predictor.mean)
     other = usual.at[NAMES.index("slope")].set(1.0)
-    assert not unusual(predictor, usual) and not unusual(predictor, other)
-    assert apply(predictor, usual) == apply(predictor, other)
-    assert fit.score(predictor, data)["sign"] < 0.8  # slope was all there was
+    assert evidence(predictor, usual)[0] == evidence(predictor, other)[0]
+    # Slope and size of the update were all there was.
+    assert fit.score(predictor, data)["sign"] < 0.8
 
 
 def test_run_of_unknown_length_is_not_unusual(runs):
-    data = fit.label(runs, QUICK)
+    data = labels.examples(runs)
     clock = [NAMES.index(n) for n in ("progress", "horizon_known", "horizon")]
     hidden = ~np.any(data.features[:, clock], axis=1)
     assert 0.1 < hidden.mean() < 0.2
-    predictor = fit.fit(data, QUICK)
+    predictor = fit.fit(data, QUICK, calibrate=False)
     # What a hidden clock reads lies in the range, so that it is not clipped.
     assert np.all(predictor.low[clock] <= 0) and np.all(predictor.high[clock] >= 0)
 
 
+def test_prior_finds_the_best_relative_rate(runs):
+    data = labels.examples(runs)
+    predictor = fit.fit(data, QUICK)
+    row = jnp.array(predictor.mean).at[NAMES.index("relative_rate")].set(-5.0)
+    said, variance = prior(predictor, row)
+    assert said == pytest.approx(-3, abs=0.3)  # the best peak, 2**-11, was at -8
+    assert 0 <= variance < 1
+
+
+def test_variance_is_that_of_the_errors(runs):
+    rng = np.random.default_rng(0)
+    data = labels.examples(runs)
+    noisy = data._replace(target=data.target + rng.normal(size=len(data.target)))
+    predictor = fit.fit(noisy, QUICK, calibrate=False)
+    _, variance = evidence(predictor, jnp.asarray(data.features))
+    assert 0.5 < np.median(variance) < 2
+    assert 0.55 < fit.score(predictor, noisy)["within"] < 0.85  # 0.68 of a Gaussian
+
+
+def test_rows_unlike_those_of_training_are_far(runs):
+    data = labels.examples(runs)
+    predictor = fit.fit(data, QUICK)
+    own = distance(predictor.seen, jnp.asarray(data.features))
+    assert np.mean(own > 1) < 0.03
+    strange = jnp.asarray(data.features[:5]).at[:, NAMES.index("slope")].set(30.0)
+    assert np.all(distance(predictor.seen, strange) > 1)
+    _, usual = evidence(predictor, jnp.asarray(data.features[:5]))
+    _, doubt = evidence(predictor, strange)
+    assert np.all(doubt > usual)
+
+
+def test_alike_errors_of_a_run_count_as_few_steps():
+    # 50 runs of 40 steps, an error that all steps of a run share or none.
+    rng = np.random.default_rng(0)
+    shared = [(np.full(40, rng.normal()), np.ones(40), 1.0) for _ in range(50)]
+    apart = [(rng.normal(size=40), np.ones(40), 1.0) for _ in range(50)]
+    assert fit._correlation(shared) == pytest.approx(40, rel=0.4)
+    assert fit._correlation(apart) == pytest.approx(1, rel=0.5)
+
+
 def test_unknown_hidden_feature_is_a_fault(runs):
-    data = fit.label(runs, QUICK)
+    data = labels.examples(runs)
     with pytest.raises(MetalrError, match="no such feature: phase_of_the_moon"):
         fit.fit(data, QUICK._replace(hidden=("phase_of_the_moon",)))
 
 
 def test_table_has_a_row_for_each_task_left_out(runs):
-    rows = fit.leave_one_out(fit.label(runs, QUICK), "task", QUICK)
+    rows = fit.leave_one_out(labels.examples(runs), "task", QUICK)
     assert [row["out"] for row in rows] == ["qqp", "rte", "sst2"]
     assert all(row["sign"] > 0.9 for row in rows)  # the tasks are alike here
-    assert not fit.leave_one_out(fit.label(runs), "size", QUICK)
+    assert not fit.leave_one_out(labels.examples(runs), "size", QUICK)

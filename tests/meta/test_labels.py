@@ -5,47 +5,60 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.meta import labels
-from tests.meta.made_banks import STEPS, bank, run
+from metalr.observe import Observation
+from tests.meta.made_banks import LEARNED, NAMES, STEPS, bank, run
+
+
+def log2_best(of):
+    """The best rate of a sweep at constant rates, the same at every step."""
+    found = labels.best_rate(of).log2_rate
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+    return found[0]
 
 
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ([1.0, 0.5], 0.5),
-        ([2.0, 1.0, 0.5], 0.3125),
+        ([1.0, 0.5], np.log(0.5)),
+        ([2.0, 1.0, 0.5], (np.log(0.5) + 3 * np.log(0.25)) / 4),
+        ([-1.0, -3.0], -2.0),  # no logarithm: the difference over the first
+        ([1.0, 0.5, -1.0], (-0.5 - 3 * 2) / 4),
+        ([0.0, 0.1], 100.0),
         ([1.0, 2.0, None], np.inf),
         ([None, 1.0], np.inf),
         ([1.0], np.inf),
-        ([0.0, 0.1], np.inf),
     ],
 )
 def test_outcome_is_half_the_mean_half_the_last_over_the_first(losses, expected):
-    assert labels.outcome([{"eval_loss": loss} for loss in losses]) == expected
+    found = labels.outcome([{"eval_loss": loss} for loss in losses])
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("best", [-12.75, -11.0, -9.25])
 def test_best_peak_of_a_parabola_is_found(best):
     peaks = np.linspace(-14.5, -7.5, 5)
     of = [run(2.0**x, 0.4 + 0.03 * (x - best) ** 2) for x in peaks]
-    assert labels.judge(of).log2_best == pytest.approx(best, abs=0.3)
+    assert log2_best(of) == pytest.approx(best, abs=0.3)
 
 
 def test_peaks_that_are_as_good_share_the_label():
     of = [run(2.0**-12, 0.5), run(2.0**-10, 0.5), run(2.0**-8, 1.0)]
-    assert labels.judge(of).log2_best == pytest.approx(-11, abs=0.01)
+    assert log2_best(of) == pytest.approx(-11, abs=0.01)
 
 
 def test_run_that_diverged_neither_wins_nor_hides_the_others():
     of = bank()
     of[-1].evaluations[-1]["eval_loss"] = None
-    found = labels.judge(of)
-    assert found.log2_best == pytest.approx(-11, abs=0.3) and np.isfinite(found.signal)
+    found = labels.best_rate(of)
+    assert found.log2_rate[0] == pytest.approx(-11, abs=0.3) and np.isfinite(
+        found.signal
+    )
 
 
 def test_signal_is_of_what_is_won_and_not_of_what_is_lost():
-    learns = labels.judge(bank()).signal
-    flat = labels.judge([run(2.0**x, 1.0) for x in (-12, -10, -8)]).signal
-    only_harm = labels.judge(
+    learns = labels.best_rate(bank()).signal
+    flat = labels.best_rate([run(2.0**x, 1.0) for x in (-12, -10, -8)]).signal
+    only_harm = labels.best_rate(
         [run(2.0**-12, 0.999), run(2.0**-10, 1.0), run(2.0**-8, 3.0)]
     ).signal
     assert learns > 0.9 and flat < 0.01 and only_harm < 0.01
@@ -54,29 +67,68 @@ def test_signal_is_of_what_is_won_and_not_of_what_is_lost():
 def test_target_is_how_far_the_step_before_was_off():
     of = bank()
     found = labels.examples(of, unknown_horizon=0)
-    target = found.target.reshape(5, STEPS)
-    best = labels.judge(of).log2_best
+    target = found.target.reshape(5, LEARNED)
     for row, made in zip(target, of, strict=True):
-        # At the first step, the multiplier is still 1.
-        assert row[0] == pytest.approx(
-            np.clip(best - np.log2(made.about["base_rate"]), -6, 6)
+        off = log2_best(of) - np.log2(made.about["peak"])
+        np.testing.assert_allclose(row, np.clip(off, -8, 8), atol=1e-5)
+
+
+def test_best_rate_of_a_step_is_that_of_the_shape_that_won():
+    # One peak, two shapes: that which decays ends lower, and says when to decay.
+    decay = np.linspace(1, 0.1, STEPS).astype(np.float32)
+    shaped = []
+    for level, outcome in ((decay, 0.2), (np.ones(STEPS, np.float32), 0.9)):
+        made = run(2.0**-10, outcome)
+        made.features[:, NAMES.index("level")] = np.log(level)
+        shaped.append(made._replace(rate=made.rate * level))
+    best = labels.best_rate(shaped).log2_rate
+    np.testing.assert_allclose(best, -10 + np.log2(decay), atol=1e-3)
+    found = labels.examples(shaped, unknown_horizon=0).target.reshape(2, LEARNED)
+    # The one is right as it is; the other should have come down.
+    np.testing.assert_allclose(found[0], 0, atol=1e-3)
+    np.testing.assert_allclose(found[1], np.log2(decay)[1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [5, 30, 400])
+def test_the_first_steps_and_some_of_the_others_are_learned_from(steps):
+    made = run(2.0**-10, 0.5)
+    rows = np.resize(np.arange(STEPS), steps)
+    long = [
+        made._replace(
+            features=made.features[rows],
+            about=made.about | {"peak": peak},
+            evaluations=[{"eval_loss": 1.0}, {"eval_loss": outcome}],
+            **{k: getattr(made, k)[rows] for k in ("rate", "multiplier", "loss")},
         )
-        off = best - np.log2(made.about["peak"])
-        np.testing.assert_allclose(row[1:], np.clip(off, -6, 6), atol=1e-5)
+        for peak, outcome in ((2.0**-10, 0.2), (2.0**-9, 0.9))
+    ]
+    found = labels.examples(long).step.reshape(2, -1)[0]
+    assert len(found) == min(steps - 1, 11 + 36)
+    np.testing.assert_array_equal(found[:11], np.arange(1, steps)[:11])
+    assert found[-1] == steps - 1
+
+
+def test_a_step_before_which_nothing_moved_is_not_learned_from():
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(STEPS, len(Observation._fields))).astype(np.float32)
+    raw[:, Observation._fields.index("update_norm")] = np.arange(STEPS) % 3 == 1
+    of = [made._replace(observations=raw) for made in bank()]
+    found = labels.examples(of).step.reshape(5, -1)
+    np.testing.assert_array_equal(found[0], np.arange(1, STEPS, 3))
 
 
 def test_walk_and_policy_are_judged_by_the_peaks_of_their_bank():
     of = [*bank(), run(2.0**-9, 0.1, kind="policy")]
     found = labels.examples(of, unknown_horizon=0)
-    best = labels.judge(bank()).log2_best
-    np.testing.assert_allclose(found.target[-STEPS:], best + 9, atol=1e-5)
+    best = log2_best(bank())
+    np.testing.assert_allclose(found.target[-LEARNED:], best + 9, atol=1e-5)
 
 
 def test_banks_count_by_signal_and_not_by_their_steps():
     weak = [run(2.0**x, 1.0, bank_id=1) for x in (-12, -10)]
     found = labels.examples([*bank(), *weak, *bank(2), *bank(2)], unknown_horizon=0)
-    weight = [found.weight[: 5 * STEPS], found.weight[5 * STEPS : 7 * STEPS]]
-    twice = found.weight[7 * STEPS :]
+    weight = [found.weight[: 5 * LEARNED], found.weight[5 * LEARNED : 7 * LEARNED]]
+    twice = found.weight[7 * LEARNED :]
     assert weight[1].sum() < 0.01 * weight[0].sum()
     assert twice.sum() == pytest.approx(weight[0].sum(), rel=0.01)
 

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from metalr.features import NAMES
 from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
-from metalr.meta import banks, record
-from metalr.predictor import init_predictor
+from metalr.meta import banks, record, traces
+from metalr.observe import Observation
 from tests.meta.drawn_banks import PLAIN, draw, tiny
+from tests.product.steering import constant
 
 
 def plans(bank):
@@ -34,7 +34,7 @@ def runs(bank, opened):
 
 
 def test_all_runs_of_a_bank_share_one_compilation(bank, opened, runs):
-    moving = init_predictor()._replace(gain=np.float32(1))
+    moving = constant(1.0)
     policy = banks.plans(banks.Job(bank, 1, moving, 2))
     assert all(record.take(opened, [plan]) for plan in policy)
     assert len(runs) == 9
@@ -89,11 +89,18 @@ def test_what_is_recorded_is_the_plan(bank, runs):
         assert (run.about["depth"], run.about["width"]) == (1, 16)
 
 
-def test_features_see_the_multiplier_of_the_step_before(runs):
-    column = NAMES.index("multiplier")
+def test_observations_hold_the_multiplier_of_the_step_before(runs):
+    column = Observation._fields.index("log_multiplier")
     for run in runs:
         before = np.concatenate([[1.0], run.multiplier[:-1]])
-        np.testing.assert_allclose(run.features[:, column], np.log(before), atol=1e-5)
+        found = run.observations[:, column]
+        np.testing.assert_allclose(found, np.log(before), atol=1e-5)
+
+
+def test_features_are_those_of_the_observations(runs):
+    for run in runs[::4]:
+        found = traces.features_of(run.observations)
+        np.testing.assert_allclose(found, run.features, rtol=2e-3, atol=2e-3)
 
 
 def test_runs_of_a_bank_start_alike(runs):
@@ -106,7 +113,7 @@ def test_stop_leaves_a_run_at_the_next_step(bank, opened):
 
 
 def test_runs_side_by_side_are_those_in_turn(bank, opened, runs):
-    moving = init_predictor()._replace(gain=np.float32(1))
+    moving = constant(1.0)
     policy = banks.plans(banks.Job(bank, 1, moving, 2))
     in_turn = [*runs[:2], *(r for p in policy for r in record.take(opened, [p]))]
     together = record.take(opened, [*plans(bank)[:2], *policy])

@@ -7,9 +7,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from metalr import features
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
 from metalr.meta import traces
+from metalr.observe import Observation
 
 pytestmark = pytest.mark.fast
 
@@ -25,6 +27,14 @@ def draw(steps, seed=0):
         multiplier=column(),
         loss=column(),
     )
+
+
+def draw_raw(steps, seed=0):
+    """A run with observations, which are positive: of such the features follow."""
+    rng = np.random.default_rng([seed, 1])
+    raw = rng.lognormal(size=(steps, len(Observation._fields))).astype(np.float32)
+    raw[:, Observation._fields.index("log_level")] = -rng.uniform(size=steps)
+    return draw(steps, seed)._replace(observations=raw)
 
 
 @pytest.fixture
@@ -43,6 +53,31 @@ def test_runs_come_back_as_they_were_written(folder):
         for name in ("rate", "multiplier", "loss"):
             np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
         np.testing.assert_allclose(found.features, written.features, rtol=2**-12)
+
+
+def test_observations_come_back_and_features_are_computed_from_them(tmp_path):
+    written = [draw_raw(5), draw_raw(9, seed=1)]
+    traces.write(tmp_path / "a.parquet", written)
+    for found, run in zip(traces.read(tmp_path / "a.parquet"), written, strict=True):
+        np.testing.assert_allclose(found.observations, run.observations, rtol=2**-12)
+        levels = np.exp(found.observations[:, Observation._fields.index("log_level")])
+        expected = features.of_trace(
+            Observation(*found.observations.T), run.steps, np.log(levels.mean())
+        )
+        np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_observations_outlive_another_version_of_the_features(tmp_path):
+    traces.write(tmp_path / "a.parquet", [draw_raw(5)])
+    spoil(tmp_path / "a.parquet", "other version")
+    assert traces.read(tmp_path / "a.parquet")[0].features.shape == (5, len(FEATURES))
+
+
+def test_other_observations_are_refused_by_name(tmp_path):
+    traces.write(tmp_path / "a.parquet", [draw_raw(5)])
+    spoil(tmp_path / "a.parquet", "other observations")
+    with pytest.raises(MetalrError, match="phase_of_the_moon"):
+        traces.read(tmp_path / "a.parquet")
 
 
 def test_features_written_again_keep_every_bit(folder):
@@ -91,6 +126,8 @@ def spoil(path, kind):
             header["feature_version"] += 1
         elif kind == "other features":
             header["features"][0] = "phase_of_the_moon"
+        elif kind == "other observations":
+            header["observations"][0] = "phase_of_the_moon"
         elif kind == "runs missing":
             header["runs"] = header["runs"][1:]
         metadata = {b"metalr.traces": json.dumps(header)}
@@ -101,7 +138,7 @@ SPOILT = [
     ("cut off", "cut off"),
     ("not Parquet", "not Parquet that can be read"),
     ("foreign", "does not hold traces"),
-    ("other version", "features of this metalr, version"),
+    ("other version", "numbers of this metalr, version"),
     ("other features", "phase_of_the_moon"),
     ("runs missing", "does not hold traces"),
 ]

@@ -7,14 +7,17 @@ import optax
 
 from metalr.predictor import init_predictor
 
+SURE = -6.0  # log variance of an answer that a single step suffices for
+UNSURE = 0.0
 
-def opinionated(seed=0, push=0.0):
+
+def opinionated(seed=0, push=0.0, log_variance=UNSURE):
     """A predictor that moves the rate at every step; `push` is added, in octaves."""
     rng = np.random.default_rng(seed)
     predictor = init_predictor(seed)
     last = {
         "kernel": 0.5 * rng.normal(size=(32, 2)).astype(np.float32),
-        "bias": np.array([push, 3], np.float32),
+        "bias": np.array([push, log_variance], np.float32),
     }
     # Inputs are kept small, or tanh would saturate and the answer be a constant.
     return predictor._replace(
@@ -22,12 +25,27 @@ def opinionated(seed=0, push=0.0):
     )
 
 
-def constant(correction):
-    """A predictor that always says the same."""
+def constant(correction, log_variance=SURE):
+    """A predictor that always says the same, however the rate was moved."""
     predictor = init_predictor()
-    bias = np.array([correction, 50], np.float32)  # confidence 1
+    bias = np.array([correction, log_variance], np.float32)
     last = {"kernel": np.zeros((32, 2), np.float32), "bias": bias}
     return predictor._replace(weights={**predictor.weights, "last": last})
+
+
+def knowing(relative_rate, variance=1.0):
+    """A predictor that knows by its prior alone how large an update should be."""
+    return init_predictor()._replace(
+        prior_bias=np.full(1, relative_rate, np.float32),
+        prior_variance=np.full(1, variance, np.float32),
+        correlation=np.float32(np.inf),  # no step is evidence
+        drift=np.float32(0),
+    )
+
+
+def falling(steps, grad=1.0, end=0.1):
+    """Gradients and losses of a run whose loss leaves its start at once."""
+    return [(grad, value) for value in np.geomspace(1.0, end, steps)]
 
 
 def regression(seed=0, dtype=jnp.float32):

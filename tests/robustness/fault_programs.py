@@ -253,7 +253,7 @@ class Collection(Program):
         for path in traces.paths_in(folder / "traces"):
             for run in traces.read(path):
                 about = {k: v for k, v in run.about.items() if k != "seconds"}
-                arrays = [x.tobytes() for x in run[2:]]
+                arrays = [x.tobytes() for x in run[2:] if x is not None]
                 found.append((path.name, about, run.evaluations, arrays))
         metadata = json.loads((folder / "predictor/metadata.json").read_text())
         return found, metadata["sha256"]

@@ -43,7 +43,7 @@ HANG = 60.0  # seconds after a signal, or for one file
 MEMORY = 8 * 2**30  # bytes of address space that the readers get
 # Readers that take long get a smaller share of the inputs.
 SHARES = {
-    "predictor arrays": 0.01,
+    "predictor arrays": 0.1,
     "safetensors": 0.1,
     "plan, TOML": 0.1,
     "predictor metadata": 0.5,
@@ -129,7 +129,7 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     expected = statuses.get(fault.split(" before")[0], 2 if limit else -9)
     wished = process.returncode == expected and (expected < 100 or "goes on" in out)
     # Before its first step a signal ends the program as the system does it.
-    at_once = fault.startswith(("SIGINT", "SIGTERM")) and process.returncode < 0
+    at_once = fault.startswith(("SIGINT", "SIGTERM")) and (process.returncode or 0) < 0
     at_once = at_once and process.returncode == -getattr(signal, fault.split()[0])
     if not wished and not (at_once and not out.count("stopped at step")):
         row.lost += 1

@@ -11,6 +11,7 @@ import io
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,6 @@ from tests.compare import synthetic_store
 from tests.models import small_models
 from tests.runtime import test_files
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints" / "predictor"
 LARGE = (b"99999999999999999999", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}")
 # What a field of JSON may be in place of what it should be.
 ODD_NAMES = (
@@ -281,12 +281,13 @@ def _read_traces(path: Path) -> None:
 
 def _show_result(path: Path) -> None:
     """Reads a result as `metalr show` and a finished run do, and exports its model."""
-    shown = Console(file=io.StringIO(), width=200)
+    text = io.StringIO()
+    shown = Console(file=text, width=200)
     show.print_runs(show.read_runs([path]), shown)
     result = read_result(path)
     for quiet in (False, True):
         display.summary(result, [path], quiet=quiet, console=shown)
-    _check_text(shown.file.getvalue())
+    _check_text(text.getvalue())
     run, target = path.parent / "run", path.parent / "exported"
     shutil.rmtree(target, ignore_errors=True)
     (run / "model").mkdir(parents=True, exist_ok=True)
@@ -322,13 +323,10 @@ def _read_plan(path: Path) -> None:
 
 
 def _read_arrays(path: Path) -> None:
-    """Loads the shipped predictor with one file of its arrays replaced by `path`."""
+    """Loads a predictor with its arrays replaced by `path`."""
     folder = path.parent / "predictor"
-    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
-    files = sorted(p for p in (folder / "arrays").rglob("*") if p.is_file())
-    content = path.read_bytes()
-    target = files[len(content) % len(files)]
-    target.write_bytes(content)
+    predictor.save_predictor(folder, predictor.init_predictor(), {})
+    shutil.copyfile(path, folder / "arrays.npz")
     predictor.load_predictor(folder)
 
 
@@ -355,8 +353,11 @@ def _plan() -> dict[str, Any]:
     }
 
 
-def _array_files() -> list[bytes]:
-    return [p.read_bytes() for p in sorted(SHIPPED.rglob("*")) if p.is_file()]
+def _predictor_file(name: str) -> list[bytes]:
+    """Returns a file of a predictor that is saved for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        predictor.save_predictor(folder, predictor.init_predictor(), {"seed": 0})
+        return [(Path(folder) / name).read_bytes()]
 
 
 READERS = {
@@ -375,10 +376,12 @@ READERS = {
     "safetensors index": Reader("model.safetensors.index.json", _index, _read_index),
     "predictor metadata": Reader(
         "metadata.json",
-        lambda: [(SHIPPED / "metadata.json").read_bytes()],
+        lambda: _predictor_file("metadata.json"),
         lambda path: predictor.read_metadata(path.parent),
     ),
-    "predictor arrays": Reader("file", _array_files, _read_arrays),
+    "predictor arrays": Reader(
+        "arrays.npz", lambda: _predictor_file("arrays.npz"), _read_arrays
+    ),
     "traces": Reader("bank.parquet", _traces, _read_traces),
     "result.json": Reader(
         "result.json",

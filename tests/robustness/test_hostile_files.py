@@ -41,9 +41,7 @@ CUTS = st.lists(
 )
 
 
-# The predictor's arrays are hurt in test_predictor.py, and at length by fault_table.py:
-# what reads them leaves coroutines unfinished when it fails.
-NAMES = [name for name in fuzzing.READERS if name != "predictor arrays"]
+NAMES = list(fuzzing.READERS)
 
 
 @pytest.mark.parametrize("name", NAMES)

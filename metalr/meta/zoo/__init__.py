@@ -1,0 +1,1 @@
+"""Cheap runs of many kinds: problems that train in seconds, swept over rates."""

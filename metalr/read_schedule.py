@@ -1,0 +1,127 @@
+"""Reads the schedule of a finished optimizer by watching what it does.
+
+An optax optimizer keeps its schedule in a closure. Under a constant gradient of one the
+size of its update is that schedule times a constant, once its moments have filled. So a
+copy of the optimizer is run on a tree of the same structure, with one coordinate a
+leaf, until they have; then the count of its schedule, which stands in its state by a
+name of optax's own, is set to each step of the run in turn. Where no count has such a
+name, the copy takes the steps of the run one by one.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from metalr.coordinates import is_trainable
+
+_STEPS = 10_000  # watched at most
+_FILLING = 100  # steps after which moments hardly change
+# Whose `count` is the step of a schedule, and of nothing else.
+_COUNTED = (
+    "ScaleByScheduleState",
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
+    "WrappedScheduleState",
+)
+
+
+def read_schedule(
+    inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
+) -> np.ndarray | None:
+    """Returns the level of an optimizer's rate over its peak at each step.
+
+    Args:
+      inner: The optimizer.
+      params: Its parameters; their structure, axes and types are used.
+      total_steps: Length of the run; None: the first 10,000 steps are read.
+
+    Returns:
+      Levels within [0, 1]: [steps]; None where the optimizer cannot be run like this,
+      or its updates under a constant gradient are no schedule.
+    """
+
+    def one(leaf: Any) -> Any:
+        if not is_trainable(leaf):
+            return leaf
+        return jnp.ones((1,) * jnp.ndim(leaf), jnp.asarray(leaf).dtype)
+
+    try:
+        with jax.ensure_compile_time_eval():
+            tree = jax.tree.map(one, params, is_leaf=lambda x: x is None)
+            sizes = _sizes(inner, tree, total_steps or _STEPS)
+    except Exception:  # whatever an optimizer of somebody else's raises
+        return None
+    if total_steps is not None and len(sizes) < total_steps:
+        return None
+    if not np.isfinite(sizes).all() or sizes.max() <= 0:
+        return None
+    return (sizes / sizes.max()).astype(np.float32)
+
+
+def _sizes(
+    inner: optax.GradientTransformationExtraArgs, tree: Any, steps: int
+) -> np.ndarray:
+    """Returns how far each step would move a tree of ones: [steps], or fewer."""
+    grads = jax.tree.map(lambda x: x if is_trainable(x) else None, tree)
+    state = inner.init(tree)
+
+    def step(state: Any, index: Any) -> tuple[Any, jax.Array]:
+        # A loss that falls, or a plateau would lower the rate.
+        value = jnp.exp(-1e-3 * jnp.asarray(index, jnp.float32))
+        updates, state = inner.update(grads, state, tree, value=value)
+        found = [x for x in jax.tree.leaves(updates) if is_trainable(x)]
+        # A leaf that comes out as it went in is masked, and follows no schedule.
+        sizes = (
+            jnp.abs(jnp.where(x == 1, 0, x)).sum().astype(jnp.float32) for x in found
+        )
+        return state, sum(sizes, jnp.zeros(()))
+
+    def walk(state: Any, length: int) -> tuple[Any, jax.Array]:
+        return jax.lax.scan(step, state, jnp.arange(length))
+
+    @jax.jit
+    def at_each(state: Any) -> jax.Array:
+        filled, _ = walk(state, _FILLING)
+        return jax.vmap(lambda index: step(_at(filled, index), index)[1])(
+            jnp.arange(steps)
+        )
+
+    parts = jax.tree.leaves(state, is_leaf=_is_counted)
+    if any(map(_is_counted, parts)) and not _gathers(state):
+        return np.array(at_each(state))
+    if not any(map(_is_integer, parts)):
+        return np.ones(steps)  # without a count there is no schedule
+    sizes = np.array(jax.jit(walk, static_argnums=1)(state, min(steps, _STEPS))[1])
+    moved = np.flatnonzero(sizes)
+    if _gathers(state) and len(moved):  # micro-batches, and moves at the last of them
+        following = np.searchsorted(moved, np.arange(len(sizes)))
+        sizes = sizes[moved[np.minimum(following, len(moved) - 1)]]
+    return sizes
+
+
+def _at(state: Any, step: jax.Array) -> Any:
+    """Returns a state with the counts of its schedules set to a step."""
+
+    def move(part: Any) -> Any:
+        if not _is_counted(part):
+            return part
+        rest = {k: _at(v, step) for k, v in part._asdict().items() if k != "count"}
+        return part._replace(count=step, **rest)
+
+    return jax.tree.map(move, state, is_leaf=_is_counted)
+
+
+def _is_counted(part: Any) -> bool:
+    return type(part).__name__ in _COUNTED
+
+
+def _is_integer(leaf: Any) -> bool:
+    return jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+
+
+def _gathers(state: Any) -> bool:
+    is_it = lambda part: isinstance(part, optax.MultiStepsState)  # noqa: E731
+    return any(map(is_it, jax.tree.leaves(state, is_leaf=is_it)))

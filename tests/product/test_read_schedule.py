@@ -1,0 +1,92 @@
+"""The schedule read off a finished optimizer is the one it was built with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax import contrib
+
+from metalr import wrap
+from metalr.predictor import init_predictor
+from metalr.read_schedule import read_schedule
+
+STEPS = 40
+PARAMS = {"w": jnp.ones((3, 4)), "b": jnp.zeros(4), "none": None}
+OPTIMIZERS = {
+    "adabelief": optax.adabelief,
+    "adafactor": optax.adafactor,
+    "adagrad": optax.adagrad,
+    "adam": optax.adam,
+    "adamax": optax.adamax,
+    "adamw": optax.adamw,
+    "adan": optax.adan,
+    "amsgrad": optax.amsgrad,
+    "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(1), optax.adam(rate)),
+    "injected": lambda rate: optax.inject_hyperparams(optax.adamw)(learning_rate=rate),
+    "lamb": optax.lamb,
+    "lion": optax.lion,
+    "masked": lambda rate: optax.masked(optax.adam(rate), {"w": True, "b": False}),
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+    "muon": contrib.muon,
+    "nadam": optax.nadam,
+    "plateau": lambda rate: optax.chain(
+        optax.adam(rate), contrib.reduce_on_plateau(patience=3)
+    ),
+    "radam": optax.radam,
+    "rmsprop": optax.rmsprop,
+    "safe": lambda rate: optax.apply_if_finite(optax.adamw(rate), 3),
+    "sgd": optax.sgd,
+    "yogi": optax.yogi,
+}
+SCHEDULES = {
+    "warmed": optax.warmup_cosine_decay_schedule(0.0, 0.3, 5, STEPS, 0.03),
+    "constant": optax.constant_schedule(1e-3),
+    "late": optax.join_schedules([lambda t: 0.0 * t, lambda t: 0.1 + 0.0 * t], [20]),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_schedule_is_read_for_any_rule(name):
+    params = {k: v for k, v in PARAMS.items() if k != "none" or name != "masked"}
+    for schedule in SCHEDULES.values():
+        inner = optax.with_extra_args_support(OPTIMIZERS[name](schedule))
+        found = read_schedule(inner, params, STEPS)
+        expected = np.array([schedule(jnp.asarray(t)) for t in range(STEPS)])
+        assert found is not None
+        np.testing.assert_allclose(
+            found, expected / expected.max(), rtol=5e-3, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("rule", [optax.sgd, optax.adam, optax.rmsprop, optax.adagrad])
+def test_a_number_is_a_constant_rate(rule):
+    inner = optax.with_extra_args_support(rule(0.1))
+    np.testing.assert_allclose(read_schedule(inner, PARAMS, STEPS), 1, rtol=1e-4)
+
+
+def test_micro_batches_stretch_the_schedule():
+    schedule = optax.linear_schedule(1.0, 0.0, 10)
+    inner = optax.MultiSteps(optax.sgd(schedule), every_k_schedule=4)
+    found = read_schedule(optax.with_extra_args_support(inner), PARAMS, STEPS)
+    np.testing.assert_allclose(found, np.repeat(1 - np.arange(10) / 10, 4), atol=1e-6)
+
+
+def test_a_long_run_is_read_to_its_end():
+    schedule = optax.linear_schedule(1.0, 0.0, 30_000)
+    inner = optax.with_extra_args_support(optax.adam(schedule))
+    found = read_schedule(inner, {"w": jnp.ones(2)}, 30_000)
+    np.testing.assert_allclose(found[[0, 15_000, 29_999]], [1, 0.5, 0], atol=1e-3)
+
+
+def test_what_cannot_be_read_is_said_and_taken_for_constant():
+    needs_more = optax.GradientTransformationExtraArgs(
+        lambda params: jnp.int32(0),
+        lambda updates, state, params=None, *, labels, **_: (updates, state),
+    )
+    tx = wrap(needs_more, init_predictor(), total_steps=5)
+    state = jax.eval_shape(tx.init, PARAMS)
+    with pytest.warns(UserWarning, match="takes it for a constant rate.*schedule="):
+        jax.eval_shape(
+            lambda state: tx.update(PARAMS, state, PARAMS, value=1.0, labels=1), state
+        )
