@@ -72,13 +72,18 @@ def bounds_of(lengths: Iterable[int]) -> np.ndarray:
 
 
 class Writer:
-    """Take arrays one after another, and becomes a `Ragged`."""
+    """Take arrays one after another, and become a `Ragged`.
+
+    The values grow in one buffer: pieces that are joined at the end would take the
+    memory twice.
+    """
 
     def __init__(self, dtype: type):
         """Begin with none; `dtype` is that of all."""
-        self._dtype = dtype
-        self._flat: list[np.ndarray] = []
+        self._dtype = np.dtype(dtype)
+        self._flat = bytearray()
         self._lengths: list[np.ndarray] = []
+        self._zeros = 0  # values that are all there is so far, and kept nowhere
 
     def extend(
         self,
@@ -86,19 +91,25 @@ class Writer:
         zeros_like: Sequence[Sequence[int]] = (),
     ) -> None:
         """Add arrays; where there are none, zeros in the lengths of others."""
-        lengths = np.fromiter(
-            map(len, zeros_like if lists is None else lists), np.int64
-        )
-        if lists is None:
-            flat = np.zeros(lengths.sum(), self._dtype)
-        else:
+        sizes = map(len, zeros_like if lists is None else lists)
+        lengths = np.fromiter(sizes, np.int64)
+        flat = np.zeros(0 if lists is not None else int(lengths.sum()), self._dtype)
+        if lists is not None:
             flat = np.fromiter(itertools.chain.from_iterable(lists), self._dtype)
-        self._flat.append(flat)
         self._lengths.append(lengths)
+        if not self._flat and not flat.any():
+            self._zeros += len(flat)
+            return
+        if self._zeros:
+            self._flat += bytes(self._zeros * self._dtype.itemsize)
+            self._zeros = 0
+        self._flat += flat.data
 
     def finish(self) -> Ragged:
         """Return all of them."""
-        if not self._flat:
-            return Ragged(np.zeros(0, self._dtype), np.zeros(1, np.int64))
-        lengths = np.concatenate(self._lengths)
-        return Ragged(np.concatenate(self._flat), bounds_of(lengths))
+        lengths = np.concatenate([np.zeros(0, np.int64), *self._lengths])
+        if self._zeros:
+            flat = np.broadcast_to(np.zeros(1, self._dtype), self._zeros)
+        else:
+            flat = np.frombuffer(self._flat, self._dtype)
+        return Ragged(flat, bounds_of(lengths))
