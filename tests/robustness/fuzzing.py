@@ -294,7 +294,7 @@ def _show_result(path: Path) -> None:
     for copy in (run / "result.json", run / "model/config.json"):
         shutil.copy(path, copy)
     with contextlib.redirect_stdout(None):
-        cli._export(argparse.Namespace(run=str(run), folder=str(target)))
+        cli._export(argparse.Namespace(run=str(run), folder=str(target), merge=False))
     assert (target / "config.json").read_bytes() == path.read_bytes()
 
 
