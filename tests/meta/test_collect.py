@@ -17,7 +17,7 @@ from metalr.errors import MetalrError
 from metalr.features import FEATURES
 from metalr.meta import banks, collect, record, traces
 from metalr.predictor import init_predictor
-from metalr.runtime import executors
+from metalr.runtime import processes
 from tests.meta.drawn_banks import SOURCES, draw, tiny
 
 
@@ -148,7 +148,7 @@ def test_fault_in_a_process_reaches_the_user(tmp_path):
 
 @pytest.mark.robust
 def test_stop_ends_the_processes_and_leaves_signals_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "_PATIENCE", 1.0)
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 1.0)
     # Not Python's own: in the background a shell may have had SIGINT ignored.
     before = signal.getsignal(signal.SIGINT)
     begun = lambda: len(multiprocessing.active_children()) == 2  # noqa: E731
