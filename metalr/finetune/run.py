@@ -222,7 +222,7 @@ def _counts(outcome: loop.Outcome) -> list[str]:
     logged = [row for row in outcome.history if "loss" in row]
     meaning = {
         "skipped_steps": "skipped: the loss or the gradient was not finite",
-        "out_of_range_steps": "unlike any in training: the multiplier hardly moved",
+        "out_of_range_steps": "unlike any in training: they counted less",
         "braked_steps": "with a loss far above its start: the multiplier fell",
     }
     found = {name: int(logged[-1].get(name, 0)) for name in meaning} if logged else {}
