@@ -1,4 +1,4 @@
-"""Learn how a fine-tune answers to its learning rate: traces, fit, check, predictor.
+"""Learn to set the learning rate from traces of many runs: collect, fit, check.
 
     python train_meta.py                        # cheap problems of many kinds, minutes
     python train_meta.py --data DATA --model minilm:2 minilm:3 minilm:4 minilm:6 \\
@@ -7,10 +7,10 @@
         --length 64 128 --batch 32 --horizon 200 400 --runs 900 --rounds 2     # a GPU
     python train_meta.py --traces runs/meta/traces           # fit again, nothing else
 
-OUTPUT/traces/ gets a file a bank: one task, model and seed at several peak rates. Each
-round adds what the predictor of the rounds before does on these banks, from random
-base rates. OUTPUT/predictor/ is what --predictor of finetune.py reads. Ctrl-C ends at
-once; the same command goes on, with nothing lost but the runs in progress.
+OUTPUT/traces/ gets a file a sweep: one task, model and seed at several peak rates. Each
+round adds runs under the predictor of the earlier rounds, from random base rates.
+OUTPUT/predictor/ is for --predictor of finetune.py. Ctrl-C stops at once; the same
+command resumes, and only the runs in progress are repeated.
 """
 
 import signal
@@ -33,7 +33,7 @@ LEAST = {
     "runs": 0,
     "zoo": 0,
     "rounds": 0,
-    "per_bank": 1,
+    "runs_per_sweep": 1,
     "workers": 1,
     "side_by_side": 1,
     "batch": 1,
@@ -44,10 +44,10 @@ LEAST = {
 
 
 def parser() -> cli.Parser:
-    """Returns the command line."""
+    """Return the command line."""
     found = cli.Parser(prog="train_meta.py", description=__doc__)
     add = found.add_argument
-    add("--tasks", nargs="+", default=[*SETS], help="of the runs (default: GLUE's)")
+    add("--tasks", nargs="+", default=[*SETS], help="source tasks (default: GLUE's)")
     add(
         "--model", nargs="+", default=["minilm:2"], help="one or more, as finetune.py's"
     )
@@ -55,19 +55,20 @@ def parser() -> cli.Parser:
     add(
         "--runs",
         type=int,
-        help="of encoders, before rounds (default: 630; 0 on toy)",
+        help="runs of encoders, before the rounds (default: 630; 0 on toy)",
     )
     add("--zoo", type=int, help="sweeps of cheap problems (default: 30 on toy, or 90)")
     add(
-        "--rounds", type=int, default=1, help="of the predictor's own runs (default: 1)"
+        "--rounds",
+        type=int,
+        default=1,
+        help="rounds of runs under the predictor (default: 1)",
     )
-    add(
-        "--per-bank", type=int, default=2, help="runs of a round on a bank (default: 2)"
-    )
+    add("--runs-per-sweep", type=int, default=2, help="of a round (default: 2)")
     add("--batch", type=int, nargs="+", help="batch sizes to draw from")
     add("--length", type=int, nargs="+", help="lengths in tokens to draw from")
     add("--horizon", type=int, nargs="+", help="numbers of steps to draw from")
-    add("--budget-minutes", type=float, help="for collecting (default: 5 on toy)")
+    add("--budget-minutes", type=float, help="time to collect (default: 5 on toy)")
     add(
         "--executor",
         choices=executors.KINDS,
@@ -78,12 +79,12 @@ def parser() -> cli.Parser:
     add(
         "--workers",
         type=int,
-        help="banks at a time (default: one a core, one on a GPU, all that Ray has)",
+        help="sweeps at a time (default: one a core, one on a GPU, all that Ray fits)",
     )
     add(
         "--side-by-side",
         type=int,
-        help="runs of a bank at a time, which need as many times the memory (default: "
+        help="runs of a sweep at a time, which need as many times the memory (default: "
         "1 on a CPU, on a GPU all)",
     )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
@@ -92,16 +93,20 @@ def parser() -> cli.Parser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="tasks, and sizes as 6x384 (layers by width), that are not fitted to",
+        help="tasks, and sizes as 6x384 (layers by width), to leave out of the fit",
     )
-    add("--skip-broken", action="store_true", help="leave out files that are refused")
+    add(
+        "--skip-broken",
+        action="store_true",
+        help="leave out trace files that are refused",
+    )
     add("--output", type=Path, default=Path("runs/meta"), help="default: runs/meta")
-    add("--seed", type=int, default=0, help="of the banks and of the fit")
+    add("--seed", type=int, default=0, help="of the sweeps and of the fit")
     return found
 
 
 def main() -> int:
-    """Carries out the whole path and returns the exit status."""
+    """Collect, fit, check and save; return the exit status."""
     command = parser()
     args = command.parse_args()
     for name, low in LEAST.items():
@@ -123,37 +128,37 @@ def main() -> int:
         if args.traces is None and (status := collect(args, settings)):
             return status
         folder = args.traces or args.output / "traces"
-        made = train.make(
+        fitted = train.fit_predictor(
             traces.paths_in(folder),
             settings,
             without=args.without,
             skip=print if args.skip_broken else None,
-            tell=print,
+            log=print,
         )
-        train.save(args.output / "predictor", made)
-    print(train.show(made))
+        train.save(args.output / "predictor", fitted)
+    print(train.check_table(fitted))
     print(f"{args.output / 'predictor'}: use it with finetune.py --predictor")
     return 0
 
 
 def collect(args: argparse.Namespace, settings: Any) -> int:
-    """Collects what the flags ask for; returns the exit status of a signal, or 0."""
+    """Collect what the flags ask for; return the exit status of a signal, or 0."""
     from metalr.data import loading
-    from metalr.meta import banks, rounds
+    from metalr.meta import rounds, sweeps
     from metalr.meta.zoo import collect as cheap
     from metalr.meta.zoo.problems import KINDS
 
     data, note = loading.settle(args.tasks, args.data)
     print(note or f"data: {data}")
-    ranges: dict[str, Any] = banks.SMALL if data == "toy" else {}
+    ranges: dict[str, Any] = sweeps.SMALL if data == "toy" else {}
     given = {
         "batches": args.batch,
         "lengths": args.length,
         "horizons": args.horizon,
     }
     ranges = ranges | {k: tuple(v) for k, v in given.items() if v}
-    sources = banks.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
-    # Generated rows say little about rates; the zoo says much in the same minutes.
+    sources = sweeps.Sources(tuple(args.tasks), tuple(args.model), data, **ranges)
+    # The zoo teaches more about rates than generated rows do in the same minutes.
     runs = (0 if data == "toy" else 630) if args.runs is None else args.runs
     zoo = (30 if data == "toy" else 90) if args.zoo is None else args.zoo
     count = math.ceil(runs / (sources.peaks + sources.walks))
@@ -163,23 +168,23 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     whole = cheap.collect(zoo, args.output, seed=args.seed, stop=stop, seconds=seconds)
     if count and not stop():
         whole &= rounds.gather(
-            [banks.draw(index, sources, args.seed) for index in range(count)],
+            [sweeps.draw(index, sources, args.seed) for index in range(count)],
             args.output,
             rounds=args.rounds,
-            per_bank=args.per_bank,
+            runs_per_sweep=args.runs_per_sweep,
             seconds=seconds - (time.monotonic() - begun),
             executor=args.executor,
             workers=args.workers,
             together=args.side_by_side,
             stop=stop,
-            tell=print,
+            log=print,
             settings=settings,
         )
     if stop():
-        print("stopped; the same command goes on")
+        print("stopped; the same command resumes")
         return stop.status
     cli.end_at_signals()
-    print("collected" if whole else "the time is up; the same command goes on")
+    print("collected" if whole else "the time is up; the same command resumes")
     return 0
 
 

@@ -90,7 +90,7 @@ def new_controller(
     curvature_every: int,
     stride: int,
 ) -> Controller:
-    """Checks the arguments of `optax_schedule.wrap`, and what follows from them.
+    """Check the arguments of `optax_schedule.wrap`, and what follows from them.
 
     Raises:
       MetalrError: If one is outside of its range.
@@ -136,7 +136,7 @@ def decide(
     summary: features.Summary,
     finite: jax.Array,
 ) -> MetalrState:
-    """Moves the multiplier.
+    """Move the multiplier.
 
     Args:
       controller: What is fixed for the run.
@@ -180,7 +180,7 @@ def _estimated(
     summary: features.Summary,
     finite: jax.Array,
 ) -> MetalrState:
-    """Updates mean and variance of the best multiplier, and moves towards the mean."""
+    """Update mean and variance of the best multiplier, and move towards the mean."""
     counts = finite & seen.moved
     first = counts & (summary.counted_updates == 1)
     current = jnp.log2(state.lr_multiplier)  # that the features are of
@@ -237,7 +237,7 @@ def _count(happened: jax.Array) -> jax.Array:
 def zero_state(
     controller: Controller, observer: observe.ObserverState, inner_state: Any
 ) -> MetalrState:
-    """Makes the state before the first step."""
+    """Make the state before the first step."""
 
     def zero(dtype: Any = jnp.float32) -> jax.Array:
         return jnp.zeros((), dtype)
@@ -265,7 +265,7 @@ def zero_state(
 def levels(
     schedule: optax.Schedule | np.ndarray, total_steps: int | None
 ) -> tuple[Callable[[Any], Any], float]:
-    """Returns a schedule relative to its peak, and its mean over the budget.
+    """Return a schedule relative to its peak, and its mean over the budget.
 
     Args:
       schedule: A function of the step in any unit, or its values at each step.

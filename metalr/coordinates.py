@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
 
 def layout(params: Any, stride: int = STRIDE) -> Layout:
-    """Chooses about one coordinate in `stride` of every trainable leaf.
+    """Choose about one coordinate in `stride` of every trainable leaf.
 
     Args:
       params: Parameters; their shapes and types alone fix the choice.
@@ -62,19 +62,19 @@ def layout(params: Any, stride: int = STRIDE) -> Layout:
 
 
 def leaves_of(tree: Any) -> list[Any]:
-    """Lists the leaves of a tree in order, with None where there is nothing."""
+    """List the leaves of a tree in order, with None where there is nothing."""
     return jax.tree.leaves(tree, is_leaf=lambda x: x is None)
 
 
 def is_trainable(leaf: Any) -> bool:
-    """Tells whether a leaf is an array of floats or complex numbers, and not empty."""
+    """Tell whether a leaf is an array of floats or complex numbers, and not empty."""
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
         return isinstance(leaf, float | complex)
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact)) and math.prod(leaf.shape) > 0
 
 
 def sample(tree: Any, where: Layout) -> jax.Array:
-    """Takes the coordinates of a layout, as one float32 vector.
+    """Take the coordinates of a layout, as one float32 vector.
 
     Leaves are cut along their axes and never flattened whole: a sharded leaf stays
     where it is, only the small block moves.
@@ -106,7 +106,7 @@ def sample(tree: Any, where: Layout) -> jax.Array:
 
 
 def squared_norms(tree: Any, where: Layout) -> jax.Array:
-    """Sums the squares of all coordinates of each block's leaf in float32: [blocks].
+    """Sum the squares of all coordinates of each block's leaf in float32: [blocks].
 
     The one pass over the whole gradient: a sum is finite only if every coordinate is,
     and on a CPU it is cheaper than a reduction of `isfinite`.
@@ -117,13 +117,13 @@ def squared_norms(tree: Any, where: Layout) -> jax.Array:
 
 
 def by_block(values: jax.Array, where: Layout) -> jax.Array:
-    """Repeats one value a block over the coordinates that the block has: [n]."""
+    """Repeat one value a block over the coordinates that the block has: [n]."""
     total = int(where.sizes.sum())
     return jnp.repeat(values, where.sizes, total_repeat_length=total)
 
 
 def has_moved(sampled: jax.Array, where: Layout) -> jax.Array:
-    """Tells of each block whether any of its coordinates is not zero: [blocks] bool."""
+    """Tell of each block whether any of its coordinates is not zero: [blocks] bool."""
     ends = np.cumsum(where.sizes)
     parts = zip(ends - where.sizes, ends, strict=True)
     moved = [jnp.any(sampled[start:end] != 0) for start, end in parts]
@@ -183,7 +183,7 @@ def _cut_shape(block: Block) -> list[int]:
 
 
 def _strides(shape: tuple[int, ...], density: float) -> list[int]:
-    """Spreads one stride over the axes of a leaf.
+    """Spread one stride over the axes of a leaf.
 
     At most some 5 goes to the last axis: what lies closer in memory than a cache line
     is read anyway. All are odd: an even stride would meet the same coordinates of

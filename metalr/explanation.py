@@ -16,7 +16,7 @@ _SHOWN = 3  # features in the line of text
 
 
 def explain(opt_state: Any, predictor: Predictor | None = None) -> dict[str, Any]:
-    """Says what metalr did in the last step and what it knows of the run.
+    """Say what metalr did in the last step and what it knows of the run.
 
     Args:
       opt_state: The state of an optimizer with metalr anywhere inside.

@@ -122,7 +122,7 @@ class Summary(NamedTuple):
 
 
 def init() -> Summary:
-    """Makes the summary before the first observation."""
+    """Make the summary before the first observation."""
     zeros = lambda *shape: jnp.zeros(shape, jnp.float32)  # noqa: E731
     return Summary(
         means=zeros(3, len(Tracked._fields)),
@@ -146,7 +146,7 @@ def update(
     total_steps: Any = None,
     log_area: Any = 0.0,
 ) -> tuple[jax.Array, Summary]:
-    """Computes the features of a step, before its learning rate is chosen.
+    """Compute the features of a step, before its learning rate is chosen.
 
     Args:
       seen: The observation of the step.
@@ -216,7 +216,7 @@ def update(
 def of_trace(
     trace: Observation, total_steps: Any = None, log_area: Any = 0.0
 ) -> jax.Array:
-    """Computes the features of a recorded run, as the transformation saw them.
+    """Compute the features of a recorded run, as the transformation saw them.
 
     Args:
       trace: The observations of its steps: [T] each.
@@ -239,7 +239,7 @@ def of_trace(
 
 
 def has_left_start(state: Summary) -> jax.Array:
-    """Tells whether the loss is below its start by twice its noise there: [] bool."""
+    """Tell whether the loss is below its start by twice its noise there: [] bool."""
     fallen = state.initial_value - state.means[_FAST][0]
     return (state.counted_steps >= _WINDOWS[_FAST]) & (
         fallen > 2 * state.initial_spread
@@ -247,7 +247,7 @@ def has_left_start(state: Summary) -> jax.Array:
 
 
 def is_diverging(state: Summary) -> jax.Array:
-    """Tells whether the loss is well above its start: [] bool.
+    """Tell whether the loss is well above its start: [] bool.
 
     By a quarter of its start, or by four times its noise there, whichever is more, so
     that it holds for losses of either sign.
@@ -260,7 +260,7 @@ def is_diverging(state: Summary) -> jax.Array:
 def line_curvature(
     grad_fn: Callable[[Any], Any], params: Any, grads: Any, updates: Any
 ) -> jax.Array:
-    """Computes u'Hu / abs(g'u): 1 if u ends at its line's minimum, 2 at the edge.
+    """Compute u'Hu / abs(g'u): 1 if u ends at its line's minimum, 2 at the edge.
 
     One forward-mode product of the gradient, on all coordinates and without the noise
     between two batches.
@@ -290,7 +290,7 @@ def line_curvature(
 
 
 def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
-    """Returns the step's `Tracked` as a vector; `weight` is its own in E'."""
+    """Return the step's `Tracked` as a vector; `weight` is its own in E'."""
     before_it = Tracked(*state.means[_SLOW])
     unit = _log_ratio(seen.update_norm, seen.param_norm)
     tracked = Tracked(
@@ -312,7 +312,7 @@ def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
 
 
 def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
-    """Puts the features in the order of FEATURES, and within their bounds."""
+    """Put the features in the order of FEATURES, and within their bounds."""
     step, total_steps, log_area = clock
     known = total_steps is not None
     mean = Tracked(*state.means.T)  # each [3], one value a window
@@ -361,17 +361,17 @@ def _bounded(x: jax.Array) -> jax.Array:
 
 
 def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """Divides by a bottom that is not negative; 0 / 0 is 0."""
+    """Divide by a bottom that is not negative; 0 / 0 is 0."""
     return top / jnp.maximum(bottom, _TINY)
 
 
 def _log_ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """Takes log(top / bottom); 0 if neither is positive."""
+    """Take log(top / bottom); 0 if neither is positive."""
     return jnp.log(jnp.maximum(top, _TINY)) - jnp.log(jnp.maximum(bottom, _TINY))
 
 
 def _spread(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:
-    """Returns (1 - w) (x - mean)^2, of which the running mean is the variance of x.
+    """Return (1 - w) (x - mean)^2, of which the running mean is the variance of x.
 
     With the mean before x. E x^2 - (E x)^2 is the same number, and lost to rounding
     where x hardly varies (Welford 1962, for weights that forget).

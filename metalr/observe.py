@@ -71,7 +71,7 @@ class ObserverState(NamedTuple):
 
 
 def init(params: Any, where: Layout) -> ObserverState:
-    """Makes the state before the first step, at parameters theta_0."""
+    """Make the state before the first step, at parameters theta_0."""
     # Two samples, not one twice: both are donated to the step that replaces them.
     theta, start = (_bounded(sample(params, where)) for _ in range(2))
     return ObserverState(
@@ -95,7 +95,7 @@ def observe(
     log_multiplier: Any = 0.0,
     exact_curvature: Any = None,
 ) -> tuple[Observation, ObserverState]:
-    """Reads the numbers of a step.
+    """Read the numbers of a step.
 
     Args:
       grads: Gradients g_t.
@@ -157,7 +157,7 @@ def observe(
 
 
 def _shape_facts(where: Layout, trained: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Counts the trained weight matrices and takes the mean log2 of their sides."""
+    """Count the trained weight matrices and take the mean log2 of their sides."""
     facts = [_matrices(block) for block in where.blocks]
     counts = jnp.asarray([count for count, _ in facts] or [0.0], jnp.float32)
     widths = jnp.asarray([width for _, width in facts] or [0.0], jnp.float32)
@@ -167,7 +167,7 @@ def _shape_facts(where: Layout, trained: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _matrices(block: Block) -> tuple[float, float]:
-    """Returns how many matrices a leaf holds and log2 of the mean of their sides.
+    """Return how many matrices a leaf holds and log2 of the mean of their sides.
 
     A leaf of three axes whose first is short is a stack of layers; any other leaf of
     more than two axes is one map from all axes but the last.
@@ -183,7 +183,7 @@ def _matrices(block: Block) -> tuple[float, float]:
 def _leaf_update(
     moved: jax.Array, theta: jax.Array, trained: jax.Array, where: Layout
 ) -> jax.Array:
-    """Returns the median over trained leaves of log(|u| / |theta|); zeros left out."""
+    """Return the median over trained leaves of log(|u| / |theta|); zeros left out."""
     ends = np.cumsum(where.sizes)
     logs = []
     for end, size in zip(ends, where.sizes, strict=True):
@@ -216,5 +216,5 @@ def _norm(x: jax.Array) -> jax.Array:
 
 
 def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """Divides by a bottom that is not negative; 0 / 0 is 0."""
+    """Divide by a bottom that is not negative; 0 / 0 is 0."""
     return top / jnp.maximum(bottom, 1e-30)

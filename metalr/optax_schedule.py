@@ -74,7 +74,7 @@ def wrap(
     curvature_every: int = 0,
     stride: int = STRIDE,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies the updates of an optimizer by a learned factor.
+    """Multiply the updates of an optimizer by a learned factor.
 
     `update` needs the keyword `value=`, the loss. Other extra arguments are passed on.
 
@@ -139,7 +139,7 @@ def scale_by_metalr(
     schedule: optax.Schedule | None = None,
     **settings: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies what a rule makes of the gradients, as a link of a chain.
+    """Multiply what a rule makes of the gradients, as a link of a chain.
 
     For what has to come after the rate: decay that is not to be multiplied, projections
     as `optax.keep_params_nonnegative`. It must see the gradients, so that it comes
@@ -186,7 +186,7 @@ def inject(
     static_args: str | Iterable[str] = (),
     **inner_kwargs: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds an optimizer whose learning rate the predictor sets.
+    """Build an optimizer whose learning rate the predictor sets.
 
     The rate of a step is learning_rate * schedule * multiplier, and the state's
     `hyperparams["learning_rate"]` is what was applied in that very step.
@@ -259,7 +259,7 @@ def default_schedule(
     total_steps: int | None = None,
     warmup_steps: int | None = None,
 ) -> optax.Schedule:
-    """Makes a linear warm-up and a linear decay that waste no step on a rate of zero.
+    """Make a linear warm-up and a linear decay that waste no step on a rate of zero.
 
     Unless `warmup_steps` says otherwise, a tenth of the run, at most 500 steps, comes
     before the peak; the step after the last would be taken at zero. With an unknown
@@ -283,7 +283,7 @@ def default_schedule(
 
 
 def _multiplied(inner: optax.GradientTransformationExtraArgs) -> Callable:
-    """Returns `inner.update` with its updates multiplied by the state's factor."""
+    """Return `inner.update` with its updates multiplied by the state's factor."""
 
     def multiplied(grads, state, params, decided, extra_args):
         updates, state = inner.update(grads, state, params, **extra_args)
@@ -393,7 +393,7 @@ def _transformation(
 
 @jax.custom_jvp
 def _zeroed(finite: jax.Array, updates: Any) -> Any:
-    """Returns the gradients, or zeros where the step is not finite.
+    """Return the gradients, or zeros where the step is not finite.
 
     Skipping is a gradient of zero and an update that is dropped. To keep the moments as
     well, XLA:CPU would copy them, or write the update out, at every step. The loop,
@@ -411,7 +411,7 @@ def _zeroed(finite: jax.Array, updates: Any) -> Any:
 
 @_zeroed.defjvp
 def _zeroed_jvp(primals: Any, tangents: Any) -> Any:
-    """Differentiates the choice: a loop could not be, in reverse mode."""
+    """Differentiate the choice: a loop could not be, in reverse mode."""
     finite, updates = primals
     out = _zeroed(finite, updates)
     return out, _dropped(finite, tangents[1])
@@ -422,7 +422,7 @@ def _zeros(tree: Any) -> Any:
 
 
 def _dropped(finite: jax.Array, tree: Any) -> Any:
-    """Returns zeros in place of the arrays of a tree where a step is not finite."""
+    """Return zeros in place of the arrays of a tree where a step is not finite."""
 
     def drop(leaf):
         if not is_trainable(leaf):
@@ -442,7 +442,7 @@ def _as_gradients(updates: Any, grads: Any) -> Any:
 
 
 def _checked_value(value: Any) -> jax.Array:
-    """Returns the loss as a float32 scalar.
+    """Return the loss as a float32 scalar.
 
     Raises:
       MetalrError: It is missing, or is none.
@@ -467,7 +467,7 @@ def _checked_value(value: Any) -> jax.Array:
 
 
 def _refuse_remembering(inner_state: Any) -> None:
-    """Raises an error for a rule whose memory a factor on its updates would belie."""
+    """Raise an error for a rule whose memory a factor on its updates would belie."""
     known = lambda x: type(x).__name__ in _REMEMBERING  # noqa: E731
     for part in jax.tree.leaves(inner_state, is_leaf=known):
         name = type(part).__name__
@@ -504,7 +504,7 @@ def _read_level(
 
 
 def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
-    """Takes the numbers of a state from the first one, where no step was taken yet.
+    """Take the numbers of a state from the first one, where no step was taken yet.
 
     In a skipped step the inner optimizer is given the last loss again. Before the first
     step there is none, and whatever is given would be the best that a plateau has ever
@@ -530,7 +530,7 @@ def _exact_curvature(
     updates: Any,
     grad_fn: Callable | None,
 ) -> jax.Array:
-    """Measures the line curvature of a step every so often, and keeps it between."""
+    """Measure the line curvature of a step every so often, and keep it between."""
     if grad_fn is None:
         raise MetalrError(
             "`curvature_every` needs the extra argument `grad_fn=`, the gradient of "
@@ -548,7 +548,7 @@ def _rate(
     schedule: optax.Schedule | None,
     total_steps: int | None,
 ) -> tuple[Any, optax.Schedule]:
-    """Returns a rate and the schedule that it is multiplied by."""
+    """Return a rate and the schedule that it is multiplied by."""
     if callable(learning_rate):
         if schedule is not None:
             raise MetalrError(

@@ -51,7 +51,7 @@ class MLP(nnx.Module):
     """Two hidden layers of tanh beside a linear map; the last layers start at zero."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Draws the weights."""
+        """Draw the weights."""
         zeros = nnx.initializers.zeros_init()
         self.hidden = nnx.Linear(len(FEATURES), WIDTH, rngs=rngs)
         self.deep = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
@@ -61,7 +61,7 @@ class MLP(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps standardised features [..., F] to correction and log variance."""
+        """Map standardised features [..., F] to correction and log variance."""
         # tanh saturates: an input far outside training gives no large answer.
         hidden = jnp.tanh(self.deep(jnp.tanh(self.hidden(x))))
         return self.last(hidden) + self.skip(x)
@@ -96,7 +96,7 @@ class Predictor(NamedTuple):
 
 
 def init_predictor(seed: int = 0) -> Predictor:
-    """Makes an untrained predictor: it corrects nothing and finds no input far."""
+    """Make an untrained predictor: it corrects nothing and finds no input far."""
     with jax.ensure_compile_time_eval():  # arrays even where a caller is traced
         state = nnx.state(MLP(rngs=nnx.Rngs(seed)), nnx.Param)
         weights = jax.tree.map(np.asarray, nnx.to_pure_dict(state))
@@ -104,7 +104,7 @@ def init_predictor(seed: int = 0) -> Predictor:
 
 
 def _with(weights: dict[str, Any], groups: int = 1, fact_groups: int = 1) -> Predictor:
-    """Puts what an untrained predictor has besides to its weights."""
+    """Put what an untrained predictor has besides to its weights."""
     size, facts = len(FEATURES), len(STATIC)
     number = np.float32
 
@@ -135,7 +135,7 @@ def _with(weights: dict[str, Any], groups: int = 1, fact_groups: int = 1) -> Pre
 
 
 def prior(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Predicts from the facts alone how far the learning rate is from the best one.
+    """Predict from the facts alone how far the learning rate is from the best one.
 
     Args:
       predictor: The predictor.
@@ -151,7 +151,7 @@ def prior(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
 def best_relative_rate(
     predictor: Predictor, facts: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Predicts log2 of the best update beside the weights, from the facts of a run.
+    """Predict log2 of the best update beside the weights, from the facts of a run.
 
     A mixture: each kind of run has a linear map of its own, and counts as the facts are
     near to those of its runs.
@@ -180,7 +180,7 @@ def best_relative_rate(
 
 
 def evidence(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Predicts how far the learning rate is from the best one.
+    """Predict how far the learning rate is from the best one.
 
     Args:
       predictor: The predictor.
@@ -206,7 +206,7 @@ def evidence(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.
 
 
 def distance(seen: Density, x: jax.Array) -> jax.Array:
-    """Returns the squared distance to the nearest group over its limit: [...].
+    """Return the squared distance to the nearest group over its limit: [...].
 
     Above 1, an input is out of the range of training.
 
@@ -218,7 +218,7 @@ def distance(seen: Density, x: jax.Array) -> jax.Array:
 
 
 def _apart(seen: Density, x: jax.Array) -> jax.Array:
-    """Returns the mean squared deviation from each group, in its scale: [..., K]."""
+    """Return the mean squared deviation from each group, in its scale: [..., K]."""
     groups, size = seen.centre.shape
     shape = (1,) * (x.ndim - 1) + (groups, size)
     apart = x[..., None, :] - jnp.reshape(jnp.asarray(seen.centre), shape)
@@ -229,7 +229,7 @@ def _apart(seen: Density, x: jax.Array) -> jax.Array:
 def save_predictor(
     path: str | Path, predictor: Predictor, provenance: Mapping[str, Any]
 ) -> None:
-    """Writes a predictor: its arrays as .npz, and what a reader asks as JSON.
+    """Write a predictor: its arrays as .npz, and what a reader asks as JSON.
 
     Args:
       path: Folder to make or to overwrite.
@@ -258,7 +258,7 @@ def save_predictor(
 
 
 def load_predictor(path: str | Path | None = None) -> Predictor:
-    """Reads a predictor, the one that comes with metalr if no path is given.
+    """Read a predictor, the one that comes with metalr if no path is given.
 
     Args:
       path: Folder that `save_predictor` has written.
@@ -287,7 +287,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
 
 
 def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
-    """Reads what was written beside a predictor's arrays, and checks the features.
+    """Read what was written beside a predictor's arrays, and check the features.
 
     Args:
       path: As in `load_predictor`.
@@ -327,7 +327,7 @@ def _flat(predictor: Predictor) -> dict[str, np.ndarray]:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a file; a few bytes may describe what fills any memory."""
+    """Read the arrays of a file; a few bytes may describe what fills any memory."""
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"the file is larger than {_MAX_BYTES} bytes")
     with zipfile.ZipFile(path) as packed:
@@ -339,7 +339,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unflat(arrays: dict[str, np.ndarray]) -> Predictor:
-    """Puts named arrays in their places.
+    """Put named arrays in their places.
 
     Raises:
       ValueError: They are not those of a predictor.
@@ -362,7 +362,7 @@ def _unflat(arrays: dict[str, np.ndarray]) -> Predictor:
 
 
 def _shipped() -> Path:
-    """Finds the predictor inside the package, or beside it in a source checkout."""
+    """Find the predictor inside the package, or beside it in a source checkout."""
     package = Path(__file__).parent
     for root in (package, package.parent):
         if (root / _SHIPPED / "metadata.json").exists():
@@ -374,7 +374,7 @@ def _shipped() -> Path:
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hashes names, types, shapes and bytes, whatever the file looks like."""
+    """Hash names, types, shapes and bytes, whatever the file looks like."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         leaf = np.ascontiguousarray(arrays[name])

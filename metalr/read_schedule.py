@@ -31,7 +31,7 @@ _COUNTED = (
 def read_schedule(
     inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
 ) -> np.ndarray | None:
-    """Returns the level of an optimizer's rate over its peak at each step.
+    """Return the level of an optimizer's rate over its peak at each step.
 
     Args:
       inner: The optimizer.
@@ -64,7 +64,7 @@ def read_schedule(
 def _sizes(
     inner: optax.GradientTransformationExtraArgs, tree: Any, steps: int
 ) -> np.ndarray:
-    """Returns how far each step would move a tree of ones: [steps], or fewer."""
+    """Return how far each step would move a tree of ones: [steps], or fewer."""
     grads = jax.tree.map(lambda x: x if is_trainable(x) else None, tree)
     state = inner.init(tree)
 
@@ -103,7 +103,7 @@ def _sizes(
 
 
 def _at(state: Any, step: jax.Array) -> Any:
-    """Returns a state with the counts of its schedules set to a step."""
+    """Return a state with the counts of its schedules set to a step."""
 
     def move(part: Any) -> Any:
         if not _is_counted(part):

@@ -217,7 +217,7 @@ def _assemble(
 
 
 def _labels(labels: np.ndarray | Ragged, rows: np.ndarray, length: int) -> np.ndarray:
-    """Returns the labels of some rows; those of tokens are padded with -1."""
+    """Return the labels of some rows; those of tokens are padded with -1."""
     if isinstance(labels, np.ndarray):
         return labels[rows]
     found = np.full((len(rows), length), -1, np.int32)

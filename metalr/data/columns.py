@@ -118,7 +118,7 @@ class Rows(Sequence[Row]):
 
 
 class TextColumns:
-    """Take texts row by row and keeps them as Arrow does."""
+    """Take texts row by row and keep them as Arrow does."""
 
     def __init__(self, names: Sequence[str]):
         """Begin with no rows; `names` are those of the columns."""

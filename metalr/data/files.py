@@ -194,7 +194,7 @@ def _define_questions(
 def _define_lists(
     table: Table, given: Given, kind: str
 ) -> tuple[Task, rows.Read, tuple[str, ...]]:
-    """Returns a task whose texts or labels are lists."""
+    """Return a task whose texts or labels are lists."""
     text, pair, label = given.columns
     names = table.names
     if kind == "tokens":
@@ -224,7 +224,7 @@ def _define_lists(
 
 
 def _first(wanted: Iterable[str], names: Iterable[str]) -> str:
-    """Returns the first name that is there; the first of all where none is."""
+    """Return the first name that is there; the first of all where none is."""
     there = {*names}
     wanted = list(wanted)
     return next((name for name in wanted if name in there), wanted[0])

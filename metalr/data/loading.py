@@ -200,7 +200,7 @@ def _from_hub(task: Task) -> TaskData:
 
 
 def _checked(there: Iterable[Row], task: Task, where: str, left_out: Counter) -> Rows:
-    """Return checked rows, and counts what was left out of them."""
+    """Return checked rows, and count what was left out of them."""
     found = rows.finish(rows.read(there, task, where), task, where)
     left_out.update(found.left_out)
     return found.rows

@@ -72,7 +72,7 @@ def of(
 
 
 def counted(record: Reading, task: Task, train: Rows) -> Reading:
-    """Returns the record with the classes of the training rows counted."""
+    """Return the record with the classes of the training rows counted."""
     if not task.labels:
         return record
     if task.kind == "classification":

@@ -147,7 +147,7 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
 
 
 def _told(rows: Iterable[Row], where: str) -> Iterator[Row]:
-    """Yield the rows, and says how far they are where that takes long."""
+    """Yield the rows, and report progress where that takes long."""
     with progress.loading(f"reading {Path(where).name}") as tell:
         for number, row in enumerate(rows):
             if number % 8192 == 0:
@@ -225,7 +225,7 @@ def _kept(
 
 
 def _label(row: Row, task: Task) -> Any:
-    """Returns a label as it is, those of lists in one form."""
+    """Return a label as it is, those of lists in one form."""
     if task.kind in structured.KINDS:
         return structured.label(row, task)
     return row[task.label] if task.kind == "qa" else labels.plain(row[task.label])

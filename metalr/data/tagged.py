@@ -71,7 +71,7 @@ def _word(word: str) -> str:
 def _firsts(
     split: Sequence[Sequence[str]], of: Sequence[int], offsets: Sequence[Any]
 ) -> list[np.ndarray]:
-    """Returns, for each window, the word whose first token is there; -1 elsewhere."""
+    """Return, for each window, the word whose first token is there; -1 elsewhere."""
     found = []
     for index, spans in zip(of, offsets, strict=True):
         places = np.array(spans, np.int64).reshape(-1, 2)

@@ -22,7 +22,7 @@ _MASKED = optax.MaskedNode
 
 
 def depths(params: Tree, layers: int) -> Tree:
-    """Returns the depth of each leaf; a pair of LoRA has that of its module.
+    """Return the depth of each leaf; a pair of LoRA has that of its module.
 
     Args:
       params: Of a model; leaves may be masked.
@@ -43,7 +43,7 @@ def depths(params: Tree, layers: int) -> Tree:
 
 
 def frozen(text: str, layers: int) -> set[int]:
-    """Returns the depths that `--freeze` names.
+    """Return the depths that `--freeze` names.
 
     >>> sorted(frozen("embeddings,0-2,5", 6))
     [0, 1, 2, 3, 6]
@@ -75,7 +75,7 @@ def frozen(text: str, layers: int) -> set[int]:
 
 
 def trained(params: Tree, layers: int, depths_frozen: set[int]) -> Tree:
-    """Returns True for each leaf that is trained.
+    """Return True for each leaf that is trained.
 
     With LoRA these are the pairs and the head.
     """
@@ -89,7 +89,7 @@ def trained(params: Tree, layers: int, depths_frozen: set[int]) -> Tree:
 
 
 def scaled(inner: Inner, layers: int, layer_decay: float, head_rate: float) -> Inner:
-    """Returns an optimizer whose updates are shares of `inner`'s, by depth.
+    """Return an optimizer whose updates are shares of `inner`'s, by depth.
 
     The head has `head_rate` times the rate, the top layer `layer_decay` times, and each
     layer below it `layer_decay` times that of the one above; the embeddings come last.
@@ -115,18 +115,18 @@ def scaled(inner: Inner, layers: int, layer_decay: float, head_rate: float) -> I
 
 
 def is_scaled(state: Any) -> bool:
-    """Returns whether the state of an optimizer holds that of `scaled`."""
+    """Return whether the state of an optimizer holds that of `scaled`."""
     here = lambda x: isinstance(x, optax.PartitionState)  # noqa: E731
     return any(map(here, jax.tree.leaves(state, is_leaf=here)))
 
 
 def part(tree: Tree, mask: Tree) -> Tree:
-    """Returns a tree whose leaves are masked where the mask is False."""
+    """Return a tree whose leaves are masked where the mask is False."""
     return jax.tree.map(lambda x, kept: x if kept else _MASKED(), tree, mask)
 
 
 def whole(some: Tree, tree: Tree) -> Tree:
-    """Returns `some` with its masked leaves from `tree`."""
+    """Return `some` with its masked leaves from `tree`."""
     masked = lambda x: isinstance(x, _MASKED)  # noqa: E731
     fill = lambda x, other: other if masked(x) else x  # noqa: E731
     return jax.tree.map(fill, some, tree, is_leaf=masked)
@@ -135,7 +135,7 @@ def whole(some: Tree, tree: Tree) -> Tree:
 def only(
     tx: optax.GradientTransformation, mask: Tree
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns a transformation that leaves the leaves alone where the mask is False.
+    """Return a transformation that leaves the leaves alone where the mask is False.
 
     `tx` sees the others alone, in the functions of the parameters that it is given too.
     """
@@ -166,7 +166,7 @@ class AveragedState(NamedTuple):
 def averaged(
     tx: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns `tx` with an exponential average of the parameters beside it.
+    """Return `tx` with an exponential average of the parameters beside it.
 
     The average starts fast: step t counts by max(1 - decay, 9 / (t + 9)).
 
@@ -195,7 +195,7 @@ def averaged(
 
 
 def reinitialised(params: Params, layers: int, count: int, seed: int) -> Params:
-    """Returns parameters whose `count` top layers are drawn at random.
+    """Return parameters whose `count` top layers are drawn at random.
 
     Args:
       params: Of a model.
@@ -222,7 +222,7 @@ def _names(path: Any) -> list[str]:
 
 
 def selected(loss_fn: Callable[..., Any], mask: Tree) -> Callable[..., Any]:
-    """Returns a loss without a gradient where the mask is False."""
+    """Return a loss without a gradient where the mask is False."""
 
     def loss(params: Tree, *rest: Any) -> Any:
         hold = jax.lax.stop_gradient

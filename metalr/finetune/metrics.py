@@ -20,7 +20,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def accuracy(predictions: Any, references: Any) -> float:
-    """Returns the share of equal class ids, sets of labels, or tags of words."""
+    """Return the share of equal class ids, sets of labels, or tags of words."""
     if isinstance(predictions[0], list):
         predictions, references = _flat(predictions), _flat(references)
     equal = np.asarray(predictions) == np.asarray(references)
@@ -42,7 +42,7 @@ def f1(predictions: Any, references: Any) -> float:
 
 
 def macro_f1(predictions: Any, references: Any) -> float:
-    """Returns the mean F1 of the classes, labels or tags, frequent or rare alike."""
+    """Return the mean F1 of the classes, labels or tags, frequent or rare alike."""
     from sklearn.metrics import f1_score
 
     if isinstance(predictions[0], list):
@@ -51,28 +51,28 @@ def macro_f1(predictions: Any, references: Any) -> float:
 
 
 def micro_f1(predictions: Any, references: Any) -> float:
-    """Returns F1 over all labels of all rows, [n, C] of 0 and 1, taken together."""
+    """Return F1 over all labels of all rows, [n, C] of 0 and 1, taken together."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, average="micro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
 def entity_f1(predictions: Any, references: Any) -> float:
-    """Returns F1 of whole entities, as CoNLL's script and seqeval count them."""
+    """Return F1 of whole entities, as CoNLL's script and seqeval count them."""
     from seqeval.metrics import f1_score
 
     return _of_entities(f1_score, predictions, references)
 
 
 def entity_precision(predictions: Any, references: Any) -> float:
-    """Returns the share of predicted entities that are right in place and type."""
+    """Return the share of predicted entities that are right in place and type."""
     from seqeval.metrics import precision_score
 
     return _of_entities(precision_score, predictions, references)
 
 
 def entity_recall(predictions: Any, references: Any) -> float:
-    """Returns the share of entities that were found, in place and type."""
+    """Return the share of entities that were found, in place and type."""
     from seqeval.metrics import recall_score
 
     return _of_entities(recall_score, predictions, references)

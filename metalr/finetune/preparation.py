@@ -147,7 +147,7 @@ def _tuned(
     max_shapes: int,
     layout: sharding.Layout,
 ) -> Callable[[Any], Usage]:
-    """Returns `params -> usage`, with tuned thresholds where the settings want them."""
+    """Return `params -> usage`, with tuned thresholds where the settings want them."""
     task = data.task
     if not config.tune_thresholds:
         return lambda params: usage

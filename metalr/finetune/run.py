@@ -153,7 +153,7 @@ def _export(
 
 
 def _base(model: huggingface.Pretrained) -> str:
-    """Returns where transformers finds the model that an adapter changes."""
+    """Return where transformers finds the model that an adapter changes."""
     hub = model.origin["kind"] == "hub"
     return model.origin["where"] if hub else str(model.files[0].parent.absolute())
 

@@ -116,7 +116,7 @@ def _shuffled(predictor: Predictor) -> Predictor:
 
 
 def _without_evidence(predictor: Predictor) -> Predictor:
-    """Leaves the prior alone: no number of steps counts as evidence."""
+    """Leave the prior alone: no number of steps counts as evidence."""
     return predictor._replace(correlation=np.float32(np.inf))
 
 

@@ -35,11 +35,11 @@ class Trained(NamedTuple):
         return sum(x.size for x in jax.tree.leaves(self.seen))
 
     def model(self, params: Any) -> Any:
-        """Returns the parameters of the model alone."""
+        """Return the parameters of the model alone."""
         return params if self.pairs is None else lora.merged(params, self.pairs)
 
     def loss(self, loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the loss of the parameters, with a gradient where they are trained.
+        """Return the loss of the parameters, with a gradient where they are trained.
 
         Args:
           loss_fn: Of the model's parameters, and whatever else.
@@ -49,7 +49,7 @@ class Trained(NamedTuple):
 
 
 def choose(config: RunConfig, model: huggingface.Pretrained) -> Trained:
-    """Returns the parameters to train, as the settings say.
+    """Return the parameters to train, as the settings say.
 
     Raises:
       MetalrError: A layer or a module that they name is not there.
@@ -76,7 +76,7 @@ def choose(config: RunConfig, model: huggingface.Pretrained) -> Trained:
 
 
 def inner(config: RunConfig, optimizer: Inner, layers: int) -> Inner:
-    """Returns the optimizer with the rates of the depths that the settings ask for."""
+    """Return the optimizer with the rates of the depths that the settings ask for."""
     if config.layer_decay == 1 and config.head_rate == 1:
         return optimizer
     return groups.scaled(optimizer, layers, config.layer_decay, config.head_rate)
@@ -85,7 +85,7 @@ def inner(config: RunConfig, optimizer: Inner, layers: int) -> Inner:
 def wrapped(
     config: RunConfig, tx: optax.GradientTransformationExtraArgs, of: Trained
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns a row's transformation, of what is trained, with an average beside it.
+    """Return a row's transformation, of what is trained, with an average beside it.
 
     Raises:
       MetalrError: Rates by depth are asked of a row that brings its own optimizer.
@@ -102,7 +102,7 @@ def wrapped(
 
 
 def served(config: RunConfig, row: Scheduler, of: Trained) -> Callable[[Any, Any], Any]:
-    """Returns (optimizer state, parameters) -> the parameters to score and to keep.
+    """Return (optimizer state, parameters) -> the parameters to score and to keep.
 
     Raises:
       MetalrError: An average is asked of a row that has one.

@@ -1,13 +1,13 @@
-"""Collects traces of many banks, and keeps each as soon as it is there.
+"""Collect traces of many sweeps, and keep each run as soon as it has ended.
 
-Each run is a file as soon as it ends, in `OUTPUT/parts/`; a bank that is complete is
-one file in `OUTPUT/traces/`. Killed at any moment, a collection loses the runs that
-were in progress, and the next start does nothing twice.
+Each run is written to `OUTPUT/parts/` when it ends; a complete sweep is one file in
+`OUTPUT/traces/`. A collection that is killed loses only the runs in progress, and the
+next start repeats none of the others.
 
-On a CPU one process a core beats one process with many threads, and takes a run at a
-time: matrices of different weights share no work there. Elsewhere the runs of a bank go
-side by side under `vmap`, in fewer and larger kernels. Only this process writes files;
-where the others are is the business of `metalr.runtime.executors`.
+On a CPU one process a core is faster than one process with many threads, and each takes
+one run at a time: matrices of different weights share no work there. On other devices
+the runs of a sweep go side by side under `vmap`, in fewer and larger kernels. Only this
+process writes files; `metalr.runtime.executors` decides where the others run.
 """
 
 import math
@@ -19,45 +19,47 @@ from typing import NamedTuple
 import jax
 
 from metalr.errors import MetalrError
-from metalr.meta import banks, record, traces
-from metalr.meta.banks import Job
+from metalr.meta import record, sweeps, traces
+from metalr.meta.sweeps import Job
 from metalr.runtime import compilation, executors, files, progress
 
 Stop = Callable[[], bool]
 
 
-class Rest(NamedTuple):
-    """What is still to do of a job."""
+class Remaining(NamedTuple):
+    """The runs of a job that are in no file yet."""
 
     job: Job
     runs: tuple[int, ...]  # their numbers
     together: int | None = None  # runs at a time; None: 1 on a CPU, elsewhere all
 
 
-def carry_out(rest: Rest) -> Iterator[tuple[int, traces.Run]]:
-    """Carries out runs of a bank and yields each with its number.
+def collect_job(rest: Remaining) -> Iterator[tuple[int, traces.Run]]:
+    """Train the remaining runs of a job and yield each with its number.
 
     Raises:
-      MetalrError: Data or model cannot be had.
+      MetalrError: The data or the model cannot be loaded.
     """
     if executors.stopping():
         return
-    plans = banks.plans(rest.job)
-    opened = record.open_bank(rest.job.bank)
+    planned = sweeps.planned_runs(rest.job)
+    loaded = record.load_sweep(rest.job.sweep)
     all_at_once = jax.default_backend() != "cpu"
     size = rest.together or (len(rest.runs) if all_at_once else 1)
     for first in range(0, len(rest.runs), size):
         numbers = rest.runs[first : first + size]
         if executors.stopping():
             return
-        taken = record.take(opened, [plans[k] for k in numbers], executors.stopping)
-        for number, run in zip(numbers, taken or (), strict=bool(taken)):
+        recorded = record.record_runs(
+            loaded, [planned[k] for k in numbers], executors.stopping
+        )
+        for number, run in zip(numbers, recorded or (), strict=bool(recorded)):
             run.about.update(round=rest.job.round, run=number)
             yield number, run
 
 
 def _tidy(jobs: Sequence[Job], output: Path) -> None:
-    """Removes what a kill or a power cut left, so that it is collected again."""
+    """Remove files that a kill or a power cut left incomplete."""
     for name in ("traces", "parts"):
         files.remove_drafts(output / name)
     for path in [
@@ -68,14 +70,14 @@ def _tidy(jobs: Sequence[Job], output: Path) -> None:
                 traces.read(path)
         except traces.Broken:
             path.unlink()
-            print(f"{path} is cut off: collected again")
+            print(f"{path} is cut off: its runs are collected again")
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:
-    """Counts the runs that are still to do.
+    """Count the runs that are in no file yet.
 
     Raises:
-      MetalrError: A file in `output` is of a bank with other settings.
+      MetalrError: A file in `output` is of a sweep with other settings.
     """
     count = 0
     for job in jobs:
@@ -91,7 +93,7 @@ def _target(job: Job, output: Path) -> Path:
 
 
 def _parts(job: Job, output: Path) -> list[Path]:
-    count = job.runs if job.round else len(job.bank.peaks) + job.bank.walks
+    count = job.runs if job.round else len(job.sweep.peaks) + job.sweep.walks
     folder = output / "parts"
     return [folder / f"{job.name}-{i:02d}{traces.ENDING}" for i in range(count)]
 
@@ -105,19 +107,20 @@ def _check_same(job: Job, output: Path) -> None:
     about = runs[0].about
     # Through JSON, as the file has it: tuples become lists.
     ours = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in job.bank._asdict().items()
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in job.sweep._asdict().items()
     }
     other = [name for name, value in ours.items() if about.get(name) != value]
     if other:
         raise MetalrError(
-            f"{path} was collected with other settings ({', '.join(other)}); go on "
-            "with the same flags, or choose another --output"
+            f"{path} was collected with other settings ({', '.join(other)}); use "
+            "the same flags, or choose another --output"
         )
     more = {*(output / "parts").glob(f"{job.name}-*{traces.ENDING}")} - {*parts}
     if more or (path == target and len(runs) != len(parts)):
         raise MetalrError(
             f"{target.stem} was collected with another number of runs than "
-            f"{len(parts)}; go on with the same --per-bank, or choose another --output"
+            f"{len(parts)}; use the same --runs-per-sweep, or choose another --output"
         )
 
 
@@ -125,12 +128,12 @@ def _line(job: Job, run: traces.Run) -> str:
     last = run.evaluations[-1]["eval_loss"]
     loss = "not finite" if last is None else f"{last:.3f}"
     return (
-        f"{job.name} {job.bank.task} {job.bank.model} {run.about['kind']} "
+        f"{job.name} {job.sweep.task} {job.sweep.model} {run.about['kind']} "
         f"at {run.rate.max():.1e}: loss {loss}, {run.about['seconds']:.0f} s"
     )
 
 
-# ------------------------------------------------------------------ many banks
+# ------------------------------------------------------------------ many sweeps
 
 
 def collect(
@@ -143,50 +146,50 @@ def collect(
     stop: Stop = lambda: False,
     seconds: float = math.inf,
 ) -> bool:
-    """Carries out jobs, several at a time, with a bar of progress.
+    """Collect the runs of jobs, several jobs at a time, with a progress bar.
 
     Args:
-      jobs: What to do; what is done already is left alone.
-      output: Folder for `traces/` and `parts/`; made if it is missing. No other process
+      jobs: The jobs; runs that are in a file already are kept.
+      output: Folder for `traces/` and `parts/`; created if missing. No other process
         may collect there: see `run_folder.held`.
       executor: A row of `executors.KINDS`.
-      workers: Banks at a time. None: one a core on a CPU and one elsewhere, or what
-        the Ray cluster has room for.
-      together: Runs of a bank at a time, which need as many times the memory; None: 1
-        on a CPU, elsewhere all.
-      stop: Asked all the time; True ends at the next step.
-      seconds: No bank is begun that would probably not end by then.
+      workers: Jobs at a time. None: one a core on a CPU and one elsewhere, or as many
+        as the Ray cluster has room for.
+      together: Runs of a job at a time, which need as many times the memory. None: 1 on
+        a CPU, elsewhere all.
+      stop: Called before each step; True ends the collection there.
+      seconds: No job is started that would probably end after this time.
 
     Returns:
-      Whether all is done.
+      Whether every run is in a file.
 
     Raises:
-      MetalrError: Data or model cannot be had, the folder holds other banks, or a
-        process died.
+      MetalrError: The data or the model cannot be loaded, the folder holds other
+        sweeps, or a process died.
     """
     for name in ("traces", "parts"):
         (output / name).mkdir(parents=True, exist_ok=True)
     _tidy(jobs, output)
     total = missing(jobs, output)
     for job in jobs:
-        _gather(job, output)  # a kill may have come just before
-    rests = [_rest(job, output)._replace(together=together) for job in jobs]
+        _merge(job, output)  # a kill may have come just before
+    rests = [_remaining(job, output)._replace(together=together) for job in jobs]
     todo = [rest for rest in rests if rest.runs]
     if executor == "processes":
         workers = min(workers or executors.fitting(), max(len(todo), 1))
     clock = _Clock(seconds)
-    with progress.counting(total) as tell:
+    with progress.counting(total) as log:
 
-        def keep(rest: Rest, result: tuple[int, traces.Run]) -> None:
+        def keep(rest: Remaining, result: tuple[int, traces.Run]) -> None:
             number, run = result
             traces.write(_parts(rest.job, output)[number], [run])
-            _gather(rest.job, output)
-            clock.heard(rest)
-            tell(_line(rest.job, run))
+            _merge(rest.job, output)
+            clock.note(rest)
+            log(_line(rest.job, run))
 
         executors.carry_out(
-            carry_out,
-            clock.while_there_is_time(todo),
+            collect_job,
+            clock.in_time(todo),
             on_result=keep,
             workers=workers,
             stop=stop,
@@ -196,16 +199,16 @@ def collect(
     return missing(jobs, output) == 0
 
 
-def _rest(job: Job, output: Path) -> Rest:
-    """Returns the runs of a job that are in no file."""
+def _remaining(job: Job, output: Path) -> Remaining:
+    """Return the runs of a job that are in no file."""
     if _target(job, output).exists():
-        return Rest(job, ())
+        return Remaining(job, ())
     parts = enumerate(_parts(job, output))
-    return Rest(job, tuple(number for number, part in parts if not part.exists()))
+    return Remaining(job, tuple(number for number, part in parts if not part.exists()))
 
 
-def _gather(job: Job, output: Path) -> None:
-    """Makes one file of a job's runs, if all are there."""
+def _merge(job: Job, output: Path) -> None:
+    """Merge the parts of a job into one file, if all are there."""
     target, parts = _target(job, output), _parts(job, output)
     if not target.exists():
         if not all(part.exists() for part in parts):
@@ -216,20 +219,20 @@ def _gather(job: Job, output: Path) -> None:
 
 
 class _Clock:
-    """Knows how long a bank takes, and whether another one would end in time."""
+    """Estimate from the jobs so far whether another one would end in time."""
 
     def __init__(self, seconds: float):
         self._deadline = time.monotonic() + seconds
         self._begun: dict[str, float] = {}
         self._longest = 0.0
 
-    def heard(self, rest: Rest) -> None:
-        """Notes that a bank has been at work until now."""
+    def note(self, rest: Remaining) -> None:
+        """Note that a job was still running just now."""
         taken = time.monotonic() - self._begun[rest.job.name]
         self._longest = max(self._longest, taken)
 
-    def while_there_is_time(self, todo: Sequence[Rest]) -> Iterator[Rest]:
-        """Yields what is to do, when the next is asked for."""
+    def in_time(self, todo: Sequence[Remaining]) -> Iterator[Remaining]:
+        """Yield the jobs until another one would probably end too late."""
         for rest in todo:
             now = time.monotonic()
             if now + self._longest > self._deadline:

@@ -1,14 +1,14 @@
-"""Fits the predictor to labelled steps, and scores it on steps that it has not seen.
+"""Fit the predictor to labelled steps, and score it on steps that it has not seen.
 
 Three parts are fitted one after the other. The *prior* is a ridge regression of the
 best relative rate on the facts of a run. The *evidence* is a small network that
-regresses the hindsight of `metalr.meta.labels` on the features of a step, and the
+regresses the labels of `metalr.meta.labels` on the features of a step, and predicts the
 logarithm of its own squared error. The *densities* are a Gaussian for each kind of
 problem, scaled so that 1 % of the rows of left-out sweeps lie outside. How many steps
-of evidence count as one is then read off sweeps that were left out.
+of evidence count as one is then estimated from sweeps that were left out.
 
-All of it is computed in float64 and rounded at the end: an order of summation that
-differs between machines then does not reach the weights.
+All of it is computed in float64 and rounded at the end, so that the weights do not
+depend on the order of summation, which differs between machines.
 """
 
 import functools
@@ -34,11 +34,11 @@ from metalr.predictor import (
     prior,
 )
 
-# A feature that hardly moved in the traces says little about what is far:
-# its scale and its range are at least these shares of what it can be at all.
+# A feature that hardly varied in the traces says little about what is out of range: its
+# scale and range are at least these shares of its possible range.
 _LEAST_STD, _LEAST_RANGE = 0.01, 0.05
-# Sweeps' worth of pull of the prior's weights: those of all kinds to zero, and those of
-# a kind to them.
+# Ridge penalties of the prior, in sweeps: of the weights that all kinds share towards
+# zero, and of the weights of a kind towards those.
 _RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
 _SHRINK = 0.1  # of a group's covariance towards that of all
 _OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
@@ -46,7 +46,7 @@ _RELATIVE_RATE = NAMES.index("relative_rate")
 
 
 class Settings(NamedTuple):
-    """How the predictor is fitted."""
+    """Settings of the fit."""
 
     steps: int = 1500
     batch: int = 1024
@@ -69,14 +69,14 @@ def fit(
     kept: np.ndarray | None = None,
     calibrate: bool = True,
 ) -> Predictor:
-    """Fits a predictor; the same examples and settings give the same weights.
+    """Fit a predictor; the same examples and settings give the same weights.
 
     Args:
       data: The examples.
       settings: Of the fit.
       kept: [N] bool, the examples to fit to; None: all.
-      calibrate: Whether variances, limits and the correlation are read off left-out
-        sweeps, which takes as many more fits as there are folds. Otherwise they are
+      calibrate: Whether to estimate variances, limits and the correlation from sweeps
+        that are left out, which takes one more fit for each fold. Otherwise they are
         those of the rows that were fitted to.
 
     Raises:
@@ -89,7 +89,7 @@ def fit(
         return predictor
     spread = _left_out(data, kept, settings)
     return predictor._replace(
-        # Of left-out sweeps the prior errs by more than of those that it was fitted to.
+        # The prior errs more on sweeps left out than on those that it was fitted to.
         prior_variance=predictor.prior_variance * np.float32(spread["prior_variance"]),
         seen=predictor.seen._replace(limit=np.float32(spread["limit"])),
         prior_seen=predictor.prior_seen._replace(
@@ -101,20 +101,20 @@ def fit(
 
 
 def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Predictor:
-    """Fits prior, evidence and densities to some of the examples.
+    """Fit prior, evidence and densities to some of the examples.
 
-    The others have no weight: to leave them out would compile for another number.
+    The others get a weight of 0: dropping them would change shapes and recompile.
     """
     own = labels.Examples(*(column[kept] for column in data))
     blank = _scaled(init_predictor(settings.seed), own.features, settings)
     blank = _with_prior(blank, own)
     weight = data.weight * kept / np.mean(own.weight)
-    network = blank._replace(prior_seen=None, prior_weights=None)  # of no part in it
+    network = blank._replace(prior_seen=None, prior_weights=None)  # not used here
     network = network._replace(prior_bias=None, prior_variance=None)
     with jax.enable_x64(True):
         double = lambda x: jnp.asarray(x, jnp.float64)  # noqa: E731
         arrays = (network, data.features, data.target, weight)
-        shown = settings._replace(hidden=())  # by now infinite scales; one compilation
+        shown = settings._replace(hidden=())  # their scales are infinite already
         doubles: Any = jax.tree.map(double, arrays)
         weights = jax.device_get(_descend(*doubles, shown))
     weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
@@ -125,10 +125,13 @@ def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Pred
 
 
 def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predictor:
-    """Sets scales and ranges; a feature that is hidden or constant is not looked at."""
+    """Set scales and ranges; a hidden or constant feature gets an infinite scale."""
     unknown = set(settings.hidden) - set(NAMES)
     if unknown:
-        raise MetalrError(f"no such feature: {', '.join(sorted(unknown))}")
+        raise MetalrError(
+            f"`hidden` must name features, got {', '.join(sorted(unknown))}; they are "
+            + ", ".join(NAMES)
+        )
     double = features.astype(np.float64)
     std = double.std(axis=0)
     unseen = np.isin(NAMES, settings.hidden) | (std < 1e-6)
@@ -151,10 +154,10 @@ def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predi
 
 
 def _with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
-    """Regresses the best relative rate on the facts, a point a sweep.
+    """Regress the best relative rate on the facts, one point a sweep.
 
-    What the kinds share is pulled to zero, and what a kind has of its own is pulled to
-    that, more strongly: a kind of few sweeps follows the others.
+    The weights that all kinds share are shrunk towards zero, and those of a kind, more
+    strongly, towards the shared ones: a kind with few sweeps follows the others.
     """
     facts, best, weight, kind = _points(data)
     centre, scale = facts.mean(0), np.maximum(facts.std(0), 0.1)
@@ -185,7 +188,7 @@ def _with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
 
 
 def _points(data: labels.Examples) -> tuple[np.ndarray, ...]:
-    """Returns each sweep's facts [S, D], best relative rate, weight and kind [S]."""
+    """Return facts [S, D], best relative rate, weight and kind [S] of each sweep."""
     facts, best, weight, kind = [], [], [], []
     best_of = data.features[:, _RELATIVE_RATE].astype(np.float64) + data.target
     early = data.step <= 3
@@ -203,7 +206,7 @@ def _points(data: labels.Examples) -> tuple[np.ndarray, ...]:
 
 
 def _densities(rows: np.ndarray, kind: np.ndarray) -> Density:
-    """Fits a Gaussian to the rows of each kind."""
+    """Fit a Gaussian to the rows of each kind."""
     rows = rows.astype(np.float64)
     scale = np.maximum(rows.std(0), 1e-3)
     overall = np.cov((rows / scale).T) + 1e-3 * np.eye(rows.shape[1])
@@ -224,7 +227,7 @@ def _densities(rows: np.ndarray, kind: np.ndarray) -> Density:
 
 
 def _folds(data: labels.Examples, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields which examples are left out: [N] bool, whole sweeps at a time."""
+    """Yield which examples are left out: [N] bool, whole sweeps at a time."""
     names = np.unique(data.sweep)
     of = np.random.default_rng(seed).integers(count, size=len(names))
     for fold in range(count):
@@ -234,7 +237,7 @@ def _folds(data: labels.Examples, count: int, seed: int) -> Iterator[np.ndarray]
 def _left_out(
     data: labels.Examples, kept: np.ndarray, settings: Settings
 ) -> dict[str, float]:
-    """Reads variances, limits and the correlation off sweeps that were left out."""
+    """Estimate variances, limits and the correlation from sweeps that are left out."""
     far, prior_far, prior_errors, runs = [], [], [], []
     for out in _folds(data, settings.folds, settings.seed):
         out = out & kept
@@ -268,7 +271,7 @@ def _far(seen: Density, rows: np.ndarray) -> np.ndarray:
 def _tracks(
     held: labels.Examples, found: np.ndarray, variance: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yields errors, variances and weight of the steps of each run, in order."""
+    """Yield errors, variances and weight of the steps of each run, in order."""
     for run in np.unique(held.run):
         rows = held.run == run
         if rows.sum() >= 8:
@@ -277,10 +280,11 @@ def _tracks(
 
 
 def _correlation(runs: list[tuple[np.ndarray, np.ndarray, float]]) -> float:
-    """Returns how many steps tell as much as one, by the errors of precision means.
+    """Return how many steps hold the information of one independent step.
 
-    With tau steps to one, the mean of n errors over their variances has tau / sum(1/v)
-    as its variance; the likelihood of these means has its maximum at the mean ratio.
+    If that is tau, the precision-weighted mean of the errors of a run has the variance
+    tau / sum(1/v). The maximum-likelihood tau is the mean over runs of the squared mean
+    times sum(1/v).
     """
     ratios, weights = [], []
     for error, variance, weight in runs:
@@ -301,7 +305,7 @@ def _descend(
     weight: jax.Array,
     settings: Settings,
 ) -> Any:
-    """Returns the weights after all steps of Adam on drawn batches."""
+    """Return the weights after all steps of AdamW on random batches."""
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     tx = optax.adamw(rate, weight_decay=settings.weight_decay)
     # A feature with an infinite scale gets no noise: inf / inf is NaN.
@@ -309,7 +313,7 @@ def _descend(
 
     def disturbed(x, drop, shake):
         x += sigma[None] * jax.random.normal(shake, x.shape, jnp.float32)
-        # No feature may be trusted alone: each is missing now and then.
+        # So that the network does not rely on a single feature.
         missing = jax.random.bernoulli(drop, settings.feature_dropout, x.shape)
         return jnp.where(missing, predictor.mean[None], x)
 
@@ -318,8 +322,8 @@ def _descend(
         error = optax.huber_loss(correction, y, delta=settings.huber)
         # The variance learns the error of the correction, which it does not move.
         square = jax.lax.stop_gradient(jnp.minimum((correction - y) ** 2, 16.0))
-        doubt = (square / variance + jnp.log(variance)) / 2
-        return jnp.mean(w * (error + 0.3 * doubt))
+        nll = (square / variance + jnp.log(variance)) / 2  # of a Gaussian
+        return jnp.mean(w * (error + 0.3 * nll))
 
     def step(carry, key):
         weights, state = carry
@@ -339,11 +343,11 @@ def _descend(
 
 
 def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
-    """Returns how well a predictor corrects, each step by its weight.
+    """Score the corrections of a predictor, weighting each step.
 
     Returns:
-      steps: their number; sign: share of the right direction, where the target is over
-      an octave; rmse: of the correction in octaves; first: the same in the first ten
+      steps: their number; sign: share with the right sign, where the target is over an
+      octave; rmse: of the correction in octaves; first: the same in the first ten
       steps; prior: of the prior alone; still: of no correction; within: share of the
       steps whose target lies within one standard deviation; far: share of them that
       are out of the range of training.
@@ -372,7 +376,7 @@ def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
 def leave_one_out(
     data: labels.Examples, column: str, settings: Settings | None = None
 ) -> list[dict[str, Any]]:
-    """Fits without each value of a column in turn, and scores on it.
+    """Fit without each value of a column in turn, and score on it.
 
     Args:
       data: The examples.

@@ -1,17 +1,16 @@
-"""What hindsight says about each step of a run: by how much the rate was off.
+"""Label each step of a run with how far its rate was from the best of its sweep.
 
-The label of a step looks over the rest of the budget. A run's outcome J is half the
-mean and half the last of its validation losses, as logarithms over the first. The best
-rate of a sweep at step t is the mean of the log rates that its runs took there, under a
-softmin of their J; where a sweep holds several shapes of schedule, that says when to
-decay as well. Every step of every run of the sweep, walks and those of a predictor too,
-then has the target
+A label depends on the outcome of whole runs. The outcome J of a run is half the mean
+plus half the last of its validation losses, as logarithms relative to the first. The
+best rate of a sweep at step t is the mean of the log rates of its runs at that step,
+weighted by a softmin of their J; a sweep with several shapes of schedule thus also
+shows when to decay. Every step of every run of the sweep, including walks and runs of a
+predictor, then has the target
 
     log2(best rate_t / (schedule_t * base rate * m_{t-1})),
 
-clipped to 8 octaves: dense, long-horizon, and relative to the current rate. Sweeps
-count by their signal, which is how much J differs between their peaks, and not by their
-number of steps.
+clipped to 8 octaves. A sweep is weighted by its signal, which is how much J differs
+between its peaks, and not by its number of steps.
 """
 
 import math
@@ -28,10 +27,10 @@ from metalr.observe import Observation
 from metalr.runtime import files
 
 UNKNOWN_HORIZON = 0.15  # share of the steps whose clock is hidden
-CLIP = 8.0  # octaves; further off the answer is the same
+CLIP = 8.0  # octaves; beyond, the right correction is the same
 _CLOCK = ("progress", "horizon_known", "horizon", "area")
-_WORST = 0.1  # J of a run that is worse or not finite: all of these are as bad
-_NOISE = 0.03  # spread of J that the draw of batches alone can make
+_WORST = 0.1  # J of all runs that are worse or not finite
+_NOISE = 0.03  # spread of J that the order of batches alone can cause
 _SHARE = 0.1  # of the spread of J: the temperature of the softmin
 _ENCODER = "encoder"
 # Steps of a run that are learned from: the first ones, and some of the others.
@@ -54,16 +53,16 @@ class Examples(NamedTuple):
 
 
 class BestRate(NamedTuple):
-    """What hindsight says about a sweep."""
+    """The best rate of a sweep, from the outcomes of its runs."""
 
     log2_rate: np.ndarray  # [T] best rate at each step
-    signal: float  # 0 (all peaks are as good) to 1
+    signal: float  # 0 (all peaks are equally good) to 1
 
 
 def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
-    """Returns J of a run from its evaluations; lower is better, 0 is no progress.
+    """Return J of a run from its evaluations; lower is better, 0 is no progress.
 
-    Where a loss is not positive, differences over the first take the place of the
+    Where a loss is not positive, differences relative to the first replace the
     logarithms. Infinite where a loss was not finite.
 
     >>> round(outcome([{"eval_loss": 2.0}, {"eval_loss": 1.0}, {"eval_loss": 0.5}]), 4)
@@ -80,10 +79,10 @@ def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
 
 
 def best_rate(runs: Sequence[traces.Run]) -> BestRate:
-    """Returns a sweep's best rate, from its runs on schedules.
+    """Return the best rate of a sweep, from its runs at peaks.
 
-    The softmin has a tenth of the spread as its temperature, so that of two peaks that
-    are about as good neither wins by luck.
+    The temperature of the softmin is a tenth of the spread of J, so that two peaks of
+    about the same outcome have about the same weight.
     """
     own = [run for run in runs if run.about["kind"] == "peak"]
     steps = max(run.steps for run in own)
@@ -93,8 +92,8 @@ def best_rate(runs: Sequence[traces.Run]) -> BestRate:
     share = np.exp(-(found - found.min()) / max(_SHARE * spread, 1e-3))
     return BestRate(
         log2_rate=share @ np.log2(np.maximum(rates, 1e-30)) / share.sum(),
-        # Only what is won against no progress counts: that high rates do harm is
-        # shown by every sweep, and where the best rate lies only by those that learn.
+        # The spread counts improvement over no progress alone: every sweep shows that
+        # high rates do harm, but only one that learns shows where the best rate lies.
         signal=float(1 / (1 + (_NOISE / max(spread, 1e-9)) ** 2))
         if spread > 0
         else 0.0,
@@ -106,33 +105,36 @@ def _filled(rate: np.ndarray, steps: int) -> np.ndarray:
 
 
 def size(run: traces.Run) -> str:
-    """Returns the size of a run's encoder: layers by width, as 6x384; else nothing."""
+    """Return the size of a run's encoder, layers by width, as 6x384; else ""."""
     if "problem" in run.about:
         return ""
     return f"{run.about['depth']}x{run.about['width']}"
 
 
-def by_bank(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
-    """Returns the runs of each bank that has peaks to be judged by."""
-    banks = defaultdict(list)
+def by_sweep(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
+    """Return the runs of each sweep that has two runs at peaks or more."""
+    sweeps = defaultdict(list)
     for run in runs:
         _check(run)
-        banks[run.about["bank_id"]].append(run)
+        sweeps[run.about["sweep_id"]].append(run)
     whole = {}
-    for bank_id, of_bank in sorted(banks.items()):
-        if sum(run.about["kind"] == "peak" for run in of_bank) >= 2:
-            whole[bank_id] = of_bank
+    for sweep_id, of_sweep in sorted(sweeps.items()):
+        if sum(run.about["kind"] == "peak" for run in of_sweep) >= 2:
+            whole[sweep_id] = of_sweep
     if not whole:
-        raise MetalrError("the traces hold no whole bank, so no step has a label")
+        raise MetalrError(
+            "the traces hold no sweep with two peaks, so no step has a label; collect "
+            "more with train_meta.py"
+        )
     return whole
 
 
 def _check(run: traces.Run) -> None:
-    """Raises an error for a run that lacks what its labels are made of."""
+    """Raise an error for a run that lacks what its labels are made from."""
     about = run.about
     positive = ["base_rate", *["peak"] * (about.get("kind") == "peak")]
     losses = [row.get("eval_loss", "missing") for row in run.evaluations]
-    faults = [n for n in ("bank_id", "seed") if type(about.get(n)) is not int]
+    faults = [n for n in ("sweep_id", "seed") if type(about.get(n)) is not int]
     faults += [n for n in ("task", "kind") if not isinstance(about.get(n), str)]
     faults += [n for n in ("depth", "width") if type(about.get(n)) is not int]
     faults += [n for n in positive if not _is_positive(about.get(n))]
@@ -142,7 +144,7 @@ def _check(run: traces.Run) -> None:
         faults.append("multiplier")
     if faults:
         raise MetalrError(
-            f"run {about.get('run')} of bank {about.get('bank_id')} "
+            f"run {about.get('run')} of sweep {about.get('sweep_id')} "
             f"({about.get('kind')}) in the traces lacks a usable {', '.join(faults)}; "
             "take its file out of the folder"
         )
@@ -158,18 +160,18 @@ def examples(
     unknown_horizon: float = UNKNOWN_HORIZON,
     seed: int = 0,
 ) -> Examples:
-    """Labels every step of the runs.
+    """Label the steps of the runs.
 
     Args:
-      runs: Banks, and what policies did on them.
-      unknown_horizon: Share of the steps that are shown as of a run of unknown length.
-      seed: Of the draw of these.
+      runs: Of sweeps, including those of predictors on them.
+      unknown_horizon: Share of the steps whose run is presented as of unknown length.
+      seed: Of the choice of these.
 
     Raises:
-      MetalrError: There is no bank to judge by.
+      MetalrError: No sweep has two peaks, or a run lacks what its labels need.
     """
     found = defaultdict(list)
-    for name, of_sweep in by_bank(runs).items():
+    for name, of_sweep in by_sweep(runs).items():
         best = best_rate(of_sweep)
         for number, run in enumerate(of_sweep):
             about, target = run.about, _target(run, best)
@@ -189,16 +191,16 @@ def examples(
             ):
                 found[column].append(np.full(n, value))
     columns = {name: np.concatenate(parts) for name, parts in found.items()}
-    # Encoders and the zoo count alike, however many there are of either.
+    # Encoders and the zoo have the same total weight, however many sweeps each has.
     encoders = columns["kind"] == _ENCODER
     for half in (encoders, ~encoders):
         total = columns["weight"][half].sum()
         if total > 0:
             columns["weight"][half] /= total
-    if not columns["weight"].any():  # no sweep tells anything: all are as good
+    if not columns["weight"].any():  # no sweep is informative: all count alike
         columns["weight"] += 1
     columns["weight"] /= columns["weight"].mean()
-    # A run may not know its length: then these are 0.
+    # These features are 0 in a run that does not know its length.
     rng = np.random.default_rng(seed)
     hidden = rng.random(len(columns["target"])) < unknown_horizon
     columns["features"][hidden[:, None] & np.isin(NAMES, _CLOCK)] = 0
@@ -206,7 +208,7 @@ def examples(
 
 
 def _target(run: traces.Run, best: BestRate) -> np.ndarray:
-    """Returns by how many octaves the rate before each step was off: [n]."""
+    """Return by how many octaves the rate before each step was off: [n]."""
     level = run.features[:, NAMES.index("level")] / math.log(2)
     before = np.concatenate([[1.0], run.multiplier[:-1]])
     current = math.log2(run.about["base_rate"]) + np.log2(before)
@@ -214,7 +216,7 @@ def _target(run: traces.Run, best: BestRate) -> np.ndarray:
 
 
 def _chosen(run: traces.Run) -> np.ndarray:
-    """Returns the steps of a run that are learned from: those that are evidence."""
+    """Return the steps of a run that are learned from: those with evidence."""
     if run.observations is not None:
         norm = run.observations[:, Observation._fields.index("update_norm")]
         rows = np.flatnonzero(norm > 0)

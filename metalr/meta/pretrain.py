@@ -65,7 +65,7 @@ def pretrain(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
-    """Makes the encoder, going on where the same call was cut off.
+    """Make the encoder, going on where the same call was cut off.
 
     Args:
       settings: What to make.
@@ -160,7 +160,7 @@ def _transformation(settings: PretrainConfig) -> Any:
 
 
 def _take(folder: Path, settings: PretrainConfig) -> None:
-    """Makes a folder this model's own.
+    """Make a folder this model's own.
 
     Raises:
       MetalrError: It is another's.
@@ -186,7 +186,7 @@ def _take(folder: Path, settings: PretrainConfig) -> None:
 
 
 def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
-    """Returns all training texts, each once, where they come from, and notes on it."""
+    """Return all training texts, each once, where they come from, and notes on it."""
     found: dict[str, None] = {}
     origins = []
     for name in settings.tasks:
@@ -201,7 +201,7 @@ def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
 
 
 def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:
-    """Learns a tokenizer from texts, and gives it the family's special tokens.
+    """Learn a tokenizer from texts, and give it the family's special tokens.
 
     Byte-level BPE comes out the same each time. WordPiece does not: the library breaks
     ties between pieces at random.
@@ -237,7 +237,7 @@ def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:
 
 
 def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) -> Any:
-    """Returns transformers' tokenizer of the folder, which is made first if need be.
+    """Return transformers' tokenizer of the folder, which is made first if need be.
 
     Kept before the first step, for a run that is cut off to go on with the same words.
     """
@@ -275,7 +275,7 @@ def _encoder(settings: PretrainConfig, words: int) -> EncoderConfig:
 
 
 def _blocks(tokenizer: Any, texts: list[str], length: int) -> np.ndarray:
-    """Lays the texts end to end, in random order, and cuts them: [N, length] int32.
+    """Lay the texts end to end, in random order, and cut them: [N, length] int32.
 
     Each block has the family's first and last token; between texts stands the last.
     """
@@ -301,7 +301,7 @@ class MaskedBatches:
     def __init__(
         self, blocks: np.ndarray, *, batch_size: int, tokenizer: Any, seed: int
     ):
-        """Counts the batches of an epoch; rows that fill none are left out."""
+        """Count the batches of an epoch; rows that fill none are left out."""
         self._blocks, self._seed = blocks, seed
         self._batch_size = min(batch_size, len(blocks))
         self._mask, self._words = tokenizer.mask_token_id, len(tokenizer)
@@ -309,7 +309,7 @@ class MaskedBatches:
         self.steps_per_epoch = len(blocks) // self._batch_size
 
     def batch(self, step: int) -> loop.Batch:
-        """Returns the batch of a step; places and labels are [B, P] int32."""
+        """Return the batch of a step; places and labels are [B, P] int32."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, 0, epoch])
         rows = order.permutation(len(self._blocks))[position * self._batch_size :]
@@ -335,12 +335,12 @@ class MaskedBatches:
         }
 
     def __iter__(self) -> Iterator[loop.Batch]:
-        """Yields the batches of the first epoch."""
+        """Yield the batches of the first epoch."""
         return map(self.batch, range(self.steps_per_epoch))
 
 
 def _scorer(graphdef: Any, held: MaskedBatches) -> Callable[[Any], dict[str, float]]:
-    """Returns what scores parameters on the words of blocks that are held back."""
+    """Return what scores parameters on the words of blocks that are held back."""
 
     @jax.jit
     def score(params: Any, batch: loop.Batch) -> tuple[jax.Array, jax.Array]:

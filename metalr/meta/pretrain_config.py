@@ -33,7 +33,7 @@ class PretrainConfig:
 
 
 def check(config: PretrainConfig) -> None:
-    """Refuses what no encoder can be.
+    """Refuse what no encoder can be.
 
     Raises:
       MetalrError: Says the rule, what was given and the way out.

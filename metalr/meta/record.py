@@ -1,8 +1,8 @@
-"""One run of a bank, recorded: what the controller saw, what was done, what came of it.
+"""Record the runs of a sweep: observations, rates, losses and evaluations.
 
-A run goes through the very step of `metalr.finetune.loop`. What changes between the
-runs of a bank, rates, exploration and predictor alike, lies in the optimizer's state,
-so that a bank compiles once per shape of its batches whatever is run on it.
+A run goes through the same step as in `metalr.finetune.loop`. What differs between the
+runs of a sweep (rates, exploration, predictor) lies in the state of the optimizer, so
+that a sweep compiles once per shape of its batches, whatever is run on it.
 """
 
 import functools
@@ -22,8 +22,8 @@ from metalr.controller import MAX_MULTIPLIER
 from metalr.data import loading, tasks
 from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
-from metalr.meta import banks, traces
-from metalr.meta.banks import Bank, Plan
+from metalr.meta import sweeps, traces
+from metalr.meta.sweeps import PlannedRun, Sweep
 from metalr.predictor import Predictor
 
 _READ = ("learning_rate", "lr_multiplier", "lr_features", "lr_observation")
@@ -32,7 +32,7 @@ Stop = Callable[[], bool]
 
 
 class RecorderState(NamedTuple):
-    """What a run is made of, as data, and metalr's own state."""
+    """The inputs of a planned run, as arrays, and the state of metalr itself."""
 
     run_rate: jax.Array  # [T] float32
     run_explore: jax.Array  # [T] float32
@@ -40,11 +40,11 @@ class RecorderState(NamedTuple):
     run_state: controller.MetalrState
 
 
-class Opened(NamedTuple):
-    """A bank that is loaded: what its runs share."""
+class LoadedSweep(NamedTuple):
+    """What the runs of a sweep share, loaded."""
 
-    bank: Bank
-    about: dict[str, Any]  # what every run says about itself
+    sweep: Sweep
+    about: dict[str, Any]  # JSON that every run of the sweep is written with
     params: Any
     inner: schedulers.Inner
     step: Callable[[loop.TrainState, loop.Batch], Any]  # [R] of each leaf of a state
@@ -54,10 +54,12 @@ class Opened(NamedTuple):
 
 
 def recorder(inner: schedulers.Inner) -> optax.GradientTransformationExtraArgs:
-    """Returns metalr's own transformation, with the run in the state `start` makes."""
+    """Return metalr's transformation; its state from `start` holds a planned run."""
 
     def init(params):
-        raise TypeError(f"a run is needed besides the {type(params)}: call `start`")
+        raise TypeError(
+            f"init needs a planned run besides the {type(params)}: call `start`"
+        )
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         tx = _transformation(inner, *state[:3])
@@ -67,10 +69,11 @@ def recorder(inner: schedulers.Inner) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def start(inner: schedulers.Inner, params: Any, plan: Plan) -> RecorderState:
-    """Returns the state of `recorder(inner)` before the first step of a run."""
+def start(inner: schedulers.Inner, params: Any, planned: PlannedRun) -> RecorderState:
+    """Return the state of `recorder(inner)` before the first step of a run."""
     rate, explore, predictor = jax.tree.map(
-        lambda x: jnp.array(x, jnp.float32), (plan.rate, plan.explore, plan.predictor)
+        lambda x: jnp.array(x, jnp.float32),
+        (planned.rate, planned.explore, planned.predictor),
     )
     first: Any = _transformation(inner, rate, explore, predictor).init(params)
     return RecorderState(rate, explore, predictor, first)
@@ -87,39 +90,39 @@ def _transformation(inner, rate, explore, predictor):
     )
 
 
-def open_bank(bank: Bank) -> Opened:
-    """Loads rows and model of a bank, and scores the model before the first step.
+def load_sweep(sweep: Sweep) -> LoadedSweep:
+    """Load rows and model of a sweep, and evaluate the model before the first step.
 
     Raises:
-      MetalrError: Data or model cannot be had.
+      MetalrError: The data or the model cannot be loaded.
     """
     config = RunConfig(
-        task=bank.task,
-        model=bank.model,
-        data=bank.data,
-        batch_size=bank.batch,
-        epochs=float(bank.horizon),  # more than enough: `max_steps` ends the run
-        max_steps=bank.horizon,
-        max_length=bank.length,
-        dropout=bank.dropout,
-        seed=bank.seed,
-        scheduler="constant",  # the bank's own rates take its place
-        parallel="one",  # other devices have banks of their own
+        task=sweep.task,
+        model=sweep.model,
+        data=sweep.data,
+        batch_size=sweep.batch,
+        epochs=float(sweep.horizon),  # more than enough: `max_steps` ends the run
+        max_steps=sweep.horizon,
+        max_length=sweep.length,
+        dropout=sweep.dropout,
+        seed=sweep.seed,
+        scheduler="constant",  # replaced by the rates of the planned runs
+        parallel="one",  # other devices train other sweeps
     )
-    prepared = preparation.prepare(config, data=_rows(bank), max_shapes=bank.shapes)
+    prepared = preparation.prepare(config, data=_rows(sweep), max_shapes=sweep.shapes)
     problem, model = prepared.problem, prepared.model
-    params, loss_fn, plain = _disguised(bank, problem.params, problem.loss_fn)
+    params, loss_fn, plain = _reparametrised(sweep, problem.params, problem.loss_fn)
     inner = schedulers.adamw(config.weight_decay, config.clip_norm)
 
     def evaluate(params: Any) -> dict[str, Any]:
         scores = problem.evaluate(plain(params))
-        # JSON has no NaN; whoever reads takes a null for a loss without bounds.
+        # JSON has no NaN; readers take null for a loss that is not finite.
         return {k: v if math.isfinite(v) else None for k, v in scores.items()}
 
-    return Opened(
-        bank=bank,
+    return LoadedSweep(
+        sweep=sweep,
         about={
-            **bank._asdict(),
+            **sweep._asdict(),
             "depth": model.config.num_hidden_layers,
             "width": model.config.hidden_size,
             "family": model.config.family,
@@ -137,40 +140,40 @@ def open_bank(bank: Bank) -> Opened:
 
 
 def _side_by_side(step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Returns the step of several runs, [R] of each leaf, on the same batch."""
+    """Return the step of several runs, [R, ...] a leaf, on the same batch."""
     return jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
 
 
-def take(
-    opened: Opened, plans: Sequence[Plan], stop: Stop = lambda: False
+def record_runs(
+    loaded: LoadedSweep, planned: Sequence[PlannedRun], stop: Stop = lambda: False
 ) -> list[traces.Run] | None:
-    """Carries out runs of a bank side by side; None if `stop` said so on the way."""
+    """Train runs of a sweep side by side; return None if `stop` became true."""
     begun = time.perf_counter()
-    bank = opened.bank
+    sweep = loaded.sweep
     starts = [
-        loop.start(opened.params, start(opened.inner, opened.params, plan), bank.seed)
-        for plan in plans
+        loop.start(loaded.params, start(loaded.inner, loaded.params, run), sweep.seed)
+        for run in planned
     ]
     # Copies, so that the step may donate them and the next runs start from the same.
     state = jax.tree.map(lambda *of_runs: jnp.stack(of_runs), *starts)
-    marks = set(banks.evaluated_at(bank))
+    marks = set(sweeps.evaluated_at(sweep))
     logged: list[dict[str, Any]] = []
-    evaluations = [[opened.first] for _ in plans]
-    for index in range(bank.horizon):
-        state, row = opened.step(state, opened.batches.batch(index))
+    evaluations = [[loaded.first] for _ in planned]
+    for index in range(sweep.horizon):
+        state, row = loaded.step(state, loaded.batches.batch(index))
         logged.append(row)
         if stop():
             return None
         if index + 1 in marks:
             for run, of_run in enumerate(evaluations):
                 params = jax.tree.map(operator.itemgetter(run), state.params)
-                of_run.append({"step": index + 1, **opened.evaluate(params)})
+                of_run.append({"step": index + 1, **loaded.evaluate(params)})
     rows = jax.device_get(logged)
     columns = {k: np.array([row[k] for row in rows], np.float32) for k in rows[0]}
-    seconds = round((time.perf_counter() - begun) / len(plans), 2)
+    seconds = round((time.perf_counter() - begun) / len(planned), 2)
     return [
         traces.Run(
-            about={**opened.about, **plans[run].about, "seconds": seconds},
+            about={**loaded.about, **planned[run].about, "seconds": seconds},
             evaluations=evaluations[run],
             features=columns["lr_features"][:, run],
             rate=columns["learning_rate"][:, run],
@@ -178,7 +181,7 @@ def take(
             loss=columns["loss"][:, run],
             observations=columns["lr_observation"][:, run],
         )
-        for run in range(len(plans))
+        for run in range(len(planned))
     ]
 
 
@@ -187,47 +190,49 @@ def _loaded(task: str, source: str) -> tasks.TaskData:
     return loading.load(task, source)
 
 
-def _rows(bank: Bank) -> tasks.TaskData:
-    """Returns the bank's draw of a task: all rows it trains on, a few to score on."""
-    data = _loaded(bank.task, bank.data)
-    rng = np.random.default_rng([bank.seed, 101])
+def _rows(sweep: Sweep) -> tasks.TaskData:
+    """Return the rows that a sweep trains on, and a few to evaluate on."""
+    data = _loaded(sweep.task, sweep.data)
+    rng = np.random.default_rng([sweep.seed, 101])
 
     def some(rows: Any, count: int) -> list[Any]:
         chosen = rng.permutation(len(rows))[:count]
         return [rows[index] for index in chosen]
 
     split, rows = next(iter(data.validation.items()))
-    needed = math.ceil(bank.horizon * bank.batch / bank.epochs)
+    needed = math.ceil(sweep.horizon * sweep.batch / sweep.epochs)
     return data._replace(
         train=some(data.train, needed),
-        validation={split: some(rows, bank.validation_rows)},
+        validation={split: some(rows, sweep.validation_rows)},
     )
 
 
-def _disguised(bank: Bank, params: Any, loss_fn: Callable):
-    """Returns parameters, loss and the way back, as the bank's settings say.
+def _reparametrised(sweep: Sweep, params: Any, loss_fn: Callable):
+    """Return parameters, loss and the inverse map, by the settings of the sweep.
 
-    With theta = s * phi for each leaf, phi is trained: the loss is the same, and the
-    best learning rate is another one. Weights that are permuted within their leaf are
-    random, of the scale that training gave them.
+    With theta = s * phi for each leaf, phi is trained: the loss is the same, but the
+    best learning rate is not. Weights that are permuted within their leaf are random,
+    with the scale of the trained ones.
     """
-    rng = np.random.default_rng([bank.seed, 102])
-    if bank.shuffled:
+    rng = np.random.default_rng([sweep.seed, 102])
+    if sweep.shuffled:
         shuffled = lambda x: jnp.array(rng.permutation(np.ravel(x)).reshape(x.shape))  # noqa: E731
         params = jax.tree.map(shuffled, params)
-    if not (bank.rescaled or bank.frozen):
+    if not (sweep.rescaled or sweep.frozen):
         return params, loss_fn, lambda params: params
     # Python floats: they have no dtype of their own.
-    scales = jax.tree.map(lambda _: math.exp(bank.rescaled * rng.normal()), params)
+    scales = jax.tree.map(lambda _: math.exp(sweep.rescaled * rng.normal()), params)
     plain = lambda params: jax.tree.map(lambda x, s: x * s, params, scales)  # noqa: E731
 
-    def disguised_loss(params: Any, batch: loop.Batch, key: jax.Array) -> jax.Array:
+    def reparametrised_loss(
+        params: Any, batch: loop.Batch, key: jax.Array
+    ) -> jax.Array:
         params = plain(params)
-        if bank.frozen:
+        if sweep.frozen:
             params = jax.tree_util.tree_map_with_path(_frozen_embedding, params)
         return loss_fn(params, batch, key)
 
-    return jax.tree.map(lambda x, s: x / s, params, scales), disguised_loss, plain
+    return jax.tree.map(lambda x, s: x / s, params, scales), reparametrised_loss, plain
 
 
 def _frozen_embedding(path: Any, leaf: jax.Array) -> jax.Array:

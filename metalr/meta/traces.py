@@ -1,10 +1,11 @@
 """Traces of runs as Parquet: one file a sweep, one row a step.
 
 A row has the observations of the step (`metalr.observe`), from which features are
-computed when it is read, the learning rate and the multiplier that the step was taken
-with, and its loss. Older files hold the features themselves, without observations, and
-are refused when the features change. What belongs to a whole run (task, model,
-settings, evaluations) is JSON in the file's schema metadata.
+computed when it is read, the learning rate and the multiplier of the step, and its
+loss. Older files hold the features themselves, without observations, and are refused
+when the features change. What belongs to a whole run (task, model, settings,
+evaluations) is JSON in the schema metadata of the file. Older files name two of these
+keys otherwise (`_OLD_KEYS`); readers see the present names.
 
 >>> import tempfile
 >>> run = Run(
@@ -16,8 +17,8 @@ settings, evaluations) is JSON in the file's schema metadata.
 ...     loss=np.array([0.7, 0.6], np.float32),
 ... )
 >>> with tempfile.TemporaryDirectory() as folder:
-...     write(Path(folder) / "bank.parquet", [run])
-...     (found,) = read(Path(folder) / "bank.parquet")
+...     write(Path(folder) / "sweep.parquet", [run])
+...     (found,) = read(Path(folder) / "sweep.parquet")
 >>> found.about["task"], found.loss.tolist() == run.loss.tolist()
 ('sst2', True)
 """
@@ -39,9 +40,10 @@ from metalr.runtime import files, memory
 
 ENDING = ".parquet"
 _KEY = b"metalr.traces"
+_OLD_KEYS = {"bank_id": "sweep_id", "prior": "decay"}
 _SCALARS = ("rate", "multiplier", "loss")
-# Of a file: a bank has some thousands. Parquet packs equal values so well that a small
-# file may fill any memory.
+# Of a file: a sweep has some thousands. Parquet compresses equal values so well that a
+# small file may fill any memory.
 _MAX_STEPS = 10_000_000
 _KEPT_BITS = 12  # of a feature's significand: 1/4096, a hundredth of batch noise
 
@@ -51,7 +53,7 @@ class Run(NamedTuple):
 
     about: dict[str, Any]  # JSON: task, model, settings of the run
     evaluations: list[dict[str, Any]]  # JSON: step, eval_loss, scores; in order
-    features: np.ndarray  # [n, F] float32, what the controller saw at each step
+    features: np.ndarray  # [n, F] float32, inputs of the predictor at each step
     rate: np.ndarray  # [n] float32, learning rate of the step
     multiplier: np.ndarray  # [n] float32, its factor on base rate and schedule
     loss: np.ndarray  # [n] float32, training loss before the step
@@ -64,11 +66,11 @@ class Run(NamedTuple):
 
 
 class Broken(MetalrError):
-    """A file that is no whole Parquet: a kill or a full disk cut it off."""
+    """A Parquet file that was cut off, by a kill or a full disk."""
 
 
 def write(path: Path, runs: Sequence[Run]) -> None:
-    """Writes runs into one file: the whole file or, if interrupted, the old one.
+    """Write runs to one file; an interrupted write leaves the old file.
 
     Observations and features are rounded to 12 bits, which halves the file.
 
@@ -78,7 +80,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
 
     Raises:
       MetalrError: The file cannot be written.
-      ValueError: The arrays of a run do not fit each other.
+      ValueError: The arrays of a run differ in length.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -126,7 +128,7 @@ def write(path: Path, runs: Sequence[Run]) -> None:
 
 
 def read(path: Path) -> list[Run]:
-    """Reads the runs of a file.
+    """Read the runs of a file.
 
     Raises:
       MetalrError: The file is missing or broken, holds something else, or was made
@@ -159,7 +161,7 @@ def read(path: Path) -> list[Run]:
 
 
 def _runs(table: Any, name: str, abouts: list[dict[str, Any]]) -> list[Run]:
-    """Cuts a table into runs; a ValueError says what is wrong with it."""
+    """Split a table into runs; raise ValueError if it is malformed."""
     number = table["run"].to_numpy()
     if number.dtype != np.int32 or np.any(np.diff(number, prepend=0) < 0):
         raise ValueError("the column run is not in order")
@@ -179,13 +181,14 @@ def _runs(table: Any, name: str, abouts: list[dict[str, Any]]) -> list[Run]:
     for about, wide, rate, multiplier, loss in zip(abouts, *parts, strict=True):
         raw = None if name == "features" else wide
         seen = wide if raw is None else features_of(raw)
-        told = about["about"], about["evaluations"]
-        found.append(Run(*told, seen, rate, multiplier, loss, raw))
+        keys = {_OLD_KEYS.get(k, k): v for k, v in about["about"].items()}
+        evaluations = about["evaluations"]
+        found.append(Run(keys, evaluations, seen, rate, multiplier, loss, raw))
     return found
 
 
 def features_of(observations: np.ndarray) -> np.ndarray:
-    """Computes the features of a run that knew its length: [n, F] float32.
+    """Compute the features of a run of known length: [n, F] float32.
 
     Args:
       observations: Of its steps: [n, K].
@@ -214,11 +217,12 @@ def _of_trace(columns: Observation, steps: int, area: float) -> Any:
 def read_all(
     paths: Sequence[Path], *, skip: Callable[[str], object] | None = None
 ) -> tuple[list[Path], list[Run]]:
-    """Reads files, in the order given.
+    """Read files, in the order given.
 
     Args:
       paths: The files.
-      skip: Told of each file that is refused, which is then left out; None raises.
+      skip: Called with the message of each file that is refused, and the file is left
+        out; None raises.
 
     Returns:
       The files that were read, and all of their runs.
@@ -241,12 +245,12 @@ def read_all(
 
 
 def paths_in(folder: Path) -> list[Path]:
-    """Returns the trace files of a folder, in the order of their names."""
+    """Return the trace files of a folder, in the order of their names."""
     return sorted(p for p in Path(folder).glob(f"*{ENDING}") if p.name[0] != ".")
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Returns the SHA-256 of files, names and contents."""
+    """Return the SHA-256 of the names and contents of files."""
     total = hashlib.sha256()
     for path in paths:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -276,7 +280,7 @@ def _check_header(path: Path, header: dict[str, Any]) -> None:
 
 
 def _short(fault: Exception) -> str:
-    """Returns a fault in one line."""
+    """Return a fault in one line."""
     return " ".join(repr(fault).split())[:200]
 
 
@@ -285,7 +289,7 @@ def _float32(x: Any) -> np.ndarray:
 
 
 def _rounded(features: np.ndarray) -> np.ndarray:
-    """Rounds to the nearest float32 whose low bits of the significand are 0."""
+    """Round to the nearest float32 whose low bits of the significand are 0."""
     spare = 24 - _KEPT_BITS
     bits = np.ascontiguousarray(features, np.float32).view(np.uint32)
     bits = (bits + np.uint32(1 << (spare - 1))) & ~np.uint32((1 << spare) - 1)

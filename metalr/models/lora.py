@@ -41,7 +41,7 @@ class Lora(NamedTuple):
 def choose(
     config: EncoderConfig, rank: int, alpha: float | None, targets: str | None
 ) -> Lora:
-    """Chooses the kernels that are changed.
+    """Choose the kernels that are changed.
 
     Args:
       config: Of the encoder.
@@ -76,12 +76,12 @@ def choose(
 
 
 def _fits(module: str, name: str) -> bool:
-    """Returns whether PEFT takes a module for one of that name."""
+    """Return whether PEFT takes a module for one of that name."""
     return f".{module}".endswith(f".{name}")
 
 
 def add(params: Params, lora: Lora, seed: int) -> Params:
-    """Returns parameters with the pairs: a drawn as PEFT does, b zero."""
+    """Return parameters with the pairs: a drawn as PEFT does, b zero."""
     pairs: Params = {}
     for _, here in lora.modules:
         rows, columns = _kernel(params, here).shape
@@ -94,7 +94,7 @@ def add(params: Params, lora: Lora, seed: int) -> Params:
 
 
 def merged(params: Params, lora: Lora) -> Params:
-    """Returns the parameters of the model alone, its kernels changed."""
+    """Return the parameters of the model alone, its kernels changed."""
     whole = {name: value for name, value in params.items() if name != KEY}
     for _, here in lora.modules:
         pair = weights.leaf(params[KEY], tuple(here.split(".")))
@@ -112,7 +112,7 @@ def _kernel(params: Params, here: str) -> Any:
 def export(
     folder: Path, params: Params, lora: Lora, config: EncoderConfig, kind: str, of: str
 ) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors, which PEFT loads.
+    """Write adapter_config.json and adapter_model.safetensors, which PEFT loads.
 
     The head goes with the pairs: it was trained as it is.
 
@@ -169,7 +169,7 @@ def export(
 
 
 def _saved_module(there: str, config: EncoderConfig) -> str:
-    """Returns the module of a head's weight that PEFT is to keep whole.
+    """Return the module of a head's weight that PEFT is to keep whole.
 
     Of a head in parts it is their parent; a pooler lies within the encoder.
     """

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def carry_out(args: argparse.Namespace) -> int:
-    """Carry out the command and returns its exit status."""
+    """Carry out the command and return its exit status."""
     _check(args)
     # After the flags are known to be good: these take seconds to import.
     from metalr.data.formats.table import Options

@@ -1,8 +1,8 @@
 """Trace collection against a plain loop of finetune.py calls, on the same runs.
 
-    python tests/benchmarks/benchmark_collection.py [--banks 2] [--model minilm:2]
+    python tests/benchmarks/benchmark_collection.py [--sweeps 2] [--model minilm:2]
 
-Both sides train the same banks of the same rows and steps, from an empty folder, with
+Both sides train the same sweeps of the same rows and steps, from an empty folder, with
 a warm compilation cache, in turns: `collect.collect` with one process a core, and
 `finetune.py` once a run, as many at a time. Promised is a ratio of 2 at two layers.
 """
@@ -21,10 +21,10 @@ sys.path.insert(0, str(ROOT))
 
 
 def jobs(count: int, model: str):
-    from metalr.meta import banks
+    from metalr.meta import sweeps
 
-    sources = banks.Sources(("sst2",), (model,), "toy", **banks.SMALL)
-    return [banks.Job(banks.draw(index, sources, seed=0)) for index in range(count)]
+    sources = sweeps.Sources(("sst2",), (model,), "toy", **sweeps.SMALL)
+    return [sweeps.Job(sweeps.draw(index, sources, seed=0)) for index in range(count)]
 
 
 def collected(todo, workers: int) -> float:
@@ -37,7 +37,7 @@ def collected(todo, workers: int) -> float:
 
 
 def called(todo, workers: int, cache: str) -> float:
-    """Runs finetune.py for every peak of every bank, as many at a time."""
+    """Run finetune.py for every peak of every sweep, as many at a time."""
 
     def one(argv: list[str]) -> None:
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=environment)
@@ -46,15 +46,27 @@ def called(todo, workers: int, cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         commands = []
         for job in todo:
-            bank = job.bank
-            for run in range(len(bank.peaks) + bank.walks):
-                argv = ["--task", bank.task, "--data", bank.data, "--model", bank.model]
-                argv += ["--batch-size", bank.batch, "--max-length", bank.length]
-                argv += ["--max-steps", bank.horizon, "--epochs", bank.horizon]
-                argv += ["--train-rows", bank.horizon * bank.batch]
-                argv += ["--validation-rows", bank.validation_rows, "--seed", bank.seed]
-                argv += ["--eval-every", bank.horizon // bank.evaluations]
-                argv += ["--learning-rate", (bank.peaks * 2)[run], "--log-every", 1]
+            sweep = job.sweep
+            for run in range(len(sweep.peaks) + sweep.walks):
+                argv = [
+                    "--task",
+                    sweep.task,
+                    "--data",
+                    sweep.data,
+                    "--model",
+                    sweep.model,
+                ]
+                argv += ["--batch-size", sweep.batch, "--max-length", sweep.length]
+                argv += ["--max-steps", sweep.horizon, "--epochs", sweep.horizon]
+                argv += ["--train-rows", sweep.horizon * sweep.batch]
+                argv += [
+                    "--validation-rows",
+                    sweep.validation_rows,
+                    "--seed",
+                    sweep.seed,
+                ]
+                argv += ["--eval-every", sweep.horizon // sweep.evaluations]
+                argv += ["--learning-rate", (sweep.peaks * 2)[run], "--log-every", 1]
                 argv += ["--output", f"{folder}/{job.name}-{run}", "--quiet"]
                 script = [sys.executable, str(ROOT / "finetune.py")]
                 commands.append([*script, *map(str, argv)])
@@ -66,15 +78,15 @@ def called(todo, workers: int, cache: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--banks", type=int, default=2)
+    parser.add_argument("--sweeps", type=int, default=2)
     parser.add_argument("--model", default="minilm:2")
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     from metalr.runtime import executors
 
     workers = len(executors.cores())
-    todo = jobs(arguments.banks, arguments.model)
-    runs = sum(len(job.bank.peaks) + job.bank.walks for job in todo)
+    todo = jobs(arguments.sweeps, arguments.model)
+    runs = sum(len(job.sweep.peaks) + job.sweep.walks for job in todo)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["METALR_CACHE"] = cache
         for pair in range(arguments.pairs + 1):

@@ -30,7 +30,7 @@ STEPS, BATCH = 300, 32
 
 
 def digits() -> tuple[dict, dict]:
-    """Returns scikit-learn's digits, three quarters to train on."""
+    """Return scikit-learn's digits, three quarters to train on."""
     from sklearn import datasets
 
     found: Any = datasets.load_digits()
@@ -41,7 +41,7 @@ def digits() -> tuple[dict, dict]:
 
 
 def sources(length: int = 24) -> tuple[dict, dict]:
-    """Returns windows of characters of Python's standard library."""
+    """Return windows of characters of Python's standard library."""
     folder = Path(sysconfig.get_path("stdlib"))
     names = ("argparse.py", "ast.py", "calendar.py", "csv.py", "datetime.py")
     text = "".join((folder / name).read_text(errors="ignore") for name in names)
@@ -53,7 +53,7 @@ def sources(length: int = 24) -> tuple[dict, dict]:
 
 
 def entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the mean cross-entropy."""
+    """Return the mean cross-entropy."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -79,7 +79,7 @@ def convolution(key: jax.Array) -> tuple[Any, Any, tuple[dict, dict]]:
 
 
 def classifier(key: jax.Array) -> tuple[Any, Any, tuple[dict, dict]]:
-    """A linear classifier of the digits, from zeros."""
+    """Make a linear classifier of the digits, from zeros."""
     del key
     params = {"w": jnp.zeros((64, 10)), "b": jnp.zeros(10)}
     loss = lambda p, b: entropy(nets.apply(p, b["x"]), b["y"])  # noqa: E731
@@ -87,14 +87,14 @@ def classifier(key: jax.Array) -> tuple[Any, Any, tuple[dict, dict]]:
 
 
 def autoencoder(key: jax.Array) -> tuple[Any, Any, tuple[dict, dict]]:
-    """An autoencoder of the digits: a regression without noise in its targets."""
+    """Make an autoencoder of the digits: a regression without noise in its targets."""
     params = nets.mlp(key, [64, 64, 16, 64, 64], 1.2)
     loss = lambda p, b: jnp.mean((nets.run_mlp(p, b["x"], "tanh") - b["x"]) ** 2)  # noqa: E731
     return params, loss, digits()
 
 
 def language(key: jax.Array) -> tuple[Any, Any, tuple[dict, dict]]:
-    """The next character of Python's sources, by a transformer of two layers."""
+    """Make a model of Python's sources by character, a transformer of two layers."""
     a, b = jax.random.split(key)
     params = {"body": nets.transformer(a, 96, 48, 2, 24), "last": nets.dense(b, 48, 96)}
 
@@ -116,7 +116,7 @@ PROBLEMS = {
 
 
 def runner(problem: Any, optimizer: str, predictor: Any) -> Any:
-    """Compiles runs over (seeds, rates): last and mean validation loss [S, R]."""
+    """Compile runs over (seeds, rates): last and mean validation loss [S, R]."""
     _, loss, (train, validation) = problem(jax.random.key(0))
     rows = len(next(iter(train.values())))
     shape = default_schedule(1.0, STEPS)
@@ -157,7 +157,7 @@ def runner(problem: Any, optimizer: str, predictor: Any) -> Any:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", help="folder (default: the shipped one)")
     parser.add_argument("--seeds", type=int, default=3)

@@ -38,7 +38,7 @@ def peak() -> float:
 
 
 def measure(path: str) -> None:
-    """Read and tokenizes a file, and prints what each part took."""
+    """Read and tokenize a file, and print what each part took."""
     begun = time.perf_counter()
 
     def say(what: str) -> None:

@@ -32,7 +32,7 @@ def accuracy(
     steps: int = STEPS,
     frozen: bool = False,
 ) -> tuple[float, float]:
-    """Trains a perceptron and returns its accuracy and the last multiplier."""
+    """Train a perceptron and return its accuracy and the last multiplier."""
     train, held = digits()
     params: Any = nets.mlp(jax.random.key(seed), [64, 64, 64, 10], 1.4)
     if frozen:  # beside it, what a masked optimizer never touches
@@ -62,12 +62,12 @@ def accuracy(
 
 
 def waits(rate: float, still: int) -> optax.Schedule:
-    """Returns a rate of 0 for some steps, then a constant one."""
+    """Return a rate of 0 for some steps, then a constant one."""
     return lambda step: jnp.where(jnp.asarray(step) < still, 0.0, rate)
 
 
 def rows(predictor: Any) -> dict[str, tuple[Callable, Callable, dict]]:
-    """Returns (plain, with metalr, settings of the run) by name."""
+    """Return (plain, with metalr, settings of the run) by name."""
     ext = optax.with_extra_args_support
     own = lambda tx, **kw: wrap(tx, predictor, total_steps=STEPS, **kw)  # noqa: E731
     decay = optax.linear_schedule(3e-3, 0.0, STEPS)
@@ -142,7 +142,7 @@ def rows(predictor: Any) -> dict[str, tuple[Callable, Callable, dict]]:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", help="folder (default: the shipped one)")
     parser.add_argument("--seeds", type=int, default=3)

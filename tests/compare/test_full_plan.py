@@ -17,7 +17,7 @@ MODELS = ("bert-base-uncased", "roberta-base")
 
 
 def save(folder, family: str, tokenizer) -> None:
-    """Writes a random encoder of one narrow layer, without a head."""
+    """Write a random encoder of one narrow layer, without a head."""
     config = dataclasses.replace(
         CONFIGS[family],
         vocab_size=len(tokenizer),

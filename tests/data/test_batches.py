@@ -19,7 +19,7 @@ sizes = st.integers(1, 17)
 
 
 def entries(lengths, labels=None) -> Encoded:
-    """Makes entries that tell by their first id and label which one they are."""
+    """Make entries that tell by their first id and label which one they are."""
     ids = [np.full(n, i + 100, np.int32) for i, n in enumerate(lengths)]
     types = [(np.arange(n) % 2).astype(np.int32) for n in lengths]
     number = np.arange(len(ids), dtype=np.int32)

@@ -28,7 +28,7 @@ def decode_answers(*args, **how):
 
 
 def brute_force(starts, ends, encoded, rows, max_answer_length):
-    """Tries every pair of tokens; the first of the best wins."""
+    """Try every pair of tokens; the first of the best wins."""
     best = [(-np.inf, "")] * len(rows)
     for entry, example in enumerate(encoded.example):
         spans = encoded.offsets[entry]

@@ -19,7 +19,7 @@ SET = tuple(SETS)  # by the id of its class
 
 
 def texts(name: str) -> list[str]:
-    """Returns ten texts of 9 to 12 words that name their set in every word."""
+    """Return ten texts of 9 to 12 words that name their set in every word."""
     return [
         " ".join(f"{name}_{row}_{word}" for word in range(9 + row % 4))
         for row in range(10)

@@ -26,7 +26,7 @@ tokenizer_names = st.sampled_from(sorted(TOKENIZERS))
 
 
 def span_text(encoded: Encoded, rows, entry: int) -> str:
-    """Returns the text between the labelled tokens of an entry."""
+    """Return the text between the labelled tokens of an entry."""
     assert encoded.offsets is not None
     first, last = encoded.labels[entry]
     start, stop = encoded.offsets[entry][first, 0], encoded.offsets[entry][last, 1]

@@ -90,7 +90,7 @@ def test_a_hub_without_manners_is_a_fault_in_one_line(
 
 
 def cache_a_split(folder: Path, rows: list[dict]) -> None:
-    """Lays rows down the way datasets keeps what it once downloaded."""
+    """Lay rows down the way datasets keeps what it once downloaded."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 

@@ -124,7 +124,7 @@ def test_auto_says_loudly_that_it_runs_on_toy_rows(monkeypatch):
 
 
 def fake_hub(monkeypatch, splits: dict[str, list[dict]]) -> list[tuple]:
-    """Lets the hub answer with these splits; returns the list of what was asked."""
+    """Let the hub answer with these splits; return the list of what was asked."""
     asked = []
 
     def read(dataset_id: str, name: str | None, split: str) -> list[dict]:

@@ -33,7 +33,7 @@ PINNED = {
 
 
 def texts(rows: list[dict]) -> list[str]:
-    """Returns what a model sees of each row."""
+    """Return what a model sees of each row."""
     hidden = ("id", "title", "idx", "label", "answers", "ner_tags", "labels")
     return [json.dumps([row[c] for c in row if c not in hidden]) for row in rows]
 

@@ -19,7 +19,7 @@ PACE = test_loop.PACE._replace(eval_every=5, log_every=1)
 
 
 def train(folder=None, *, display=None, pace=PACE, stop=lambda: False, scores=None):
-    """A run whose score gets better, so that each evaluation is saved as the best."""
+    """Return a run whose score improves, so that each evaluation is saved as best."""
     keep = Checkpoints(folder) if folder else None
     of = test_loop.problem(evaluate=scores or test_loop.score)
     display = display or test_loop.Screen()
@@ -67,13 +67,13 @@ HURTS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that nothing happens to, and its best parameters."""
+    """Return an uninterrupted run and its best parameters."""
     return train(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory):
-    """The folder of the run, stopped at a step that was evaluated and saved."""
+    """Return the folder of the run, stopped at a step that was evaluated and saved."""
     folder = tmp_path_factory.mktemp("cut")
     train(folder, stop=after(15))
     return folder
@@ -97,7 +97,7 @@ def test_damaged_newest_file_is_passed_over_and_said(part, hurt, whole, cut, tmp
 
 
 def rewrite(folder, change):
-    """Changes a checkpoint's journal as another version would, and seals it again."""
+    """Change a checkpoint's journal as another version would, and seals it again."""
     place = folder / "last/15"
     path = place / "journal/metadata"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))

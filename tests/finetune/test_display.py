@@ -45,7 +45,7 @@ def evaluation_row(step, total=1000):
 
 
 def play(shown, total, every):
-    """Tells a display a run with four evaluations."""
+    """Tell a display a run with four evaluations."""
     shown.start(TITLE, total)
     for step in range(every, total + 1, every):
         shown.logged(train_row(step, total), 10.0)

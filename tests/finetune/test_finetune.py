@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
 
 
 def call(*argv, monkeypatch):
-    """Runs finetune.py's main in this process; returns its exit status."""
+    """Run finetune.py's main in this process; return its exit status."""
     monkeypatch.setattr(sys, "argv", ["finetune.py", *map(str, argv)])
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -203,7 +203,7 @@ LONG += ("--scheduler", "metalr")  # its state has most to lose
 
 @pytest.fixture(scope="module")
 def command(tiny, tmp_path_factory):
-    """A run of 150 steps as a command line, and the environment for it."""
+    """Return a run of 150 steps as a command line, and its environment."""
     argv = [sys.executable, ROOT / "finetune.py", "--model", tiny, *LONG]
     cache = tmp_path_factory.mktemp("cache")  # compiled once for all of them
     env = {**os.environ, "METALR_CACHE": str(cache)}
@@ -212,7 +212,7 @@ def command(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(command, tmp_path_factory):
-    """The folder of that run, never interrupted."""
+    """Return the folder of that run, never interrupted."""
     argv, env = command
     folder = tmp_path_factory.mktemp("whole") / "run"
     argv = [*argv, "--output", str(folder)]

@@ -25,7 +25,7 @@ FOUND = {0: "embeddings", 1: "layer 0", 2: "layer 1", 3: "head"}
 
 
 def by_depth(tree):
-    """Returns the leaves of each depth, in one array."""
+    """Return the leaves of each depth, in one array."""
     found = {depth: [] for depth in FOUND}
     depths = jax.tree.leaves(groups.depths(PARAMS, LAYERS))
     for depth, leaf in zip(depths, jax.tree.leaves(tree), strict=True):
@@ -34,7 +34,7 @@ def by_depth(tree):
 
 
 def updates(tx, params=PARAMS, grads=GRADS, steps=2):
-    """Returns the updates of the last of some steps."""
+    """Return the updates of the last of some steps."""
     state, change = tx.init(params), None
     for _ in range(steps):
         change, state = jax.jit(tx.update)(grads, state, params, value=1.0)

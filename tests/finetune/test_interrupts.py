@@ -27,7 +27,7 @@ CASES = [(moment, signal.SIGINT) for moment in MOMENTS] + [("rows", signal.SIGTE
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Starts finetune.py in a new folder, with rows that take for ever to be read."""
+    """Start finetune.py in a new folder, with rows that take for ever to be read."""
     work = tmp_path_factory.mktemp("interrupts")
     tiny = small_models.save_bert(work / "tiny")
     env = {**os.environ, "METALR_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1"}

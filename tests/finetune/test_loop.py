@@ -116,7 +116,7 @@ def test_rules_can_ask_for_loss_and_gradient_of_the_same_batch_elsewhere(accumul
 
 
 def kept(scores, metric="r", patience=0):
-    """Returns the best step of a run with these (r, eval_loss), and where it ended."""
+    """Return the best step of a run with these (r, eval_loss), and where it ended."""
     rows = iter([{"r": r, "eval_loss": loss} for r, loss in scores])
     of = problem(evaluate=lambda params: next(rows))._replace(metric=metric)
     pace = PACE._replace(eval_every=4, early_stopping=patience)

@@ -15,7 +15,7 @@ from tests.runtime import hub_server
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Returns a call of finetune.py in this process."""
+    """Return a call of finetune.py in this process."""
     model = small_models.save_bert(tmp_path / "tiny")
     monkeypatch.setenv("METALR_CACHE", str(tmp_path / "cache"))
     flags = ["--task", "sst2", "--data", "toy", "--train-rows", "32", "--quiet"]

@@ -27,7 +27,7 @@ def bowl(params):
 
 
 def take(tx, params, steps, values=None):
-    """Takes steps on the bowl; returns parameters, state and rates by step."""
+    """Take steps on the bowl; return parameters, state and rates by step."""
 
     @jax.jit
     def step(params, state, value):
@@ -90,7 +90,7 @@ def test_gala_takes_the_rates_of_its_formula():
 
 
 def fastai_valley(losses):
-    """The published procedure, index by index."""
+    """Follow the published procedure, index by index."""
     longest = [1] * len(losses)
     start = end = 0
     for i in range(1, len(losses)):
@@ -148,7 +148,7 @@ def is_adams(path, value):
 
 
 def losses_of(slopes, size=10):
-    """A loss that falls at these speeds, `size` steps each."""
+    """Return a loss that falls at these speeds, `size` steps each."""
     falls = np.repeat(slopes, size)
     return 5 - np.r_[0, np.cumsum(falls)[:-1]]
 

@@ -59,7 +59,7 @@ def start_params(dtype=jnp.float32):
 
 
 def run(tx, params, steps, losses=None):
-    """Takes steps on the parabola; returns parameters, state and the rates used."""
+    """Take steps on the parabola; return parameters, state and the rates used."""
     state = tx.init(params)
 
     @jax.jit
@@ -138,7 +138,7 @@ def test_row_goes_on_after_save_and_restore_to_equal_bits(name, tmp_path):
 
 
 def optax_shape(name):
-    """The same rates put together from optax's own schedules."""
+    """Compose the same rates from optax's own schedules."""
     peak, steps, w = PLAN.learning_rate, PLAN.total_steps, PLAN.warmup_steps
     ramp = optax.linear_schedule(peak / (w + 1), peak, w)
     fifth = steps // 5

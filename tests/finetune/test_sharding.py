@@ -33,7 +33,7 @@ class Silent:
 
 
 def laid(name):
-    """Returns a layout: kind, number of devices, and s: sharded or m: two a copy."""
+    """Return a layout: kind, number of devices, and s: sharded or m: two a copy."""
     kind, count, how = name.split("-")
     return sharding.create_layout(
         kind,
@@ -45,7 +45,7 @@ def laid(name):
 
 @pytest.fixture(scope="module")
 def outcome(tiny):  # noqa: F811
-    """Returns `name of a layout, parts -> the run`; neither 6 nor 22 divides by 8."""
+    """Return `name of a layout, parts -> the run`; neither 6 nor 22 divides by 8."""
     config = RunConfig(
         task="sst2",
         data="toy",
@@ -231,7 +231,7 @@ class TwoProcesses:
             process.communicate()
 
     def ended(self):
-        """Waits for both; returns what each printed."""
+        """Wait for both; return what each printed."""
         said = [process.communicate(timeout=500) for process in self.started]
         assert not any("Traceback" in err for _, err in said), said
         return [out for out, _ in said]

@@ -15,27 +15,27 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
-from metalr.meta import banks, collect, record, traces
+from metalr.meta import collect, record, sweeps, traces
 from metalr.predictor import init_predictor
 from metalr.runtime import processes
-from tests.meta.drawn_banks import SOURCES, draw, tiny
+from tests.meta.drawn_sweeps import SOURCES, draw, tiny
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Runs that take no time, counted."""
+    """Replace runs by ones that take no time, and count them."""
     taken = []
 
-    def take(opened, plans, stop=lambda: False):
+    def record_runs(loaded, plans, stop=lambda: False):
         if stop():
             return None
         taken.extend(plan.about for plan in plans)
-        return [one(opened, plan) for plan in plans]
+        return [one(loaded, plan) for plan in plans]
 
-    def one(opened, plan):
-        n = opened.horizon
+    def one(loaded, plan):
+        n = loaded.horizon
         return traces.Run(
-            {**json.loads(json.dumps(opened._asdict())), **plan.about, "seconds": 0.0},
+            {**json.loads(json.dumps(loaded._asdict())), **plan.about, "seconds": 0.0},
             [{"step": 0, "eval_loss": 0.7}, {"step": n, "eval_loss": None}],
             np.zeros((n, len(FEATURES)), np.float32),
             plan.rate * np.exp(plan.explore),
@@ -43,8 +43,8 @@ def counted(monkeypatch):
             plan.rate,
         )
 
-    monkeypatch.setattr(record, "open_bank", lambda bank: bank)
-    monkeypatch.setattr(record, "take", take)
+    monkeypatch.setattr(record, "load_sweep", lambda sweep: sweep)
+    monkeypatch.setattr(record, "record_runs", record_runs)
     return taken
 
 
@@ -54,8 +54,8 @@ def after(calls):
 
 
 def jobs(count=3, **changes):
-    drawn = [banks.draw(index, SOURCES, 0) for index in range(count)]
-    return [banks.Job(bank._replace(**changes)) for bank in drawn]
+    drawn = [sweeps.draw(index, SOURCES, 0) for index in range(count)]
+    return [sweeps.Job(sweep._replace(**changes)) for sweep in drawn]
 
 
 def collected(todo, output, **kwargs):
@@ -91,38 +91,38 @@ def test_runs_side_by_side_are_all_there_and_nothing_twice(counted, tmp_path, to
     assert counted == in_turn
 
 
-def test_runs_of_a_bank_in_progress_are_not_counted_as_missing(counted, tmp_path):
+def test_runs_of_a_sweep_in_progress_are_not_counted_as_missing(counted, tmp_path):
     collected(jobs(1), tmp_path, stop=after(8))
     done = len(list((tmp_path / "parts").iterdir()))
     assert 0 < done < 9
     assert collect.missing(jobs(), tmp_path) == 27 - done
 
 
-def test_parts_left_by_a_kill_after_the_bank_was_written_go_away(counted, tmp_path):
+def test_parts_left_by_a_kill_after_the_sweep_was_written_go_away(counted, tmp_path):
     collected(jobs(1), tmp_path)
-    left = tmp_path / "parts" / "bank-00000-00.parquet"
-    left.write_bytes((tmp_path / "traces" / "bank-00000.parquet").read_bytes())
+    left = tmp_path / "parts" / "sweep-00000-00.parquet"
+    left.write_bytes((tmp_path / "traces" / "sweep-00000.parquet").read_bytes())
     assert collected(jobs(1), tmp_path)
     assert not left.exists() and len(counted) == 9
 
 
-def test_folder_of_other_banks_is_refused(counted, tmp_path):
+def test_folder_of_other_sweeps_is_refused(counted, tmp_path):
     collected(jobs(), tmp_path)
     with pytest.raises(MetalrError, match=r"other settings \(horizon\).*--output"):
         collected(jobs(horizon=7), tmp_path)
 
 
-def test_time_that_is_up_begins_no_bank(counted, tmp_path):
+def test_time_that_is_up_begins_no_sweep(counted, tmp_path):
     assert not collected(jobs(), tmp_path, seconds=-1.0)
     assert not counted
 
 
 def test_round_has_files_of_its_own(counted, tmp_path):
-    job = banks.Job(draw(), 2, init_predictor(), 3)
+    job = sweeps.Job(draw(), 2, init_predictor(), 3)
     assert collected([*jobs(1), job], tmp_path)
     names = [path.name for path in traces.paths_in(tmp_path / "traces")]
-    assert names == ["bank-00000.parquet", "round-2-bank-00000.parquet"]
-    found = traces.read(tmp_path / "traces" / names[1])
+    assert names == ["round-2-sweep-00000.parquet", "sweep-00000.parquet"]
+    found = traces.read(tmp_path / "traces" / names[0])
     assert [(run.about["round"], run.about["run"]) for run in found] == [
         (2, 0),
         (2, 1),
@@ -134,7 +134,7 @@ def test_progress_is_plain_lines_without_a_terminal(counted, tmp_path, capsys):
     collected(jobs(1), tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1/9 runs") and "min left" in lines[0]
-    assert lines[-1].startswith("9/9 runs") and "bank-00000 sst2" in lines[-1]
+    assert lines[-1].startswith("9/9 runs") and "sweep-00000 sst2" in lines[-1]
 
 
 # ---- Processes.
@@ -159,17 +159,17 @@ def test_stop_ends_the_processes_and_leaves_signals_alone(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("other", [1, 4])
 def test_whole_round_of_another_number_of_runs_is_refused(counted, tmp_path, other):
-    bank = jobs(1)[0].bank
-    collected([banks.Job(bank, 1, init_predictor(), 2)], tmp_path)
-    with pytest.raises(MetalrError, match="the same --per-bank"):
-        collected([banks.Job(bank, 1, init_predictor(), other)], tmp_path)
+    sweep = jobs(1)[0].sweep
+    collected([sweeps.Job(sweep, 1, init_predictor(), 2)], tmp_path)
+    with pytest.raises(MetalrError, match="the same --runs-per-sweep"):
+        collected([sweeps.Job(sweep, 1, init_predictor(), other)], tmp_path)
 
 
 def test_round_that_was_cut_does_not_go_on_with_fewer_runs(counted, tmp_path):
-    job = banks.Job(jobs(1)[0].bank, 1, init_predictor(), 4)
+    job = sweeps.Job(jobs(1)[0].sweep, 1, init_predictor(), 4)
     collected([job], tmp_path, stop=lambda: len(counted) == 3)
     assert len(list((tmp_path / "parts").iterdir())) == 3
-    with pytest.raises(MetalrError, match="the same --per-bank"):
+    with pytest.raises(MetalrError, match="the same --runs-per-sweep"):
         collected([job._replace(runs=2)], tmp_path)
     assert collected([job], tmp_path) and len(counted) == 4
 
@@ -212,7 +212,7 @@ print(*written)
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory):
+def sweep(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
@@ -221,9 +221,9 @@ def bank(tmp_path_factory):
     importlib.util.find_spec("ray") is None or not Path("/proc/self/environ").exists(),
     reason="Ray is not installed, or processes cannot be told apart",
 )
-def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(bank, tmp_path):
+def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(sweep, tmp_path):
     todo = [
-        banks.Job(bank._replace(bank_id=i, peaks=bank.peaks[:4], walks=0))
+        sweeps.Job(sweep._replace(sweep_id=i, peaks=sweep.peaks[:4], walks=0))
         for i in (0, 1)
     ]
     (tmp_path / "jobs").write_bytes(pickle.dumps(todo))
@@ -244,7 +244,7 @@ def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(bank, tmp_pa
     wholes = [f"{job.name}.parquet" for job in todo]
     assert sorted(lines[-1].split()) == sorted(names + wholes)
     found = traces.read_all(traces.paths_in(tmp_path / "out" / "traces"))[1]
-    assert [(run.about["bank_id"], run.about["run"]) for run in found] == [
+    assert [(run.about["sweep_id"], run.about["run"]) for run in found] == [
         (i, run) for i in (0, 1) for run in range(4)
     ]
     assert not list((tmp_path / "out" / "parts").iterdir())

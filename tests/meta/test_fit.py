@@ -8,14 +8,14 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.meta import fit, labels
 from metalr.predictor import distance, evidence, prior
-from tests.meta.made_banks import NAMES, banks
+from tests.meta.made_sweeps import NAMES, sweeps
 
 QUICK = fit.Settings(steps=200, batch=256)
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return banks()
+    return sweeps()
 
 
 def test_fit_finds_the_direction(runs):

@@ -6,11 +6,11 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.meta import labels
 from metalr.observe import Observation
-from tests.meta.made_banks import LEARNED, NAMES, STEPS, bank, run
+from tests.meta.made_sweeps import LEARNED, NAMES, STEPS, run, sweep
 
 
 def log2_best(of):
-    """The best rate of a sweep at constant rates, the same at every step."""
+    """Return the best rate of a sweep at constant rates, the same at every step."""
     found = labels.best_rate(of).log2_rate
     np.testing.assert_allclose(found, found[0], rtol=1e-6)
     return found[0]
@@ -47,7 +47,7 @@ def test_peaks_that_are_as_good_share_the_label():
 
 
 def test_run_that_diverged_neither_wins_nor_hides_the_others():
-    of = bank()
+    of = sweep()
     of[-1].evaluations[-1]["eval_loss"] = None
     found = labels.best_rate(of)
     assert found.log2_rate[0] == pytest.approx(-11, abs=0.3) and np.isfinite(
@@ -56,7 +56,7 @@ def test_run_that_diverged_neither_wins_nor_hides_the_others():
 
 
 def test_signal_is_of_what_is_won_and_not_of_what_is_lost():
-    learns = labels.best_rate(bank()).signal
+    learns = labels.best_rate(sweep()).signal
     flat = labels.best_rate([run(2.0**x, 1.0) for x in (-12, -10, -8)]).signal
     only_harm = labels.best_rate(
         [run(2.0**-12, 0.999), run(2.0**-10, 1.0), run(2.0**-8, 3.0)]
@@ -65,7 +65,7 @@ def test_signal_is_of_what_is_won_and_not_of_what_is_lost():
 
 
 def test_target_is_how_far_the_step_before_was_off():
-    of = bank()
+    of = sweep()
     found = labels.examples(of, unknown_horizon=0)
     target = found.target.reshape(5, LEARNED)
     for row, made in zip(target, of, strict=True):
@@ -112,29 +112,29 @@ def test_a_step_before_which_nothing_moved_is_not_learned_from():
     rng = np.random.default_rng(0)
     raw = rng.normal(size=(STEPS, len(Observation._fields))).astype(np.float32)
     raw[:, Observation._fields.index("update_norm")] = np.arange(STEPS) % 3 == 1
-    of = [made._replace(observations=raw) for made in bank()]
+    of = [made._replace(observations=raw) for made in sweep()]
     found = labels.examples(of).step.reshape(5, -1)
     np.testing.assert_array_equal(found[0], np.arange(1, STEPS, 3))
 
 
-def test_walk_and_policy_are_judged_by_the_peaks_of_their_bank():
-    of = [*bank(), run(2.0**-9, 0.1, kind="policy")]
+def test_walk_and_policy_are_judged_by_the_peaks_of_their_sweep():
+    of = [*sweep(), run(2.0**-9, 0.1, kind="policy")]
     found = labels.examples(of, unknown_horizon=0)
-    best = log2_best(bank())
+    best = log2_best(sweep())
     np.testing.assert_allclose(found.target[-LEARNED:], best + 9, atol=1e-5)
 
 
-def test_banks_count_by_signal_and_not_by_their_steps():
-    weak = [run(2.0**x, 1.0, bank_id=1) for x in (-12, -10)]
-    found = labels.examples([*bank(), *weak, *bank(2), *bank(2)], unknown_horizon=0)
+def test_sweeps_count_by_signal_and_not_by_their_steps():
+    weak = [run(2.0**x, 1.0, sweep_id=1) for x in (-12, -10)]
+    found = labels.examples([*sweep(), *weak, *sweep(2), *sweep(2)], unknown_horizon=0)
     weight = [found.weight[: 5 * LEARNED], found.weight[5 * LEARNED : 7 * LEARNED]]
     twice = found.weight[7 * LEARNED :]
     assert weight[1].sum() < 0.01 * weight[0].sum()
     assert twice.sum() == pytest.approx(weight[0].sum(), rel=0.01)
 
 
-def test_traces_without_a_whole_bank_are_a_fault():
-    with pytest.raises(MetalrError, match="no whole bank"):
+def test_traces_without_a_whole_sweep_are_a_fault():
+    with pytest.raises(MetalrError, match="no sweep with two peaks"):
         labels.examples([run(1e-4, 0.5, kind="policy")])
 
 
@@ -151,4 +151,4 @@ def test_run_without_what_labels_are_made_of_is_one_clear_line(rows, about):
     bad = run(1e-4, 0.5)
     bad = bad._replace(evaluations=rows, about=bad.about | about)
     with pytest.raises(MetalrError, match="lacks a usable"):
-        labels.examples([*bank(), bad])
+        labels.examples([*sweep(), bad])

@@ -8,63 +8,63 @@ import pytest
 
 from metalr.finetune import loop, preparation, schedulers
 from metalr.finetune.config import RunConfig
-from metalr.meta import banks, record, traces
+from metalr.meta import record, sweeps, traces
 from metalr.observe import Observation
-from tests.meta.drawn_banks import PLAIN, draw, tiny
+from tests.meta.drawn_sweeps import PLAIN, draw, tiny
 from tests.product.steering import constant
 
 
-def plans(bank):
-    return banks.plans(banks.Job(bank))
+def plans(sweep):
+    return sweeps.planned_runs(sweeps.Job(sweep))
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory):
+def sweep(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
-def opened(bank):
-    return record.open_bank(bank)
+def loaded(sweep):
+    return record.load_sweep(sweep)
 
 
 @pytest.fixture(scope="module")
-def runs(bank, opened):
-    return [run for plan in plans(bank) for run in record.take(opened, [plan])]
+def runs(sweep, loaded):
+    return [run for plan in plans(sweep) for run in record.record_runs(loaded, [plan])]
 
 
-def test_all_runs_of_a_bank_share_one_compilation(bank, opened, runs):
+def test_all_runs_of_a_sweep_share_one_compilation(sweep, loaded, runs):
     moving = constant(1.0)
-    policy = banks.plans(banks.Job(bank, 1, moving, 2))
-    assert all(record.take(opened, [plan]) for plan in policy)
+    policy = sweeps.planned_runs(sweeps.Job(sweep, 1, moving, 2))
+    assert all(record.record_runs(loaded, [plan]) for plan in policy)
     assert len(runs) == 9
-    assert opened.step._cache_size() == 1
+    assert loaded.step._cache_size() == 1
 
 
-def test_a_bank_is_opened_where_no_predictor_has_been_made_yet(bank, monkeypatch):
+def test_a_sweep_is_loaded_where_no_predictor_has_been_made_yet(sweep, monkeypatch):
     """Or the features could not be changed: the first traces come before the fit."""
 
     def none(path=None):
         raise AssertionError("nothing asks for a predictor")
 
     monkeypatch.setattr("metalr.finetune.preparation.load_predictor", none)
-    assert record.open_bank(bank).first["step"] == 0
+    assert record.load_sweep(sweep).first["step"] == 0
 
 
-def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
+def test_losses_are_those_of_adamw_at_the_same_rates(sweep, runs):
     prepared = preparation.prepare(
         RunConfig(
-            task=bank.task,
-            model=bank.model,
-            data=bank.data,
-            batch_size=bank.batch,
-            max_steps=bank.horizon,
+            task=sweep.task,
+            model=sweep.model,
+            data=sweep.data,
+            batch_size=sweep.batch,
+            max_steps=sweep.horizon,
             epochs=9.0,
-            max_length=bank.length,
+            max_length=sweep.length,
             dropout=0.0,
-            seed=bank.seed,
+            seed=sweep.seed,
         ),
-        data=record._rows(bank),
+        data=record._rows(sweep),
         max_shapes=1,
     )
     tx = optax.inject_hyperparams(schedulers.adamw(0.01, 1.0))(
@@ -72,16 +72,16 @@ def test_losses_are_those_of_adamw_at_the_same_rates(bank, runs):
     )
     step = loop.make_step(prepared.problem.loss_fn, tx, accumulate=1)
     params = prepared.problem.params
-    state = loop.start(params, tx.init(params), bank.seed)
+    state = loop.start(params, tx.init(params), sweep.seed)
     losses = []
-    for index in range(bank.horizon):
+    for index in range(sweep.horizon):
         state, logged = step(state, prepared.problem.batches.batch(index))
         losses.append(float(logged["loss"]))
     np.testing.assert_allclose(runs[3].loss, losses, rtol=1e-5)
 
 
-def test_what_is_recorded_is_the_plan(bank, runs):
-    for run, plan in zip(runs, plans(bank), strict=True):
+def test_what_is_recorded_is_the_plan(sweep, runs):
+    for run, plan in zip(runs, plans(sweep), strict=True):
         np.testing.assert_allclose(run.multiplier, np.exp(plan.explore), rtol=1e-5)
         np.testing.assert_allclose(run.rate, plan.rate * run.multiplier, rtol=1e-5)
         assert [row["step"] for row in run.evaluations] == [0, 3, 6, 9]
@@ -103,20 +103,20 @@ def test_features_are_those_of_the_observations(runs):
         np.testing.assert_allclose(found, run.features, rtol=2e-3, atol=2e-3)
 
 
-def test_runs_of_a_bank_start_alike(runs):
+def test_runs_of_a_sweep_start_alike(runs):
     assert len({run.loss[0] for run in runs}) == 1
     assert len({run.evaluations[0]["eval_loss"] for run in runs}) == 1
 
 
-def test_stop_leaves_a_run_at_the_next_step(bank, opened):
-    assert record.take(opened, plans(bank)[:1], lambda: True) is None
+def test_stop_leaves_a_run_at_the_next_step(sweep, loaded):
+    assert record.record_runs(loaded, plans(sweep)[:1], lambda: True) is None
 
 
-def test_runs_side_by_side_are_those_in_turn(bank, opened, runs):
+def test_runs_side_by_side_are_those_in_turn(sweep, loaded, runs):
     moving = constant(1.0)
-    policy = banks.plans(banks.Job(bank, 1, moving, 2))
-    in_turn = [*runs[:2], *(r for p in policy for r in record.take(opened, [p]))]
-    together = record.take(opened, [*plans(bank)[:2], *policy])
+    policy = sweeps.planned_runs(sweeps.Job(sweep, 1, moving, 2))
+    in_turn = [*runs[:2], *(r for p in policy for r in record.record_runs(loaded, [p]))]
+    together = record.record_runs(loaded, [*plans(sweep)[:2], *policy])
     for one, other in zip(together, in_turn, strict=True):
         for name in ("loss", "rate", "multiplier", "features"):
             a, b = getattr(one, name), getattr(other, name)
@@ -137,8 +137,8 @@ def parabola(params, batch, key):
 
 
 def test_rescaled_parameters_have_the_same_loss_and_gradients_by_their_scales():
-    bank = draw(**PLAIN | {"rescaled": 0.6})
-    params, loss_fn, plain = record._disguised(bank, PARAMS, parabola)
+    sweep = draw(**PLAIN | {"rescaled": 0.6})
+    params, loss_fn, plain = record._reparametrised(sweep, PARAMS, parabola)
     jax.tree.map(np.testing.assert_allclose, plain(params), PARAMS)
     (loss, grads) = jax.value_and_grad(loss_fn)(params, {}, None)
     assert float(loss) == pytest.approx(float(parabola(PARAMS, {}, None)))
@@ -148,8 +148,8 @@ def test_rescaled_parameters_have_the_same_loss_and_gradients_by_their_scales():
 
 
 def test_frozen_embeddings_get_no_gradient_and_the_rest_all():
-    bank = draw(**PLAIN | {"frozen": True})
-    params, loss_fn, _ = record._disguised(bank, PARAMS, parabola)
+    sweep = draw(**PLAIN | {"frozen": True})
+    params, loss_fn, _ = record._reparametrised(sweep, PARAMS, parabola)
     grads = jax.grad(loss_fn)(params, {}, None)
     assert not np.any(grads["encoder"]["embeddings"]["words"])
     expected = jax.grad(parabola)(PARAMS, {}, None)["out"]["kernel"]
@@ -157,7 +157,7 @@ def test_frozen_embeddings_get_no_gradient_and_the_rest_all():
 
 
 def test_shuffled_weights_keep_their_values_within_a_leaf():
-    params, _, _ = record._disguised(
+    params, _, _ = record._reparametrised(
         draw(**PLAIN | {"shuffled": True}), PARAMS, parabola
     )
     words = params["encoder"]["embeddings"]["words"]

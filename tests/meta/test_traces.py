@@ -30,7 +30,7 @@ def draw(steps, seed=0):
 
 
 def draw_raw(steps, seed=0):
-    """A run with observations, which are positive: of such the features follow."""
+    """Return a run with positive observations, from which features are computed."""
     rng = np.random.default_rng([seed, 1])
     raw = rng.lognormal(size=(steps, len(Observation._fields))).astype(np.float32)
     raw[:, Observation._fields.index("log_level")] = -rng.uniform(size=steps)
@@ -159,6 +159,13 @@ def test_rest_is_read_when_told_to(folder, kind, message):
     assert used == [folder / "b.parquet"]
     assert run.about["seed"] == 2
     assert len(told) == 1 and message in told[0]
+
+
+def test_keys_of_older_files_have_their_present_names(tmp_path):
+    old = draw(5)._replace(about={"bank_id": 3, "prior": "cosine"})
+    traces.write(tmp_path / "bank-00003.parquet", [old])
+    (found,) = traces.read(tmp_path / "bank-00003.parquet")
+    assert found.about == {"sweep_id": 3, "decay": "cosine"}
 
 
 def test_folder_without_traces_is_a_fault(tmp_path):

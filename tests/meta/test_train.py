@@ -11,10 +11,10 @@ import pytest
 
 import train_meta
 from metalr.errors import MetalrError
-from metalr.meta import banks, collect, fit, labels, rounds, traces, train
+from metalr.meta import collect, fit, labels, rounds, sweeps, traces, train
 from metalr.predictor import evidence, load_predictor, read_metadata
-from tests.meta.made_banks import LEARNED, run
-from tests.meta.made_banks import banks as made_banks
+from tests.meta.made_sweeps import LEARNED, run
+from tests.meta.made_sweeps import sweeps as made_sweeps
 
 ROOT = Path(__file__).parents[2]
 QUICK = fit.Settings(steps=200, batch=256)
@@ -24,16 +24,16 @@ QUICK = fit.Settings(steps=200, batch=256)
 def folder(tmp_path):
     where = tmp_path / "traces"
     where.mkdir()
-    runs = made_banks()
+    runs = made_sweeps()
     for i in range(12):
-        traces.write(where / f"bank-{i:05d}.parquet", runs[5 * i : 5 * i + 5])
+        traces.write(where / f"sweep-{i:05d}.parquet", runs[5 * i : 5 * i + 5])
     return where
 
 
 def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
-    made = train.make(traces.paths_in(folder), QUICK, check=False)
-    train.save(tmp_path / "predictor", made)
-    again = train.make(traces.paths_in(folder), QUICK, check=False)
+    fitted = train.fit_predictor(traces.paths_in(folder), QUICK, check=False)
+    train.save(tmp_path / "predictor", fitted)
+    again = train.fit_predictor(traces.paths_in(folder), QUICK, check=False)
     loaded = load_predictor(tmp_path / "predictor")
     jax.tree.map(np.testing.assert_array_equal, again.predictor, loaded)
     about = read_metadata(tmp_path / "predictor")["provenance"]
@@ -46,15 +46,18 @@ def test_left_out_tasks_and_sizes_have_no_part_in_the_fit(folder):
     paths = traces.paths_in(folder)
     _, runs = traces.read_all(paths)
     (size,) = {labels.size(run) for run in runs}
-    made = train.make(paths, QUICK, check=False, without=["qqp"])
+    fitted = train.fit_predictor(paths, QUICK, check=False, without=["qqp"])
     others = [run for run in runs if run.about["task"] != "qqp"]
     expected = fit.fit(labels.examples(others), QUICK)
-    jax.tree.map(np.testing.assert_array_equal, made.predictor, expected)
-    assert made.provenance["runs by task"] == {"rte": 20, "sst2": 20}
-    assert made.provenance["without"] == ["qqp"]
-    for name, said in ((size, "no whole bank"), ("qqq", "did you mean 'qqp'")):
+    jax.tree.map(np.testing.assert_array_equal, fitted.predictor, expected)
+    assert fitted.provenance["runs by task"] == {"rte": 20, "sst2": 20}
+    assert fitted.provenance["without"] == ["qqp"]
+    for name, said in (
+        (size, "no sweep with two peaks"),
+        ("qqq", "did you mean 'qqp'"),
+    ):
         with pytest.raises(MetalrError, match=said):
-            train.make(paths, QUICK, check=False, without=[name])
+            train.fit_predictor(paths, QUICK, check=False, without=[name])
 
 
 def test_script_fits_to_traces_alone(folder, tmp_path, monkeypatch, capsys):
@@ -94,37 +97,37 @@ def test_flag_out_of_its_range_is_one_line_before_anything_is_collected(
     assert not output.exists()
 
 
-def test_no_round_begins_before_the_banks_are_whole(folder, monkeypatch):
+def test_no_round_begins_before_the_sweeps_are_whole(folder, monkeypatch):
     monkeypatch.setattr(collect, "collect", lambda jobs, output, **options: False)
     monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("fitted to a part"))
-    chosen = [banks.draw(0, banks.Sources(("sst2",), ("minilm:1",), "toy"), 0)]
+    chosen = [sweeps.draw(0, sweeps.Sources(("sst2",), ("minilm:1",), "toy"), 0)]
     assert not rounds.gather(chosen, folder.parent, rounds=2, seconds=1)
 
 
-def test_round_runs_the_predictor_of_the_rounds_before_on_banks_that_tell(
+def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
     folder, monkeypatch
 ):
-    flat = [run(2.0**x, 1.0, bank_id=12) for x in (-12, -10)]
-    traces.write(folder / "bank-00012.parquet", flat)
+    flat = [run(2.0**x, 1.0, sweep_id=12) for x in (-12, -10)]
+    traces.write(folder / "sweep-00012.parquet", flat)
     asked = []
 
     def fake_collect(jobs, output, **options):
         asked.append(jobs)
         for job in jobs:
             if job.round:
-                found = [run(2.0**-9, 0.5, kind="policy", bank_id=job.bank.bank_id)]
+                found = [run(2.0**-9, 0.5, kind="policy", sweep_id=job.sweep.sweep_id)]
                 traces.write(output / "traces" / f"{job.name}.parquet", found)
         return True
 
     monkeypatch.setattr(collect, "collect", fake_collect)
     monkeypatch.setattr(fit, "fit", lambda data, settings: len(data.target) // LEARNED)
-    sources = banks.Sources(("sst2",), ("minilm:1",), "toy")
-    chosen = [banks.draw(index, sources, 0) for index in range(13)]
+    sources = sweeps.Sources(("sst2",), ("minilm:1",), "toy")
+    chosen = [sweeps.draw(index, sources, 0) for index in range(13)]
     for _ in range(2):  # started again, it goes on with the same predictors
         assert rounds.gather(chosen, folder.parent, rounds=2)
         own, first, second = asked
         assert [job.round for job in own] == [0] * 13
-        assert [job.bank.bank_id for job in first] == list(range(12))
+        assert [job.sweep.sweep_id for job in first] == list(range(12))
         assert {job.predictor for job in first} == {62}
         assert {job.predictor for job in second} == {62 + 12}
         asked.clear()

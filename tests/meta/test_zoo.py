@@ -14,7 +14,7 @@ STEPS = 21
 
 
 def tiny(kind="linear", **changes):
-    """Returns a sweep of a few peaks and steps."""
+    """Return a sweep of a few peaks and steps."""
     sweep = sweeps.draw(0, seed=7)
     changes = {
         "kind": kind,
@@ -36,7 +36,7 @@ def taken(sweep):
 
 @pytest.fixture(scope="module", autouse=True)
 def ranks_may_differ():
-    """Lets the zoo's small networks add a bias to a batch, as they read best."""
+    """Let the zoo's small networks add a bias to a batch, as they read best."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
@@ -159,7 +159,7 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
 
     taken_once = [
         traces.Run(
-            {"bank_id": 1},
+            {"sweep_id": 1},
             [],
             np.zeros((2, len(traces.NAMES)), np.float32),
             *np.ones((3, 2), np.float32),

@@ -27,7 +27,7 @@ families = pytest.mark.parametrize("family", CONFIGS)
 
 
 def make_batch(config: EncoderConfig, length: int = 12) -> dict[str, np.ndarray]:
-    """Returns three rows of different lengths, padded, with both token types."""
+    """Return three rows of different lengths, padded, with both token types."""
     rng = np.random.default_rng(0)
     ids = rng.integers(2, config.vocab_size, (3, length))
     mask = np.arange(length) < np.array([[length], [length - 5], [3]])
@@ -46,7 +46,7 @@ def to_torch(batch: dict[str, np.ndarray]) -> dict:
 
 
 def stages(graphdef, params, batch) -> list[jax.Array]:
-    """Returns what leaves the embeddings, the first layer and the last layer."""
+    """Return what leaves the embeddings, the first layer and the last layer."""
 
     @jax.jit
     def run(params):
@@ -66,7 +66,7 @@ def stages(graphdef, params, batch) -> list[jax.Array]:
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def compared(request):
-    """Yields our three stages and PyTorch's, on a padded batch."""
+    """Yield our three stages and PyTorch's, on a padded batch."""
     pytest.importorskip("torch")
     config = CONFIGS[request.param]
     model, batch = small_models.oracle(config, "qa"), make_batch(config)

@@ -24,7 +24,7 @@ loss = jax.jit(heads.loss, static_argnums=0)
 
 
 def make_batch(config: EncoderConfig, kind: str) -> dict[str, np.ndarray]:
-    """Returns three rows of different lengths, padded, with their labels."""
+    """Return three rows of different lengths, padded, with their labels."""
     rng = np.random.default_rng(0)
     ids = rng.integers(2, config.vocab_size, (3, 9))
     mask = np.arange(9) < np.array([[9], [6], [3]])

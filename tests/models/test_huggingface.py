@@ -41,7 +41,7 @@ def make_tokenizer(words: int = 50):
 
 
 def make_model(kind: str, family: str = "bert") -> huggingface.Pretrained:
-    """Returns a random model whose outputs are of the order of one."""
+    """Return a random model whose outputs are of the order of one."""
     config = CONFIGS[family]
     graphdef, params = heads.build(config, kind, len(LABELS[kind]), seed=1)
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def make_model(kind: str, family: str = "bert") -> huggingface.Pretrained:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Yields the folder of a small BERT with a classifier for three labels."""
+    """Yield the folder of a small BERT with a classifier for three labels."""
     huggingface.export(
         tmp_path,
         make_model("classification"),

@@ -15,7 +15,7 @@ DEEP = dataclasses.replace(BERT, num_hidden_layers=2)
 
 
 def changed(config, kind, chosen):
-    """Returns a model with a trained head and pairs that change something."""
+    """Return a model with a trained head and pairs that change something."""
     graphdef, params = heads.build(config, kind, len(LABELS), seed=1)
     base = jax.tree.map(lambda x: 5 * x, params)
     params = lora.add(base, chosen, seed=0)

@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rows():
-    """The validation rows of each task, by task."""
+    """Return the validation rows of each task, by task."""
     return {
         task: next(iter(loading.load(task, "toy", **ROWS).validation.values()))
         for task in TASKS

@@ -12,7 +12,7 @@ UNSURE = 0.0
 
 
 def opinionated(seed=0, push=0.0, log_variance=UNSURE):
-    """A predictor that moves the rate at every step; `push` is added, in octaves."""
+    """Return a predictor that moves the rate at every step; `push` is in octaves."""
     rng = np.random.default_rng(seed)
     predictor = init_predictor(seed)
     last = {
@@ -26,7 +26,7 @@ def opinionated(seed=0, push=0.0, log_variance=UNSURE):
 
 
 def constant(correction, log_variance=SURE):
-    """A predictor that always says the same, however the rate was moved."""
+    """Return a predictor of one constant answer, however the rate was moved."""
     predictor = init_predictor()
     bias = np.array([correction, log_variance], np.float32)
     last = {"kernel": np.zeros((32, 2), np.float32), "bias": bias}
@@ -34,7 +34,7 @@ def constant(correction, log_variance=SURE):
 
 
 def knowing(relative_rate, variance=1.0):
-    """A predictor that knows by its prior alone how large an update should be."""
+    """Return a predictor that knows the best size of an update by its prior alone."""
     return init_predictor()._replace(
         prior_bias=np.full(1, relative_rate, np.float32),
         prior_variance=np.full(1, variance, np.float32),
@@ -70,7 +70,7 @@ def train_step(tx, params, state, batch, mean=lambda x: x, **extra):
 
 
 def drive(tx, grads_and_values, params=None):
-    """Feeds gradients and losses by hand: updates and states of every step."""
+    """Feed gradients and losses by hand: updates and states of every step."""
     params = {"w": jnp.ones(3)} if params is None else params
     state, history = tx.init(params), []
     update = jax.jit(tx.update)

@@ -17,7 +17,7 @@ PACE = test_loop.PACE
 
 
 def poisoned(inner, at, value, *, loss=False, share=1.0):
-    """Hands the inner transformation a bad loss or gradient at some steps.
+    """Hand the inner transformation a bad loss or gradient at some steps.
 
     Args:
       inner: The transformation under test.

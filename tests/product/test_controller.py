@@ -8,7 +8,7 @@ import pytest
 
 from metalr import inject, wrap
 from metalr.features import NAMES
-from metalr.meta.banks import recording
+from metalr.meta.sweeps import constant_predictor
 from metalr.predictor import init_predictor
 from tests.product.steering import SURE, constant, drive, falling, knowing, opinionated
 
@@ -234,14 +234,14 @@ def test_a_first_step_that_is_skipped_tells_the_inner_optimizer_no_loss(door):
 # --- Other ways to move it ------------------------------------------------------------
 
 
-def test_recording_needs_no_predictor_and_exploring_is_bounded():
+def test_constant_predictor_needs_no_predictor_and_exploring_is_bounded():
     forced = optax.linear_schedule(0.0, 1.0, 4)
     tx = wrap(optax.sgd(0.1), log_multiplier=forced)
     for step, (_, _, state) in enumerate(drive(tx, [(1.0, 1.0)] * 4)):
         np.testing.assert_allclose(state.lr_multiplier, np.exp(step / 4), rtol=1e-6)
     tx = wrap(
         optax.sgd(1e-3),
-        recording(),
+        constant_predictor(),
         explore=lambda step: 9.0 * step,
         max_multiplier=1024,
     )

@@ -17,7 +17,7 @@ LOG_LEVEL, LOG_M, AREA = -0.5, 0.3, np.log(0.6)
 
 
 def quadratic(size=6, seed=0):
-    """A Hessian with eigenvalues 0.1 to 2, a start, and noise on the gradients."""
+    """Return a Hessian with eigenvalues 0.1 to 2, a start, and gradient noise."""
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
     hessian = basis @ np.diag(np.geomspace(0.1, 2, size)) @ basis.T
@@ -36,7 +36,7 @@ def descent(hessian, theta, noise, rate=0.4, scale=1.0):
 
 
 def observed(path, grads, losses, split=lambda x: x, **settings):
-    """The observations of a run, [T] each, as the transformation makes them."""
+    """Return the observations of a run, [T] each, as the transformation makes them."""
     tree = lambda x: jax.tree.map(lambda y: jnp.asarray(y, jnp.float32), split(x))  # noqa: E731
     where = coordinates.layout(tree(path[0]))
     look = jax.jit(
@@ -61,7 +61,7 @@ def run_features(path, grads, losses, total_steps=None, area=0.0, **settings):
 
 
 def window_mean(series, width):
-    """The mean with weights 1/n until the window is full, exponential after."""
+    """Return the mean with weights 1/n until the window is full, exponential after."""
     weights = np.zeros(len(series))
     for step in range(len(series)):
         share = 1 / min(step + 1, width)
@@ -71,7 +71,7 @@ def window_mean(series, width):
 
 
 def reference(path, grads, losses, t, total_steps):
-    """The last row of `run_features` from the formulas, in float64."""
+    """Compute the last row of `run_features` from the formulas, in float64."""
     path, grads, losses = path[: t + 1], grads[: t + 1], np.array(losses[: t + 1])
     fast, slow = (lambda x: window_mean(x, 8)), (lambda x: window_mean(x, 32))
     u, h, size = np.diff(path, axis=0), grads[:-1], np.linalg.norm

@@ -40,7 +40,7 @@ STATIC = {
 
 
 def train(tx, steps=100):
-    """Trains with the gradient, the update and its application compiled apart.
+    """Train with the gradient, the update and its application compiled apart.
 
     In one jit XLA contracts `params + updates` with the last product of the update, or
     not, as the graph around it suggests.

@@ -61,7 +61,7 @@ EXCEPT = {
 
 
 def handing(tx):
-    """Hands on a loss where the caller has none."""
+    """Hand on a loss where the caller has none."""
 
     def update(updates, state, params=None, **extra):
         return tx.update(updates, state, params, **{"value": jnp.float32(1)} | extra)
@@ -70,7 +70,7 @@ def handing(tx):
 
 
 def behind(door, base):
-    """Returns a factory with the signature of a base that builds it inside metalr."""
+    """Return a factory with the signature of a base that builds it inside metalr."""
 
     @functools.wraps(base)
     def make(*args, **kwargs):
@@ -106,7 +106,7 @@ def suite(name):
 
 
 def raw(case, name):
-    """Returns a test as it was written, before its parameters were filled in."""
+    """Return a test as it was written, before its parameters were filled in."""
     found = [n for n in dir(case) if n == name or n.startswith(f"{name}0")]
     found += [n for n in dir(case) if n.startswith(name)]
     test = getattr(case, found[0])
@@ -228,7 +228,7 @@ def test_on_a_mesh_of_eight_devices(test, door, base):
 
 
 def of_suite():
-    """Yields the tests of transformations around an optimizer: module, case, name."""
+    """Yield the tests of transformations around an optimizer: module, case, name."""
     for module, wanted in {
         "_masking_test": "test_masked test_prefix_mask test_nested_mask "
         "test_tree_mismatch_fails test_masked_state_structure test_empty "

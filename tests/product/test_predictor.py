@@ -26,7 +26,7 @@ SIZE, FEW = len(FEATURES), len(STATIC)
 
 
 def trained(seed=0, groups=3):
-    """A predictor with an opinion: random last layers, scales, ranges and groups."""
+    """Return a predictor with random last layers, scales, ranges and groups."""
     rng = np.random.default_rng(seed)
     predictor = init_predictor(seed)
     float32 = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731

@@ -44,7 +44,7 @@ def a_result(rows=60, evaluations=4, multiplier=False, **fields):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Collects the figures that `draw` makes."""
+    """Collect the figures that `draw` makes."""
     figures = []
     subplots = Figure.subplots
 

@@ -43,13 +43,13 @@ def cell(runs, seeds=3):
 
 
 def rate_names(runs):
-    """Returns the rates of runs, each once: seeds may choose different ones."""
+    """Return the rates of runs, each once: seeds may choose different ones."""
     rates = sorted({criteria.base_rate(run) for run in runs})
     return " and ".join(map(criteria.format_rate, rates))
 
 
 def of_metalr(found, place, rate):
-    """Returns the runs of metalr from a base rate, in the order of their seeds."""
+    """Return the runs of metalr from a base rate, in the order of their seeds."""
     runs = [
         run
         for run in found.runs
@@ -117,7 +117,7 @@ def test_scores_on_sizes_left_out_are_those_of_their_stores(size):
 
 
 def shares(found, row, model=""):
-    """Returns a row's mean share of the best, as it is printed."""
+    """Return a row's mean share of the best, as it is printed."""
     share = criteria.criterion("share of the best")
     places = [p for p in found.learned if p[1].endswith(model)]
     of = [

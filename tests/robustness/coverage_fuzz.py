@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def fuzz_one(name: str, much: list[str], work: Path, keep: Path) -> None:
-    """Fuzzes a reader as much as the flags say; does not return."""
+    """Fuzz a reader as much as the flags say; does not return."""
     atheris: Any = importlib.import_module("atheris")  # only CI has it, and no types
 
     with atheris.instrument_imports(include=["metalr"]):
@@ -61,7 +61,7 @@ def fuzz_one(name: str, much: list[str], work: Path, keep: Path) -> None:
 
 
 def in_process(name: str, much: list[str], keep: Path) -> Found:
-    """Fuzzes a reader in a process of its own."""
+    """Fuzz a reader in a process of its own."""
     with tempfile.TemporaryDirectory() as work:
         argv = ["--one", name, *much, "--work", work]
         run = subprocess.run(
@@ -87,7 +87,7 @@ def in_process(name: str, much: list[str], keep: Path) -> Found:
 
 
 def main() -> int:
-    """Fuzzes every reader, two at a time, and prints what came of it."""
+    """Fuzz every reader, two at a time, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of all readers")
     parser.add_argument("--runs", type=int, help="inputs of each, in place of a time")

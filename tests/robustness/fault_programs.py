@@ -218,7 +218,7 @@ class Finetune(Program):
 
 
 class Collection(Program):
-    """train_meta.py: two banks of toy rows, and the fit."""
+    """train_meta.py: two sweeps of toy rows, and the fit."""
 
     name = "train_meta.py"
     faults = ("SIGKILL at a random moment", "SIGTERM", "SIGINT", "power cut")
@@ -226,7 +226,7 @@ class Collection(Program):
 
     def command(self, folder):
         flags = f"--data toy --tasks sst2 --runs 12 --rounds {self.rounds} --horizon 20"
-        flags += f" --per-bank 1 --length 16 --batch 4 --workers {self.workers}"
+        flags += f" --runs-per-sweep 1 --length 16 --batch 4 --workers {self.workers}"
         model = str(self.work / "tiny")
         return [
             "train_meta.py",
@@ -260,7 +260,7 @@ class Collection(Program):
 
 
 class Rounds(Collection):
-    """train_meta.py with a round of the predictor's own runs, a bank a process."""
+    """train_meta.py with a round of the predictor's own runs, a sweep a process."""
 
     name = "train_meta.py, a round, two workers"
     rounds, workers = 1, 2

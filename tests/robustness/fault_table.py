@@ -64,14 +64,14 @@ TABLE: dict[str, Row] = defaultdict(Row)
 
 
 def keep(path: Path | None) -> None:
-    """Writes the table as it is so far, for a later call to go on with."""
+    """Write the table as it is so far, for a later call to go on with."""
     if path is not None:
         rows = {name: dataclasses.asdict(row) for name, row in TABLE.items()}
         path.write_text(json.dumps(rows, indent=1))
 
 
 def say(line: str) -> None:
-    """Prints a line of progress, which is no part of the table."""
+    """Print a line of progress, which is no part of the table."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
 
 
@@ -79,7 +79,7 @@ def say(line: str) -> None:
 
 
 def sleep_until(reached: Callable[[], bool], process: Forked | Pair) -> bool:
-    """Waits for something, and returns whether it came before the process ended."""
+    """Wait for something, and return whether it came before the process ended."""
     while not reached():
         if process.poll() is not None:
             return False
@@ -88,7 +88,7 @@ def sleep_until(reached: Callable[[], bool], process: Forked | Pair) -> bool:
 
 
 def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bool:
-    """Starts a run and lets one fault happen; returns whether it came before the end.
+    """Start a run and let one fault happen; return whether it came before the end.
 
     Args:
       program: The program.
@@ -144,7 +144,7 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
 def kill(
     program: Program, kills: int, until: float, rng: random.Random, table: Path | None
 ) -> None:
-    """Disturbs runs, several times each, and compares their ends."""
+    """Disturb runs, several times each, and compares their ends."""
     whole = program.work / f"{program.name}-whole"
     begun = time.monotonic()
     process = program.start(whole)
@@ -221,7 +221,7 @@ def fuzz(count: int, work: Path, seed: int) -> None:
 
 
 def fuzz_one(name: str, count: int, folder: Path, seed: int) -> list:
-    """Reads hurt files of one format; returns counts and what went wrong."""
+    """Read hurt files of one format; return counts and what went wrong."""
     from metalr.errors import MetalrError
     from tests.robustness import fuzzing
 
@@ -268,7 +268,7 @@ def fuzz_one(name: str, count: int, folder: Path, seed: int) -> list:
 
 
 def inject(count: int, rng: random.Random) -> None:
-    """Trains while losses and gradients go bad at random steps."""
+    """Train while losses and gradients go bad at random steps."""
     import jax
 
     from metalr.finetune import loop
@@ -310,7 +310,7 @@ def inject(count: int, rng: random.Random) -> None:
 
 
 def markdown() -> Iterator[str]:
-    """Yields the lines of the table."""
+    """Yield the lines of the table."""
     yield "| fault | tried | lost | tracebacks | hangs over 60 s |"
     yield "|---|--:|--:|--:|--:|"
     for name, row in TABLE.items():
@@ -318,7 +318,7 @@ def markdown() -> Iterator[str]:
 
 
 def main() -> None:
-    """Carries out what the flags ask for, and prints the table."""
+    """Carry out what the flags ask for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=20, help="of each program")

@@ -64,7 +64,7 @@ class Reader(NamedTuple):
 
 
 def mutate(content: bytes, cuts: Sequence[Cut], other: bytes) -> bytes:
-    """Returns a file after all cuts; `other` is what splices come from."""
+    """Return a file after all cuts; `other` is what splices come from."""
     for kind, place, length, payload in cuts:
         at = int(place * len(content))
         rest = content[at + length :]
@@ -92,7 +92,7 @@ def mutate(content: bytes, cuts: Sequence[Cut], other: bytes) -> bytes:
 
 
 def _with_other_field(content: bytes, kind: str, place: float, length: int) -> bytes:
-    """Returns JSON, or JSON Lines, with one field dropped, renamed or of odd content.
+    """Return JSON, or JSON Lines, with one field dropped, renamed or of odd content.
 
     A cut of bytes hardly ever leaves JSON that a reader looks further into.
     """
@@ -122,7 +122,7 @@ def _with_other_field(content: bytes, kind: str, place: float, length: int) -> b
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields each field of JSON as what holds it and its name or number."""
+    """Yield each field of JSON as what holds it and its name or number."""
     if isinstance(value, dict | list):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, entry in list(pairs):
@@ -131,7 +131,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def drawn(rng: random.Random) -> list[Cut]:
-    """Draws a list of cuts, mostly one or two."""
+    """Draw a list of cuts, mostly one or two."""
     return [
         Cut(
             rng.choice(KINDS),
@@ -212,14 +212,14 @@ def _traces() -> list[bytes]:
 
     runs = []
     for peak in (1e-5, 1e-4):
-        about = {"bank_id": 1, "task": "sst2", "kind": "peak", "peak": peak}
+        about = {"sweep_id": 1, "task": "sst2", "kind": "peak", "peak": peak}
         about |= {"base_rate": 1e-5, "depth": 1, "width": 16, "seed": 3}
         evaluations = [{"step": s, "eval_loss": 0.7 - s / 9} for s in (0, 2)]
         ones = np.ones(2, np.float32)
         features = np.zeros((2, len(FEATURES)), np.float32)
         runs.append(traces.Run(about, evaluations, features, ones, ones, ones))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "bank.parquet")
+        path = Path(folder, "sweep.parquet")
         traces.write(path, runs)
         return [path.read_bytes()]
 
@@ -280,7 +280,7 @@ def _read_traces(path: Path) -> None:
 
 
 def _show_result(path: Path) -> None:
-    """Reads a result as `metalr show` and a finished run do, and exports its model."""
+    """Read a result as `metalr show` and a finished run do, and exports its model."""
     text = io.StringIO()
     shown = Console(file=text, width=200)
     show.print_runs(show.read_runs([path]), shown)
@@ -299,13 +299,13 @@ def _show_result(path: Path) -> None:
 
 
 def _check_text(text: str) -> None:
-    """Refuses text that would do more in a terminal than stand there."""
+    """Refuse text that would do more in a terminal than stand there."""
     hidden = [c for c in text if not c.isprintable() and c != "\n"]
     assert not hidden, f"shown unescaped: {hidden[0]!r}"
 
 
 def _read_store(path: Path) -> None:
-    """Reads a store, what a dry run says of it, and a report without its pictures."""
+    """Read a store, what a dry run says of it, and a report without its pictures."""
     todo = [RunConfig(task="sst2", model="minilm:2", max_steps=4, data="toy")]
     head, rows = execute.forecast(todo, path)
     found = comparison.from_lines(store.read_lines(path), None)
@@ -323,7 +323,7 @@ def _read_plan(path: Path) -> None:
 
 
 def _read_arrays(path: Path) -> None:
-    """Loads a predictor with its arrays replaced by `path`."""
+    """Load a predictor with its arrays replaced by `path`."""
     folder = path.parent / "predictor"
     predictor.save_predictor(folder, predictor.init_predictor(), {})
     shutil.copyfile(path, folder / "arrays.npz")
@@ -354,7 +354,7 @@ def _plan() -> dict[str, Any]:
 
 
 def _predictor_file(name: str) -> list[bytes]:
-    """Returns a file of a predictor that is saved for it."""
+    """Return a file of a predictor that is saved for it."""
     with tempfile.TemporaryDirectory() as folder:
         predictor.save_predictor(folder, predictor.init_predictor(), {"seed": 0})
         return [(Path(folder) / name).read_bytes()]
@@ -382,7 +382,7 @@ READERS = {
     "predictor arrays": Reader(
         "arrays.npz", lambda: _predictor_file("arrays.npz"), _read_arrays
     ),
-    "traces": Reader("bank.parquet", _traces, _read_traces),
+    "traces": Reader("sweep.parquet", _traces, _read_traces),
     "result.json": Reader(
         "result.json",
         lambda: [

@@ -34,7 +34,7 @@ def handles() -> int:
 
 
 def main() -> None:
-    """Runs fine-tunes until the time is up, and print what grew."""
+    """Run fine-tunes until the time is up, and print what grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--runs", type=int, default=10**6, help="at most")

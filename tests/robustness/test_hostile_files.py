@@ -80,7 +80,7 @@ def test_damaged_file_gets_an_error_of_one_line_or_none(name, tmp_path):
 
 
 def bomb(kind, folder, monkeypatch):
-    """Writes a file that would fill the memory, limits lowered to keep it small."""
+    """Write a file that would fill the memory, limits lowered to keep it small."""
     monkeypatch.setattr(text, "MAX_LINE", 2**16)
     monkeypatch.setattr(json_rows, "MAX_WHOLE", 2**17)
     monkeypatch.setattr(text, "MAX_ROWS", 5000)
@@ -183,7 +183,7 @@ BANNED_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"
 
 
 def faults_of(source):
-    """Lists what could run code that a file holds."""
+    """List what could run code that a file holds."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", None)

@@ -1,4 +1,4 @@
-"""Collects sweeps of the zoo, each a file as soon as it is there."""
+"""Collect sweeps of the zoo, one file each."""
 
 import time
 from collections.abc import Callable
@@ -17,19 +17,19 @@ def collect(
     stop: Callable[[], bool] = lambda: False,
     seconds: float = float("inf"),
 ) -> bool:
-    """Collects the first `count` sweeps of a seed, with a bar of progress.
+    """Collect the first `count` sweeps of a seed, with a progress bar.
 
-    Killed at any moment, the next call does no sweep twice.
+    After a kill the next call repeats no sweep that is in a file.
 
     Args:
-      count: Of sweeps.
-      output: Folder for `traces/`; made if it is missing.
+      count: Number of sweeps.
+      output: Folder for `traces/`; created if missing.
       seed: Of the draws.
-      stop: Asked between sweeps.
-      seconds: No sweep is begun after these.
+      stop: Called between sweeps; True ends the collection.
+      seconds: No sweep is started after this time.
 
     Returns:
-      Whether all are there.
+      Whether every sweep is in a file.
     """
     folder = output / "traces"
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def collect(
     deadline = time.monotonic() + seconds
     todo = [k for k in range(count) if not path_of(folder, k, seed).exists()]
     program, architecture = None, None
-    with progress.counting(len(todo)) as tell:
+    with progress.counting(len(todo)) as log:
         for index in todo:
             if stop() or time.monotonic() > deadline:
                 return False
@@ -49,10 +49,10 @@ def collect(
             traces.write(
                 path_of(folder, index, seed), sweeps.run(sweep, problem, program)
             )
-            tell(f"{sweep.kind} with {sweep.optimizer}, {sweep.horizon} steps")
+            log(f"{sweep.kind} with {sweep.optimizer}, {sweep.horizon} steps")
     return True
 
 
 def path_of(folder: Path, index: int, seed: int) -> Path:
-    """Returns the file of a sweep."""
+    """Return the file of a sweep."""
     return folder / f"zoo-{seed}-{index:05d}{traces.ENDING}"

@@ -15,24 +15,24 @@ ACTIVATIONS = {
 
 
 def dense(key: jax.Array, rows: int, columns: int, scale: float = 1.0) -> dict:
-    """Draws a linear map [rows, columns] of gain `scale`, with a bias of zeros."""
+    """Draw a linear map [rows, columns] of gain `scale`, with a bias of zeros."""
     weights = jax.random.normal(key, (rows, columns)) * scale / math.sqrt(rows)
     return {"w": weights, "b": jnp.zeros(columns)}
 
 
 def apply(layer: dict, x: jax.Array) -> jax.Array:
-    """Applies a linear map to the last axis."""
+    """Apply a linear map to the last axis."""
     return x @ layer["w"] + layer["b"]
 
 
 def normalise(layer: dict, x: jax.Array) -> jax.Array:
-    """Applies layer normalisation with a learned scale to the last axis."""
+    """Apply layer normalisation with a learned scale to the last axis."""
     x = x - x.mean(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-5) * layer["g"]
 
 
 def mlp(key: jax.Array, sizes: list[int], scale: float) -> list[dict]:
-    """Draws the layers of a perceptron with these widths."""
+    """Draw the layers of a perceptron with these widths."""
     keys = jax.random.split(key, len(sizes) - 1)
     return [
         dense(k, a, b, scale)
@@ -41,14 +41,14 @@ def mlp(key: jax.Array, sizes: list[int], scale: float) -> list[dict]:
 
 
 def run_mlp(layers: list[dict], x: jax.Array, activation: str) -> jax.Array:
-    """Applies a perceptron; no activation after the last layer."""
+    """Apply a perceptron; no activation after the last layer."""
     for layer in layers[:-1]:
         x = ACTIVATIONS[activation](apply(layer, x))
     return apply(layers[-1], x)
 
 
 def residual(key: jax.Array, width: int, blocks: int) -> list[dict]:
-    """Draws residual blocks with normalisation before each."""
+    """Draw residual blocks with normalisation before each."""
     found = []
     for k in jax.random.split(key, blocks):
         up, down = jax.random.split(k)
@@ -63,7 +63,7 @@ def residual(key: jax.Array, width: int, blocks: int) -> list[dict]:
 
 
 def run_residual(blocks: list[dict], x: jax.Array, activation: str) -> jax.Array:
-    """Applies residual blocks."""
+    """Apply residual blocks."""
     for block in blocks:
         hidden = ACTIVATIONS[activation](
             apply(block["up"], normalise(block["norm"], x))
@@ -73,7 +73,7 @@ def run_residual(blocks: list[dict], x: jax.Array, activation: str) -> jax.Array
 
 
 def convolutions(key: jax.Array, channels: list[int]) -> list[dict]:
-    """Draws 3 x 3 convolutions between these numbers of channels."""
+    """Draw 3 x 3 convolutions between these numbers of channels."""
     keys = jax.random.split(key, len(channels) - 1)
     return [
         {
@@ -85,7 +85,7 @@ def convolutions(key: jax.Array, channels: list[int]) -> list[dict]:
 
 
 def run_convolutions(layers: list[dict], x: jax.Array) -> jax.Array:
-    """Applies convolutions of stride 2 with relu to [B, H, W, C], then the mean."""
+    """Apply convolutions of stride 2 with relu to [B, H, W, C], then the mean."""
     for layer in layers:
         x = jax.lax.conv_general_dilated(
             x, layer["w"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -97,7 +97,7 @@ def run_convolutions(layers: list[dict], x: jax.Array) -> jax.Array:
 def transformer(
     key: jax.Array, words: int, width: int, layers: int, length: int
 ) -> dict:
-    """Draws a small transformer: embeddings, blocks, a last normalisation."""
+    """Draw a small transformer: embeddings, blocks, a last normalisation."""
     keys = jax.random.split(key, layers + 2)
     blocks = []
     for k in keys[2:]:
@@ -124,7 +124,7 @@ def transformer(
 def run_transformer(
     params: dict, ids: jax.Array, *, heads: int = 4, causal: bool, lora: Any = None
 ) -> jax.Array:
-    """Maps ids [B, T] to states [B, T, width].
+    """Map ids [B, T] to states [B, T, width].
 
     Args:
       params: As `transformer` makes them.
@@ -152,7 +152,7 @@ def run_transformer(
 
 
 def recurrent(key: jax.Array, words: int, width: int) -> dict:
-    """Draws a gated recurrent network over words."""
+    """Draw a gated recurrent network over words."""
     a, b, c = jax.random.split(key, 3)
     return {
         "words": 0.1 * jax.random.normal(a, (words, width)),
@@ -162,7 +162,7 @@ def recurrent(key: jax.Array, words: int, width: int) -> dict:
 
 
 def run_recurrent(params: dict, ids: jax.Array) -> jax.Array:
-    """Maps ids [B, T] to states [B, T, width]."""
+    """Map ids [B, T] to states [B, T, width]."""
     x = params["words"][ids]
 
     def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:

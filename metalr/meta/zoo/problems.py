@@ -59,7 +59,7 @@ def _entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _table(shape: np.random.Generator, rng: np.random.Generator) -> tuple[Rows, int]:
-    """Returns a table with classes: of scikit-learn's sets, or generated."""
+    """Return a table with classes: of scikit-learn's sets, or generated."""
     from sklearn import datasets
 
     x: Any
@@ -94,7 +94,7 @@ def _table(shape: np.random.Generator, rng: np.random.Generator) -> tuple[Rows, 
 
 
 def _images(rng: np.random.Generator, classes: int, side: int = 12) -> Rows:
-    """Draws gratings and blobs: the class is the pattern's angle or place."""
+    """Draw gratings and blobs: the class is the pattern's angle or place."""
     y = rng.integers(classes, size=ROWS)
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) / side - 0.5
     angle = np.pi * (y + 0.3 * rng.normal(size=ROWS)) / classes
@@ -109,7 +109,7 @@ def _images(rng: np.random.Generator, classes: int, side: int = 12) -> Rows:
 
 
 def _texts(rng: np.random.Generator, length: int) -> Rows:
-    """Cuts generated sentences into windows of characters."""
+    """Cut generated sentences into windows of characters."""
     from metalr.data import toy
 
     seed, task = int(rng.integers(2**31)), _of(rng, "sst2", "qnli", "ag_news", "cola")
@@ -174,7 +174,7 @@ def _linear(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
 
 
 def _teacher(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """Regression on a drawn network, with noise or without."""
+    """Make a regression on a drawn network, with noise or without."""
     columns, width = int(_of(shape, 4, 16)), int(_of(shape, 32, 128))
     activation, gaussian = _of(shape, "tanh", "relu"), bool(shape.random() < 0.4)
     x = rng.normal(size=(ROWS, columns)).astype(np.float32)
@@ -218,7 +218,7 @@ def _convolution(shape: np.random.Generator, rng: np.random.Generator) -> Proble
 
 
 def _autoencoder(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """An autoencoder of images, or a variational one (its loss may be below 0)."""
+    """Make an autoencoder of images, or a variational one (loss may be below 0)."""
     variational, width = bool(shape.random() < 0.5), int(_of(shape, 64, 128))
     code, up, down = 8, _key(rng), _key(rng)
     pixels = 144
@@ -245,7 +245,7 @@ def _autoencoder(shape: np.random.Generator, rng: np.random.Generator) -> Proble
 
 
 def _language(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """The next character of generated text, by a transformer or a recurrent net."""
+    """Make a language model of characters: a transformer or a recurrent net."""
     recurrent, width = bool(shape.random() < 0.3), int(_of(shape, 32, 64))
     layers, length = int(_of(shape, 1, 2, 4)), 24
     body, last = _key(rng), _key(rng)
@@ -268,7 +268,7 @@ def _language(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
 
 
 def _factors(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """A matrix from its observed cells: two tables of embeddings."""
+    """Make a factorisation of a partly observed matrix: two tables of embeddings."""
     size, rank = int(_of(shape, 64, 200)), int(_of(shape, 4, 8))
     left, right = rng.normal(size=(2, size, rank))
     cells = rng.integers(size, size=(ROWS, 2)).astype(np.int32)
@@ -289,7 +289,7 @@ def _factors(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
 
 
 def _quadratic(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """A noisy parabola with a spectrum that falls as a power."""
+    """Make a noisy parabola with a spectrum that falls as a power."""
     size = int(_of(shape, 20, 100))
     power = float(rng.uniform(0, 2))
     x = rng.normal(size=(ROWS, size)) * np.arange(1, size + 1) ** -power
@@ -305,9 +305,9 @@ def _quadratic(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
 
 
 def _tuned(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
-    """A transformer of characters, pre-trained, then fitted to classes of texts.
+    """Make a fine-tune of a pre-trained transformer of characters to two classes.
 
-    In whole, or its head alone, or adapters of low rank beside it.
+    All of it is trained, or its head alone, or adapters of low rank.
     """
     width, layers, length = 64, int(_of(shape, 2, 4)), 24
     how = _of(shape, "whole", "whole", "head", "adapters")

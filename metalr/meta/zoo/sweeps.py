@@ -38,7 +38,7 @@ CENTRES = {
 _SHARES = (0.3, 0.12, 0.1, 0.14, 0.08, 0.08, 0.08, 0.1)  # of the draws
 
 
-class Sweep(NamedTuple):
+class ZooSweep(NamedTuple):
     """The settings of a sweep, drawn by `draw`."""
 
     number: int
@@ -56,8 +56,8 @@ class Sweep(NamedTuple):
     octaves: float = 13.0
 
 
-def draw(index: int, seed: int, per_program: int = 3) -> Sweep:
-    """Returns sweep number `index`; kinds take turns, all else is drawn.
+def draw(index: int, seed: int, per_program: int = 3) -> ZooSweep:
+    """Return sweep number `index`; kinds take turns, all else is drawn.
 
     >>> draw(5, 0) == draw(5, 0), draw(3, 0).kind == draw(5, 0).kind
     (True, True)
@@ -69,7 +69,7 @@ def draw(index: int, seed: int, per_program: int = 3) -> Sweep:
     optimizer = str(shape.choice(list(CENTRES), p=_SHARES))
     horizon = int(shape.choice([60, 100, 150, 250, 400, 700, 1200], p=_HORIZONS))
     batch = int(shape.choice([1, 8, 16, 32, 64, 128, 4096], p=_BATCHES))
-    return Sweep(
+    return ZooSweep(
         number=index,
         program=program,
         seed=seed,
@@ -89,7 +89,7 @@ _BATCHES = (0.04, 0.16, 0.2, 0.2, 0.2, 0.1, 0.1)
 
 
 def level(shape: str, horizon: int, warmup: int) -> np.ndarray:
-    """Returns the factor on the peak rate at each step: [T] float32."""
+    """Return the factor on the peak rate at each step: [T] float32."""
     step = np.arange(horizon)
     ramp = np.minimum(1.0, (step + 1) / (warmup + 1))
     left = np.clip((horizon - step) / max(1, horizon - warmup), 0, 1)
@@ -103,7 +103,7 @@ def level(shape: str, horizon: int, warmup: int) -> np.ndarray:
 
 
 def optimizer(name: str, weight_decay: float, clip: float) -> Any:
-    """Builds an optimizer at a rate of 1: every one is linear in its rate."""
+    """Build an optimizer at a rate of 1: every one is linear in its rate."""
     made: Any = {
         "adamw": lambda: optax.adamw(1.0, weight_decay=weight_decay),
         "adam": lambda: optax.adam(1.0),
@@ -117,8 +117,8 @@ def optimizer(name: str, weight_decay: float, clip: float) -> Any:
     return optax.chain(optax.clip_by_global_norm(clip), made) if clip else made
 
 
-def schedules(sweep: Sweep) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
-    """Returns what each run is, its log level and its rate at each step.
+def schedules(sweep: ZooSweep) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    """Return what each run is, its log level and its rate at each step.
 
     All peaks with linear decay and with a hold, every second one with the other two
     shapes, and walks between the peaks, which visit what no schedule does.
@@ -150,16 +150,16 @@ def schedules(sweep: Sweep) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarra
     return runs, np.array(logs, np.float32), np.array(rates, np.float32)
 
 
-def build(sweep: Sweep) -> Problem:
-    """Makes the problem of a sweep."""
+def build(sweep: ZooSweep) -> Problem:
+    """Make the problem of a sweep."""
     shape = np.random.default_rng([sweep.seed, 4, sweep.program])
     return KINDS[sweep.kind](
         shape, np.random.default_rng([sweep.seed, 5, sweep.number])
     )
 
 
-def make_program(sweep: Sweep, problem: Problem) -> Callable[..., Any]:
-    """Compiles what the sweeps of a program share.
+def make_program(sweep: ZooSweep, problem: Problem) -> Callable[..., Any]:
+    """Compile what the sweeps of a program share.
 
     Returns:
       A function of (params, train, validation, order [T, B], rates [R, T], multipliers
@@ -228,9 +228,9 @@ def make_program(sweep: Sweep, problem: Problem) -> Callable[..., Any]:
 
 
 def run(
-    sweep: Sweep, problem: Problem, program: Callable[..., Any]
+    sweep: ZooSweep, problem: Problem, program: Callable[..., Any]
 ) -> list[traces.Run]:
-    """Carries out the runs of a sweep."""
+    """Carry out the runs of a sweep."""
     runs, logs, rates = schedules(sweep)
     peaks = np.array([about["peak"] for about in runs], np.float32)
     multipliers = rates / np.maximum(peaks[:, None] * np.exp(logs), 1e-30)
@@ -273,10 +273,10 @@ def run(
     ]
 
 
-def _about(sweep: Sweep, problem: Problem) -> dict[str, Any]:
-    """Returns what the runs of a sweep say about themselves, as JSON."""
+def _about(sweep: ZooSweep, problem: Problem) -> dict[str, Any]:
+    """Return what the runs of a sweep say about themselves, as JSON."""
     return {
-        "bank_id": FIRST_ID + sweep.number,
+        "sweep_id": FIRST_ID + sweep.number,
         "task": sweep.kind,
         "problem": sweep.kind,  # an encoder's runs have none
         "model": "zoo",

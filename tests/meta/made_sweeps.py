@@ -1,4 +1,4 @@
-"""Banks whose best rate is known, for labels, fit and rounds."""
+"""Sweeps whose best rate is known, for labels, fit and rounds."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ LEARNED = STEPS - 1  # steps of a run that an example is made of
 
 
 def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
-    """One run whose slope tells where the best rate, 2**-11 here, lies."""
+    """Return a run whose slope shows where the best rate, 2**-11 here, lies."""
     rng = np.random.default_rng([seed, int(1e4 * (20 + np.log2(peak)))])
     features = rng.normal(size=(STEPS, len(NAMES))).astype(np.float32)
     features[:, NAMES.index("slope")] = np.tanh((-11 - np.log2(peak)) / 3)
@@ -22,7 +22,7 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
     about = {
         "kind": kind,
         "base_rate": peak * 2**-offset,
-        "bank_id": 0,
+        "sweep_id": 0,
         "task": "sst2",
         "model": "minilm:1",
         "depth": 1,
@@ -42,24 +42,24 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
     )
 
 
-def bank(bank_id=0, **about):
-    """Five peaks, the loss higher by 0.05 of the first per octave off the best."""
-    rng = np.random.default_rng(bank_id)
+def sweep(sweep_id=0, **about):
+    """Return five peaks: J rises by 0.05 of the first loss per octave off the best."""
+    rng = np.random.default_rng(sweep_id)
     return [
         run(
             2.0**log2,
             0.5 + 0.05 * abs(log2 + 11),
             offset=rng.uniform(-5, 5),
-            seed=bank_id,
-            bank_id=bank_id,
+            seed=sweep_id,
+            sweep_id=sweep_id,
             **about,
         )
         for log2 in np.linspace(-14.5, -7.5, 5)
     ]
 
 
-def banks():
-    """Returns twelve banks, four of each of three tasks."""
+def sweeps():
+    """Return twelve sweeps, four of each of three tasks."""
     return [
-        run for i in range(12) for run in bank(i, task=("sst2", "qqp", "rte")[i % 3])
+        run for i in range(12) for run in sweep(i, task=("sst2", "qqp", "rte")[i % 3])
     ]
