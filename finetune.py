@@ -15,61 +15,42 @@ import signal
 if __name__ == "__main__":  # at once: as in `program.end_at_signals`
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import contextlib
-import dataclasses
 import sys
-from pathlib import Path
 
 from metalr import cli
+from metalr.finetune import settings
 from metalr.finetune.config import add_flags, from_flags
 
 
 def main() -> int:
     """Carry out one run and return the exit status."""
-    args = command_line().parse_args()
+    args = settings.from_command_line(command_line())
     config = from_flags(args)
-    folder = Path(config.output or Path("runs") / config.name)
-    config = dataclasses.replace(config, output=str(folder))
+    if args.print_config:
+        print(settings.to_toml(config), end="")
+        return 0
 
     # After the flags are known to be valid: these take seconds to import.
-    from metalr.finetune import display, run_folder
-    from metalr.finetune.run import run
-    from metalr.report import model_card
-    from metalr.report.curves import draw_curves
-    from metalr.runtime import compilation, files, hosts, hub_upload, progress
+    from metalr.fine_tuning import fine_tune
+    from metalr.runtime import compilation, hosts
 
     hosts.join(args.coordinator, args.processes, args.process_id)
-    quiet = args.quiet or not hosts.is_first()
     stop = cli.Stop()
-    repository = None
-    if args.push_to_hub and hosts.is_first():
-        repository = hub_upload.check(args.push_to_hub)  # before hours of training
     compilation.use_cache()
-    progress.visible(not quiet)
-    how = {"resume": args.resume, "overwrite": args.overwrite}
-    with run_folder.opened(folder, config, **how) as place:
-        result = place.finished()
-        if result is None:
-            screen = display.create(quiet, place.events if config.tensorboard else None)
-            with contextlib.closing(screen):
-                # Data, model, optimizer, training, export.
-                result = run(
-                    config, screen, folder=folder, overwrite=args.overwrite, stop=stop
-                )
-            if result["stopped"] == "asked":
-                if hosts.is_first():
-                    print(f"stopped at step {result['steps']}, saved; {cli.goes_on()}")
-                return stop.status or 128 + signal.SIGTERM  # another process heard it
-            if hosts.is_first():
-                draw_curves(result, place.curves)
-                model_card.write(result, folder / "model", place.curves)
-                files.write_json(place.result, result)  # last: the run is now finished
-        elif not quiet:
-            print(f"{folder} holds the finished run; --overwrite runs it again")
-    if hosts.is_first():
-        display.summary(result, place.outputs, quiet=quiet)
-    if repository:
-        print(hub_upload.push(folder / "model", repository, private=args.private))
+    found = fine_tune(
+        config,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        quiet=args.quiet,
+        push_to_hub=args.push_to_hub,
+        private=args.private,
+        stop=stop,
+    )
+    if found.interrupted:
+        if hosts.is_first():
+            steps = found.result["steps"]
+            print(f"stopped at step {steps}, saved; {cli.goes_on()}")
+        return stop.status or 128 + signal.SIGTERM  # another process heard it
     return 0
 
 
@@ -78,6 +59,8 @@ def command_line() -> cli.Parser:
     parser = cli.Parser(prog="finetune.py", description=__doc__)
     add_flags(parser)
     add = parser.add_argument_group("this call").add_argument
+    add("--config", metavar="FILE", help="TOML file of settings; flags go before it")
+    add("--print-config", action="store_true", help="print that file, and do nothing")
     add("--resume", action="store_true", help="fail if there is no run to continue")
     add("--overwrite", action="store_true", help="begin again and delete what is there")
     add("--quiet", action="store_true", help="print only the result")

@@ -19,6 +19,7 @@ from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from metalr.explanation import explain
+    from metalr.fine_tuning import fine_tune
     from metalr.optax_schedule import inject, scale_by_metalr, wrap
     from metalr.predict.model import load
     from metalr.predictor import load_predictor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MetalrError",
     "explain",
+    "fine_tune",
     "inject",
     "load",
     "load_predictor",
@@ -36,6 +38,7 @@ __all__ = [
 # Found when they are asked for: `--help` need not wait for jax.
 _HOME = {
     "explain": "metalr.explanation",
+    "fine_tune": "metalr.fine_tuning",
     "scale_by_metalr": "metalr.optax_schedule",
     "inject": "metalr.optax_schedule",
     "load": "metalr.predict.model",

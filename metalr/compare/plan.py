@@ -10,7 +10,6 @@ import functools
 import json
 import math
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import schedulers
 from metalr.finetune.config import RunConfig, check
+from metalr.finetune.settings import check_type
 from metalr.runtime.files import is_number
 
 PLANS = Path(__file__).parent / "plans"
@@ -259,7 +259,6 @@ def _scheduler_rates(plan: Plan) -> list[tuple[str, float]]:
     return list(dict.fromkeys(found))
 
 
-_HINTS = typing.get_type_hints(RunConfig)
 _VARIED_BY_PLAN = ("task", "model", "scheduler", "learning_rate", "seed", "output")
 
 
@@ -270,13 +269,7 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
             raise MetalrError(
                 f"{name} is varied by the plan and cannot be one of its settings"
             )
-        if name not in _HINTS:
-            raise unknown_name("setting", name, _HINTS)
-        # TOML writes 3.0 as 3 too; a bool is not accepted as an int.
-        allowed = typing.get_args(_HINTS[name]) or (_HINTS[name],)
-        fits = type(value) in allowed or (type(value) is int and float in allowed)
-        if not fits:
-            raise MetalrError(f"the setting {name} cannot be {value!r:.80}")
+        check_type(name, value)
     if settings.get("metric") == "eval_loss":
         raise MetalrError(
             "runs are compared by a score, where more is better; got the setting "

@@ -308,8 +308,11 @@ class RunConfig:
         "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
         changes=NOTHING,
     )
-    tensorboard: bool = flag(
-        False, "output", "write TensorBoard events too", changes=NOTHING
+    log_to: str | None = flag(
+        None,
+        "output",
+        "log to tensorboard, wandb or mlflow too, with commas between",
+        changes=NOTHING,
     )
     profile: bool = flag(
         False, "output", "trace some steps, for ui.perfetto.dev", changes=NOTHING
@@ -368,7 +371,12 @@ def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> Non
             groups[group] = parser.add_argument_group(group)
         name = "--" + f.name.replace("_", "-")
         if hint is bool:
-            groups[group].add_argument(name, action="store_true", help=meta["help"])
+            add = groups[group].add_argument
+            add(name, action="store_true", help=meta["help"])
+            # Against a file of settings, where the flag is on.
+            off = f"--{name[5:]}" if f.name.startswith("no_") else f"--no-{name[2:]}"
+            hidden = argparse.SUPPRESS
+            add(off, action="store_false", dest=f.name, help=hidden)
             continue
         several, default = typing.get_origin(hint) is tuple, f.default
         said: Any = " ".join(typing.cast(Any, default)) if several else default
@@ -392,7 +400,15 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
       MetalrError: A number lies outside of its range, or a flag is without effect.
     """
     names = [f.name for f in dataclasses.fields(RunConfig)]
-    config = RunConfig(**{n: getattr(args, n) for n in names})
+    return checked(RunConfig(**{n: getattr(args, n) for n in names}))
+
+
+def checked(config: RunConfig) -> RunConfig:
+    """Return the settings of one run if they fit together, and each its range.
+
+    Raises:
+      MetalrError: As of `from_flags`.
+    """
     _refuse_ignored(config)
     return check(config)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from metalr.errors import MetalrError, printable
+from metalr.errors import printable
 from metalr.runtime import progress
 
 if TYPE_CHECKING:
@@ -45,15 +45,12 @@ class Display(Protocol):
         ...
 
 
-def create(quiet: bool = False, tensorboard: Path | None = None) -> Display:
+def create(quiet: bool = False, others: Sequence[Display] = ()) -> Display:
     """Return the display for this stdout: a bar, plain lines, or nothing.
 
     Args:
       quiet: Show nothing on the screen.
-      tensorboard: Folder for events; None writes none.
-
-    Raises:
-      MetalrError: Events are wanted and tensorboardX is not installed.
+      others: Displays that are shown everything too, as loggers are.
     """
     from rich.console import Console
 
@@ -61,9 +58,7 @@ def create(quiet: bool = False, tensorboard: Path | None = None) -> Display:
     displays: list[Display] = []
     if not quiet:
         displays.append(Bar(console) if console.is_terminal else Lines())
-    if tensorboard:
-        displays.append(TensorBoard(tensorboard))
-    return Together(*displays)
+    return Together(*displays, *others)
 
 
 class Lines:
@@ -158,50 +153,6 @@ class Bar:
         line.add_row(bar, Text(f"{self._done}/{self._total}", no_wrap=True))
         # Two lines: beside the bar, 80 columns would have no place for the words.
         return Group(line, Text("  ".join([*self._score, *self._training])))
-
-
-class TensorBoard:
-    """Writes events for TensorBoard.
-
-    A resumed run uses the same folder again: what it repeats has the same numbers.
-    """
-
-    def __init__(self, folder: Path):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise MetalrError(
-                "TensorBoard events need tensorboardX: pip install tensorboardX"
-            ) from error
-        # Opened by `start`: until then a run may still be refused, or empty its folder.
-        self._open = lambda: SummaryWriter(str(folder))
-        self._writer: Any = None
-
-    def start(self, title_lines: list[str], total_steps: int) -> None:
-        """Open the file, and write the title as text."""
-        self._writer = self._open()
-        self._writer.add_text("run", "\n\n".join(title_lines), 0)
-
-    def logged(self, row: Row, steps_per_second: float) -> None:
-        """Write loss, rate and what else the row has, under `train/`."""
-        self._write("train", {**row, "steps_per_second": steps_per_second})
-
-    def evaluated(self, row: Row) -> None:
-        """Write the scores, under `validation/`."""
-        self._write("validation", row)
-
-    def note(self, line: str) -> None:
-        """Do nothing: notes are for the reader of the screen."""
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        if self._writer is not None:
-            self._writer.close()
-
-    def _write(self, group: str, row: Row) -> None:
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
 
 
 class Together:

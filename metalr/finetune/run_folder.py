@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, changed
 from metalr.finetune.result import read_result
+from metalr.finetune.settings import write_toml
 from metalr.runtime import files, hosts, locks
 
 RESULT = "result.json"
 SETTINGS = "settings.json"
+CONFIG = "config.toml"  # the same, for a person and for `--config`
 ROWS = "rows.json"
 MODEL = "model.json"
 LOCK = ".lock"
@@ -86,6 +88,8 @@ def take(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not settings.is_file():  # first: without it a killed start is no run's folder
         files.write_json(settings, config.to_json())
+    if not (folder / CONFIG).is_file():
+        write_toml(folder / CONFIG, config)
     for name, content in begun.items():
         if not (folder / name).is_file():
             files.write_json(folder / name, content)
@@ -135,11 +139,6 @@ class Place(NamedTuple):
     def curves(self) -> Path:
         """The picture of the run."""
         return self.folder / "curves.png"
-
-    @property
-    def events(self) -> Path | None:
-        """The folder of TensorBoard's events; None in all processes but the first."""
-        return self.folder / "events" if hosts.is_first() else None
 
     @property
     def outputs(self) -> list[Path]:

@@ -63,7 +63,7 @@ def test_changed_names_what_differs_but_not_the_folder():
     assert config_lib.changed(old, new) == ["seed", "task"]
 
 
-FREE = {"tensorboard": True, "eval_batch_size": 7, "save_every": 3, "remat": True}
+FREE = {"log_to": "wandb", "eval_batch_size": 7, "save_every": 3, "remat": True}
 
 
 @pytest.mark.parametrize("name", FREE)

@@ -1,12 +1,10 @@
-"""What the user sees: lines off a terminal, a bar on one, events in TensorBoard."""
+"""What the user sees: lines off a terminal, a bar on one, a table at the end."""
 
 import io
-import sys
 
 import pytest
 from rich.console import Console
 
-from metalr.errors import MetalrError
 from metalr.finetune import display
 
 pytestmark = pytest.mark.fast
@@ -164,31 +162,3 @@ def test_summary_of_a_run_without_evaluation(capsys):
     nothing = {"metrics": {}, "last_metrics": {}, "best_step": None, "seconds": 0}
     display.summary(RESULT | nothing)
     assert "steps  100 in 0:00" in capsys.readouterr().out
-
-
-def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(MetalrError, match="pip install tensorboardX"):
-        display.create(quiet=True, tensorboard=tmp_path)
-
-
-def test_tensorboard_reads_back_what_was_written(tmp_path):
-    pytest.importorskip("tensorboardX")
-    accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator"
-    )
-    play(display.create(quiet=True, tensorboard=tmp_path), 40, 2)
-    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
-    loss = events.Scalars("train/loss")
-    assert [event.step for event in loss] == list(range(2, 41, 2))
-    assert {event.value for event in loss} == {0.5}
-    assert [e.step for e in events.Scalars("validation/accuracy")] == [10, 20, 30, 40]
-    assert set(events.Tags()["scalars"]) == {
-        "train/epoch",
-        "train/learning_rate",
-        "train/loss",
-        "train/steps_per_second",
-        "validation/accuracy",
-        "validation/epoch",
-        "validation/eval_loss",
-    }

@@ -78,7 +78,8 @@ def test_start_that_was_killed_before_its_settings_were_written_can_begin_again(
         check(tmp_path, resume=True)
     run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {run_folder.LOCK, run_folder.SETTINGS, run_folder.ROWS}
+    ours = {run_folder.SETTINGS, run_folder.CONFIG, run_folder.ROWS}
+    assert names == {run_folder.LOCK, *ours}
     assert files.read_json(tmp_path / run_folder.SETTINGS) == CONFIG.to_json()
 
 
@@ -99,7 +100,7 @@ def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
     check(tmp_path, overwrite=True)
     run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {run_folder.SETTINGS, run_folder.ROWS}
+    assert names == {run_folder.SETTINGS, run_folder.CONFIG, run_folder.ROWS}
 
 
 def test_start_that_is_killed_between_its_two_files_can_begin_again(
