@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metalr.errors import MetalrError
 from metalr.finetune import display, loggers, run_folder
 from metalr.finetune.config import RunConfig
 from metalr.finetune.display import Display
@@ -98,6 +99,12 @@ def fine_tune(
     Raises:
       MetalrError: A setting or a file of the user is invalid, or the run diverged.
     """
+    if resume and overwrite:
+        raise MetalrError(
+            "--resume goes on with a run and --overwrite begins it again; give one"
+        )
+    if private and not push_to_hub:
+        raise MetalrError("--private is of --push-to-hub NAME, which is not given")
     config = from_python(config, **settings)
     folder = Path(config.output or Path("runs") / config.name)
     config = dataclasses.replace(config, output=str(folder))

@@ -365,7 +365,8 @@ def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]
         )
     notes = []
     ramp = schedulers.warmup(total, config.warmup_steps)
-    if ramp < config.warmup_steps:
+    unread = "warmup_steps" in schedulers.get(config.scheduler).ignores
+    if ramp < config.warmup_steps and not unread:
         notes.append(
             f"warm-up shortened from {config.warmup_steps} to {ramp} of {total} steps"
         )

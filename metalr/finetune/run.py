@@ -14,7 +14,7 @@ import jax
 
 from metalr.data import loading
 from metalr.errors import MetalrError
-from metalr.finetune import decode, loop, run_folder, usage
+from metalr.finetune import decode, loop, run_folder, schedulers, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
@@ -52,8 +52,10 @@ def run(
     Raises:
       MetalrError: A setting or a file of the user is invalid, or the run diverged.
     """
+    if folder:  # one run, and no part of a plan of which some read what others do not
+        _refuse_unread(config)
     prepared = prepare(config)
-    if folder:  # one run, and no part of a plan whose tasks read what they need
+    if folder:
         refuse_flags_of_questions(config, prepared.data.task.kind)
     with _opened(folder, config, prepared, overwrite=overwrite) as files:
         display.start(title(prepared), prepared.pace.total_steps)
@@ -77,6 +79,19 @@ def run(
         if folder and files.checkpoints and outcome.stopped != "asked":
             _export(prepared, outcome, files.checkpoints, folder / "model")
     return _result(prepared, outcome)
+
+
+def _refuse_unread(config: RunConfig) -> None:
+    """Refuse flags that the scheduler does not read.
+
+    A plan may have them for its other rows; whoever types one for one run means it.
+    """
+    for name in schedulers.get(config.scheduler).ignores:
+        if getattr(config, name) != getattr(RunConfig, name):
+            raise MetalrError(
+                f"--{name.replace('_', '-')} is not read under --scheduler "
+                f"{config.scheduler}; leave one of them out"
+            )
 
 
 class _Files(NamedTuple):

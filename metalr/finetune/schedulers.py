@@ -63,6 +63,7 @@ class Scheduler(NamedTuple):
     is_control: bool = False  # it shows what another row owes to one of its parts
     # It finds the rate by itself: the base rate is a factor of that, or is not read.
     rate_free: bool = False
+    ignores: tuple[str, ...] = ()  # settings that it does not read
 
     @property
     def averages(self) -> bool:
@@ -100,6 +101,9 @@ def _metalr(
     return build
 
 
+_OWN_RECIPE = ("warmup_steps", "weight_decay", "clip_norm")
+
+
 def _shuffled(predictor: Predictor) -> Predictor:
     """Let the network take each feature for another one.
 
@@ -126,6 +130,7 @@ SCHEDULERS: dict[str, Scheduler] = {
         "experiment plan",
         scheduled(shapes.static),
         tunable=True,
+        ignores=("warmup_steps",),
     ),
     "constant": Scheduler(
         "linear warm-up, then the base rate",
@@ -176,23 +181,27 @@ SCHEDULERS: dict[str, Scheduler] = {
         "alignment of the gradient with the last step over its curvature",
         "arXiv 2506.08419; its form for AdamW is an assumption",
         gala.gala,
+        ignores=("warmup_steps",),
     ),
     "gen": Scheduler(
         "the lowest point of a parabola along the step, every eighth step",
         "arXiv 2407.02772; PyPI gen-optim, defaults",
         gen.gen,
+        ignores=("warmup_steps",),
     ),
     "lr_find_valley": Scheduler(
         "a probe of a quarter of the run finds the rate, then linear decay",
         "fastai's lr_find, valley",
         lr_find.lr_find(lr_find.valley),
         rate_free=True,
+        ignores=("learning_rate",),
     ),
     "lr_find_steep": Scheduler(
         "a probe of a quarter of the run finds the rate, then linear decay",
         "fastai's lr_find, steepest",
         lr_find.lr_find(lr_find.steep),
         rate_free=True,
+        ignores=("learning_rate",),
     ),
     "prodigy": Scheduler(
         "Prodigy's estimate on linear warm-up and decay",
@@ -214,6 +223,7 @@ SCHEDULERS: dict[str, Scheduler] = {
         own(estimating.dowg, shapes.static),
         learning_rate=1.0,
         rate_free=True,
+        ignores=("warmup_steps",),
     ),
     "mechanic": Scheduler(
         "Mechanic's scale of AdamW on linear warm-up and decay",
@@ -242,18 +252,21 @@ SCHEDULERS: dict[str, Scheduler] = {
         learning_rate=1.0,
         served=schedule_free_plus.averaged,
         rate_free=True,
+        ignores=("weight_decay", "clip_norm"),
     ),
     "autogluon": Scheduler(
         "AdamW, rates 0.9 lower by layer, 10 % warm-up, cosine to 0",
         "AutoGluon multimodal's defaults, base rate 1e-4, without its soup",
         recipes.autogluon,
         learning_rate=recipes.AUTOGLUON_RATE,
+        ignores=_OWN_RECIPE,
     ),
     "kerashub": Scheduler(
         "Adam at the base rate from the first step to the last",
         "KerasHub's defaults, base rate 5e-5",
         recipes.kerashub,
         learning_rate=recipes.KERASHUB_RATE,
+        ignores=_OWN_RECIPE,
     ),
     "metalr": Scheduler(
         "a learned multiplier, 1/1024 to 1024, on linear warm-up and decay",

@@ -139,14 +139,16 @@ def _snapshot(name: str, *, online: bool) -> Source:
         )
 
     folder = hub.call(fetch, online=online)  # .../snapshots/<revision>
+    tree = []
+    with contextlib.suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+        tree = huggingface_hub.get_cached_repo_tree(name, revision=folder.name)
     try:
-        hub.check_files(folder)
+        hub.check_files(
+            folder, {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree}
+        )
     except MetalrError as fault:
         raise _Unfit(str(fault)) from fault
     if not any(folder.glob("*.safetensors")):
-        tree = []
-        with contextlib.suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
-            tree = huggingface_hub.get_cached_repo_tree(name, revision=folder.name)
         if pickled := [f.path for f in tree if f.path.endswith(_PICKLED)]:
             raise _Unfit(
                 f"its weights are pickled alone ({pickled[0]}), which can run code "

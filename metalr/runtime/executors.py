@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from metalr.errors import unknown_name
-from metalr.runtime import processes, ray_cluster, worker
+from metalr.runtime import processes, program, ray_cluster, worker
 from metalr.runtime.processes import cores
 from metalr.runtime.worker import Stop, never, stopping
 
@@ -79,6 +79,8 @@ def _in_this_process(
     for item in items:
         if stop():
             return False
+        if isinstance(stop, program.Stop):  # nothing asks it while the work begins
+            stop.release()
         for value in worker.results(work, item, stop):
             on_result(item, value)
     return not stop()

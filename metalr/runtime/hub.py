@@ -12,7 +12,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,7 +179,7 @@ def left_behind() -> bool:
 # ------------------------------------------------------------ what is in the cache
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, said: Mapping[str, str] | None = None) -> None:
     """Check the files of a snapshot, or of any folder whose files have known hashes.
 
     The cache names the content of a file by the hash that the hub said: SHA-256 for
@@ -187,6 +187,7 @@ def check_files(folder: Path) -> None:
 
     Args:
       folder: Its files, not those of its folders.
+      said: The hub's hashes by file, for a cache without links.
 
     Raises:
       MetalrError: A file leads out of the cache or is not the one that the hub has.
@@ -194,6 +195,7 @@ def check_files(folder: Path) -> None:
     folder = Path(os.path.abspath(folder))
     for path in sorted(folder.iterdir()):
         if not path.is_symlink():
+            _check_hash(path, (said or {}).get(path.name, ""), path)
             continue
         repository = folder.parents[1]
         if folder.parent.name == "snapshots" and not path.resolve().is_relative_to(
@@ -204,15 +206,21 @@ def check_files(folder: Path) -> None:
                 f"{repository} and fetch it again from a hub that you trust"
             )
         blob = Path(os.path.normpath(folder / os.readlink(path)))
-        known = blob.name.lower() if blob.parent.name == "blobs" else ""
-        if path.is_file() and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", known):
-            found = _digest(path, git=len(known) == 40)
-            if found != known:
-                raise MetalrError(
-                    f"{path} is not the file that the hub has: its hash is "
-                    f"{found[:12]}..., the hub's {known[:12]}... It is damaged or was "
-                    f"changed: remove {blob} and fetch it again"
-                )
+        _check_hash(path, blob.name if blob.parent.name == "blobs" else "", blob)
+
+
+def _check_hash(path: Path, known: str, content: Path) -> None:
+    """Check a file against the hash that the hub has, if that is one."""
+    known = known.lower()
+    if not (path.is_file() and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", known)):
+        return
+    found = _digest(path, git=len(known) == 40)
+    if found != known:
+        raise MetalrError(
+            f"{path} is not the file that the hub has: its hash is {found[:12]}..., "
+            f"the hub's {known[:12]}... It is damaged or was changed: remove {content} "
+            "and fetch it again"
+        )
 
 
 def _digest(path: Path, *, git: bool) -> str:

@@ -80,6 +80,13 @@ class Stop:
                 signal.signal(signum, self._asked)
         return self.signum is not None
 
+    def release(self) -> None:
+        """Let a signal end the program at once again, until the object is called."""
+        self._heeded = False
+        end_at_signals()
+        if self.signum is not None:  # it came after the last call
+            os.kill(os.getpid(), self.signum)
+
     @property
     def status(self) -> int:
         """The exit status that shells expect: 128 and the signal's number."""

@@ -332,6 +332,12 @@ WRONG_WORDS = {
     "long task": (("--task", LONG_NAME), "unknown task"),
     "long data": (("--data", LONG_NAME), "a folder or file that exists"),
     "long file": (("--train-file", f"{LONG_NAME}.csv"), "does not exist"),
+    "both": (("--resume", "--overwrite"), "and --overwrite begins it again; give one"),
+    "not pushed": (("--private",), "--private is of --push-to-hub NAME"),
+    "ignored warm-up": (
+        ("--scheduler", "static", "--warmup-steps", "9"),
+        "--warmup-steps is not read under --scheduler static",
+    ),
     "no such home": (("--model", "~nobody-here/x"), "no such file or folder"),
 }
 

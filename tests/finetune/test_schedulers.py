@@ -241,6 +241,44 @@ def test_warmup_takes_at_most_a_tenth_of_the_run(total, asked, expected):
     assert schedulers.warmup(total, asked) == expected
 
 
+class Watched:
+    """A plan that notes what is read of it."""
+
+    def __init__(self, plan, read, replaced=()):
+        self._all = plan, read, {*replaced}
+
+    def __getattr__(self, name):
+        plan, read, replaced = self._all
+        if name not in replaced:
+            read.add(name)
+        return getattr(plan, name)
+
+    def _replace(self, **values):
+        plan, read, replaced = self._all
+        return Watched(plan._replace(**values), read, replaced | {*values})
+
+
+@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+def test_row_reads_each_setting_but_those_that_it_says_it_ignores(name):
+    read = set()
+
+    def inner(learning_rate):
+        read.update(("weight_decay", "clip_norm"))  # that it is made with
+        return optax.adamw(learning_rate)
+
+    tx, params = ROWS[name].build(inner, Watched(PLAN, read)), start_params()
+
+    def step(params):
+        more = {"value_fn": quadratic, "grad_fn": jax.grad(quadratic)}
+        tx_ = optax.with_extra_args_support(tx)
+        value = quadratic(params)
+        return tx_.update(params, tx.init(params), params, value=value, **more)
+
+    jax.eval_shape(step, params)
+    settings = {"learning_rate", "warmup_steps", "weight_decay", "clip_norm"}
+    assert settings - read == {*ROWS[name].ignores}
+
+
 def test_unknown_scheduler_is_answered_with_the_nearest():
     with pytest.raises(MetalrError, match="did you mean 'linear'"):
         schedulers.get("linaer")

@@ -142,6 +142,17 @@ def test_a_file_that_was_damaged_later_is_refused(served, monkeypatch):
             locate.find(name)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_that_was_damaged_in_a_cache_without_links_is_refused(served, name):
+    folder = locate.find("someone/bert").folder
+    for link in folder.iterdir():  # as where the system has none
+        content = link.read_bytes()
+        link.unlink()
+        link.write_bytes(flip(content) if link.name == name else content)
+    with pytest.raises(MetalrError, match=f"{name} is not the .*fetch it again"):
+        locate.find("someone/bert")
+
+
 @pytest.mark.parametrize("header", ["etag", "x_linked_etag", "x_repo_commit"])
 def test_no_header_leads_out_of_the_cache(served, tmp_path, header):
     before = {*tmp_path.iterdir()}

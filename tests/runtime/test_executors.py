@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.runtime import executors, processes
+from metalr.runtime import executors, processes, program
 from tests.runtime import executor_work as work
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +215,26 @@ def test_without_ray_the_flag_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MetalrError, match="pip install ray"):
         carried_out(work.square, [1], kind="ray")
+
+
+def test_a_signal_ends_the_work_in_this_process_until_its_loop_asks(monkeypatch):
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    seen = []
+
+    def work(item):
+        seen.append(signal.getsignal(signal.SIGINT))
+        executors.stopping()
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    try:
+        stop = program.Stop()
+        whole, _ = carried_out(work, [0, 1], workers=1, stop=stop)
+        stop.signum = signal.SIGTERM  # came after it was asked, and before the next
+        sent = []
+        monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append(signum))
+        stop.release()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert whole and sent == [signal.SIGTERM]
+    assert seen[::2] == [signal.SIG_DFL] * 2 and signal.SIG_DFL not in seen[1::2]
