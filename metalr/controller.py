@@ -13,9 +13,16 @@ change of the best rate be followed. m is aimed below the mean while that is unc
 above the best rate lies a cliff, below it a slope. Until the loss has left its start, m
 stays within an octave above the prior.
 
+Of a run unlike those of training nothing is known, and m stays where the user set it: a
+step out of range says nothing, one within range counts by the squared share of such
+steps in the run so far, and so does the prior, which must know the facts as well. To
+widen the variance would not do: the errors of such steps are all the same, and the
+user's own rate is so vague a guess that many vague measurements would outweigh it.
+
 A step before which nothing moved is no evidence and moves nothing. A step whose loss
 or gradient is not finite halves m. While the loss is well above its start m is cut,
-whatever else is known, until it is back.
+whatever else is known, until it is back; by as much as the slope along the update has
+grown, where it grows without bounds.
 """
 
 import math
@@ -27,21 +34,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import features, observe
+from metalr import brake, features, observe
 from metalr.errors import MetalrError
+from metalr.features import NAMES
 from metalr.observe import Observation
-from metalr.predictor import Predictor, distance, evidence, load_predictor, prior
+from metalr.predictor import (
+    STATIC,
+    Predictor,
+    distance,
+    evidence,
+    load_predictor,
+    prior,
+)
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.
-CONTROLLER_VERSION = 3
+CONTROLLER_VERSION = 4
 
 # The widest bound: a small encoder wants 500 times a base rate that is 16x below the
 # recipe for a large one.
 MAX_MULTIPLIER = 1024.0
-_CUT = 1.0  # octaves taken by a step that is not finite
-_BRAKE = 0.25  # octaves taken by each step while the loss is well above its start
 _HEADROOM = 1.0  # octaves above the prior before the loss has left its start
+_CUT = 1.0  # octaves taken by a step that is not finite
+_FACTS = np.array([NAMES.index(name) for name in STATIC])  # that the prior is of
 
 
 class MetalrState(NamedTuple):
@@ -154,9 +169,7 @@ def decide(
         log_m = jnp.asarray(controller.forced(state.lr_step), jnp.float32)
         state = state._replace(lr_log2_multiplier=log_m / math.log(2))
     else:
-        state = _estimated(
-            controller.predictor, controller.bound, state, seen, vector, summary, finite
-        )
+        state = _estimated(controller, state, seen, vector, summary, finite)
     bound = controller.bound
     log2_m = jnp.clip(state.lr_log2_multiplier, -bound, bound)
     applied = log2_m
@@ -172,61 +185,83 @@ def decide(
 
 
 def _estimated(
-    predictor: Predictor,
-    bound: float,
+    controller: Controller,
     state: MetalrState,
     seen: Observation,
     vector: jax.Array,
     summary: features.Summary,
     finite: jax.Array,
 ) -> MetalrState:
-    """Update mean and variance of the best multiplier, and move towards the mean."""
+    """Update mean and variance of the best multiplier, and moves towards the mean."""
+    predictor, bound = controller.predictor, controller.bound
+    assert predictor is not None
     counts = finite & seen.moved
     first = counts & (summary.counted_updates == 1)
-    current = jnp.log2(state.lr_multiplier)  # that the features are of
-    mean, variance = state.lr_mean, state.lr_variance
+    far = distance(predictor.seen, vector)
+    outside = state.out_of_range_steps + _count(counts & (far > 1))
+    share = 1 - outside / jnp.maximum(summary.counted_updates, 1)
+    weight = _weight(far) * share**2
+    state = state._replace(out_of_range_steps=outside)
+    state = _fused(predictor, bound, state, vector, weight, first, counts)
 
+    # Where nothing is known the user's rate stays as it is, and is not aimed below.
+    known = jnp.clip(1 - state.lr_variance / predictor.base_variance, 0, 1)
+    target = state.lr_mean - predictor.aim * jnp.sqrt(state.lr_variance) * known
+    started = features.has_left_start(summary)
+    highest = jnp.where(started, bound, state.lr_prior + _HEADROOM)
+    target = jnp.minimum(target, highest)
+    before = state.lr_log2_multiplier
+    step = jnp.clip(target - before, -predictor.limit, predictor.limit)
+    moved = jnp.where(first, target, before + step)
+    log2_m = jnp.where(counts, moved, before)
+
+    last = Observation(*state.lr_observation)
+    cut = brake.octaves(seen, last, summary, state.summary)
+    cut = jnp.where(counts, cut, 0)
+    log2_m = jnp.where(cut > 0, jnp.minimum(log2_m, before - cut), log2_m)
+    log2_m = jnp.clip(jnp.where(finite, log2_m, before - _CUT), -bound, bound)
+    # What was cut is not gone back to at once: the best rate was not above.
+    was_cut = (cut > 0) | ~finite
+    return state._replace(
+        lr_log2_multiplier=log2_m,
+        lr_mean=jnp.where(was_cut, jnp.minimum(state.lr_mean, log2_m), state.lr_mean),
+        braked_steps=state.braked_steps + _count(cut > 0),
+    )
+
+
+def _weight(far: jax.Array) -> jax.Array:
+    """Return 1 within the range of training, 0 from half as far again (squared)."""
+    return jnp.clip(3 - 2 * far, 0, 1)
+
+
+def _fused(
+    predictor: Predictor,
+    bound: float,
+    state: MetalrState,
+    vector: jax.Array,
+    weight: jax.Array,
+    first: jax.Array,
+    counts: jax.Array,
+) -> MetalrState:
+    """Update mean and variance: at the first update by the prior, then by evidence."""
+    current = jnp.log2(state.lr_multiplier)  # that the features are of
+    base = predictor.base_variance
     said, of_prior = prior(predictor, vector)
-    share = predictor.base_variance / (predictor.base_variance + of_prior)
-    share = jnp.where(jnp.isfinite(of_prior), share, 0)
     # The user's own rate is a guess as well: log2 m = 0 with a variance of its own.
+    share = jnp.where(jnp.isfinite(of_prior), base / (base + of_prior), 0)
+    share = share * weight * _weight(distance(predictor.prior_seen, vector[_FACTS]))
     start = share * jnp.clip(current + said, -bound, bound)
-    mean = jnp.where(first, start, mean)
-    variance = jnp.where(first, predictor.base_variance * (1 - share), variance)
-    prior_mean = jnp.where(first, start, state.lr_prior)
+    mean = jnp.where(first, start, state.lr_mean)
+    variance = jnp.where(first, base * (1 - share), state.lr_variance)
 
     correction, noise = evidence(predictor, vector)
     grown = variance + predictor.drift
-    gain = grown / (grown + predictor.correlation * noise)
+    gain = weight * grown / (grown + predictor.correlation * noise)
     learned = mean + gain * (current + correction - mean)
-    mean = jnp.where(counts, jnp.clip(learned, -bound, bound), mean)
-    variance = jnp.where(counts, (1 - gain) * grown, variance)
-
-    # Where nothing is known the user's rate stays as it is, and is not aimed below.
-    known = jnp.clip(1 - variance / predictor.base_variance, 0, 1)
-    target = mean - predictor.aim * jnp.sqrt(variance) * known
-    started = features.has_left_start(summary)
-    target = jnp.where(started, target, jnp.minimum(target, prior_mean + _HEADROOM))
-    log2_m = state.lr_log2_multiplier
-    step = jnp.clip(target - log2_m, -predictor.limit, predictor.limit)
-    moved = jnp.where(first, target, log2_m + step)
-    log2_m = jnp.where(counts, moved, log2_m)
-
-    braked = counts & features.is_diverging(summary)
-    log2_m = jnp.where(
-        braked, jnp.minimum(log2_m, state.lr_log2_multiplier - _BRAKE), log2_m
-    )
-    log2_m = jnp.where(finite, log2_m, state.lr_log2_multiplier - _CUT)
-    # What was cut is not gone back to at once: the best rate was not above.
-    mean = jnp.where(braked | ~finite, jnp.minimum(mean, log2_m), mean)
-    outside = counts & (distance(predictor.seen, vector) > 1)
     return state._replace(
-        lr_log2_multiplier=log2_m,
-        lr_mean=mean,
-        lr_variance=variance,
-        lr_prior=prior_mean,
-        out_of_range_steps=state.out_of_range_steps + _count(outside),
-        braked_steps=state.braked_steps + _count(braked),
+        lr_mean=jnp.where(counts, jnp.clip(learned, -bound, bound), mean),
+        lr_variance=jnp.where(counts, jnp.minimum((1 - gain) * grown, base), variance),
+        lr_prior=jnp.where(first, start, state.lr_prior),
     )
 
 
@@ -260,39 +295,3 @@ def zero_state(
         summary=features.init(),
         inner_state=inner_state,
     )
-
-
-def levels(
-    schedule: optax.Schedule | np.ndarray, total_steps: int | None
-) -> tuple[Callable[[Any], Any], float]:
-    """Return a schedule relative to its peak, and its mean over the budget.
-
-    Args:
-      schedule: A function of the step in any unit, or its values at each step.
-      total_steps: Length of the run, if known.
-
-    Returns:
-      A function of the step: log(schedule / peak), at least log 1e-9; and the log of
-      the mean of schedule / peak, 0 where the length is not known.
-    """
-    if callable(schedule):
-        last = 10_000 if total_steps is None else total_steps
-        grid = np.concatenate(
-            [np.linspace(0, last - 1, 513), np.geomspace(1, last, 512) - 1]
-        )
-        grid = np.unique(grid.astype(np.int32))
-        values = jax.jit(
-            lambda steps: jnp.asarray(jax.vmap(schedule)(steps), jnp.float32)
-        )(grid)
-        peak = jnp.max(values)
-        level = lambda step: jnp.asarray(schedule(step), jnp.float32) / peak  # noqa: E731
-        even = np.linspace(0, last - 1, min(last, 513)).astype(np.int32)
-        mean = jnp.interp(even, grid, values).mean() / peak
-        area: Any = jnp.log(jnp.clip(mean, 1e-2, 1))
-    else:
-        table = np.asarray(schedule, np.float32) / np.max(schedule)
-        level = lambda step: jnp.take(table, step, mode="clip")  # noqa: E731
-        # No array of a trace: what is read off an optimizer is kept for the next one.
-        area = math.log(max(float(table.mean()), 1e-2))
-    log = lambda step: jnp.log(jnp.clip(level(step), 1e-9, 1))  # noqa: E731
-    return log, area if total_steps is not None else 0.0

@@ -160,7 +160,9 @@ def update(
       the last step that was evidence, where this one is none); and the new summary, to
       be dropped with a step that is skipped.
     """
-    first, counts = state.counted_steps == 0, seen.moved | (state.counted_steps == 0)
+    # Before the first update there is a gradient, unless the step was skipped.
+    first = state.counted_steps == 0
+    counts = seen.moved | (first & (seen.norm > 0))
     budget = (_float32(step) if total_steps is None else total_steps) / 10
     windows = jnp.stack(
         [jnp.float32(width) for width in _WINDOWS]

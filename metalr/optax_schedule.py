@@ -39,7 +39,7 @@ from metalr.controller import Controller, new_controller
 from metalr.coordinates import STRIDE, is_trainable, leaves_of
 from metalr.errors import MetalrError
 from metalr.predictor import Predictor
-from metalr.read_schedule import read_schedule
+from metalr.read_schedule import levels, read_schedule
 
 # The default bound of `wrap`; finetune.py, whose small encoders want 500 times a base
 # rate that is meant for large ones, takes `controller.MAX_MULTIPLIER`.
@@ -123,7 +123,7 @@ def wrap(
 
     def level(params: Any) -> tuple[Callable, Any]:
         if schedule is not None:
-            return controller.levels(schedule, total_steps)
+            return levels(schedule, total_steps)
         key = _structure(params)
         if key not in found:
             found[key] = _read_level(inner, params, total_steps)
@@ -249,7 +249,7 @@ def inject(
 
     def level(params: Any) -> tuple[Callable, Any]:
         del params
-        return controller.levels(shape, total_steps)
+        return levels(shape, total_steps)
 
     return _transformation(fixed, inner, level, injected)
 
@@ -357,6 +357,11 @@ def _transformation(
         )
         decided = controller.decide(fixed, state, seen, vector, summary, finite)
 
+        # A skipped step is one before which nothing moved: no evidence in a trace.
+        first = state.summary.counted_steps == 0
+        last = state.lr_observation.at[_UPDATE_NORM].set(0)
+        last = jnp.where(finite | first, jnp.stack(seen), last)
+
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
@@ -365,7 +370,7 @@ def _transformation(
             grads, state.inner_state, params, decided, inner_args
         )
         changes = _dropped(finite, changes)
-        untouched = ~finite & (state.summary.counted_steps == 0)
+        untouched = ~finite & first
         inner_state = _forgetting(untouched, inner_state, inner.init(params))
         new_observer = keep(new_observer, observer)
         if fixed.curvature_every:
@@ -376,12 +381,7 @@ def _transformation(
             new_observer = (new_observer, exact)
         return changes, decided._replace(
             lr_features=keep(vector, state.lr_features),
-            # A skipped step is one before which nothing moved: no evidence in a trace.
-            lr_observation=jnp.where(
-                finite,
-                jnp.stack(seen),
-                state.lr_observation.at[_UPDATE_NORM].set(0),
-            ),
+            lr_observation=last,
             observer=new_observer,
             summary=keep(summary, state.summary),
             inner_state=inner_state,
@@ -500,7 +500,7 @@ def _read_level(
             stacklevel=4,
         )
         table = np.ones(1, np.float32)
-    return controller.levels(table, total_steps)
+    return levels(table, total_steps)
 
 
 def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:

@@ -8,6 +8,8 @@ name of optax's own, is set to each step of the run in turn. Where no count has 
 name, the copy takes the steps of the run one by one.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,6 +61,42 @@ def read_schedule(
     if not np.isfinite(sizes).all() or sizes.max() <= 0:
         return None
     return (sizes / sizes.max()).astype(np.float32)
+
+
+def levels(
+    schedule: optax.Schedule | np.ndarray, total_steps: int | None
+) -> tuple[Callable[[Any], Any], float]:
+    """Return a schedule relative to its peak, and its mean over the budget.
+
+    Args:
+      schedule: A function of the step in any unit, or its values at each step.
+      total_steps: Length of the run, if known.
+
+    Returns:
+      A function of the step: log(schedule / peak), at least log 1e-9; and the log of
+      the mean of schedule / peak, 0 where the length is not known.
+    """
+    if callable(schedule):
+        last = 10_000 if total_steps is None else total_steps
+        grid = np.concatenate(
+            [np.linspace(0, last - 1, 513), np.geomspace(1, last, 512) - 1]
+        )
+        grid = np.unique(grid.astype(np.int32))
+        values = jax.jit(
+            lambda steps: jnp.asarray(jax.vmap(schedule)(steps), jnp.float32)
+        )(grid)
+        peak = jnp.max(values)
+        level = lambda step: jnp.asarray(schedule(step), jnp.float32) / peak  # noqa: E731
+        even = np.linspace(0, last - 1, min(last, 513)).astype(np.int32)
+        mean = jnp.interp(even, grid, values).mean() / peak
+        area: Any = jnp.log(jnp.clip(mean, 1e-2, 1))
+    else:
+        table = np.asarray(schedule, np.float32) / np.max(schedule)
+        level = lambda step: jnp.take(table, step, mode="clip")  # noqa: E731
+        # No array of a trace: what is read off an optimizer is kept for the next one.
+        area = math.log(max(float(table.mean()), 1e-2))
+    log = lambda step: jnp.log(jnp.clip(level(step), 1e-9, 1))  # noqa: E731
+    return log, area if total_steps is not None else 0.0
 
 
 def _sizes(

@@ -6,11 +6,20 @@ import numpy as np
 import optax
 import pytest
 
-from metalr import inject, wrap
+from metalr import features, inject, wrap
 from metalr.features import NAMES
 from metalr.meta.sweeps import constant_predictor
+from metalr.observe import Observation
 from metalr.predictor import init_predictor
-from tests.product.steering import SURE, constant, drive, falling, knowing, opinionated
+from tests.product.steering import (
+    SURE,
+    UNSURE,
+    constant,
+    drive,
+    falling,
+    knowing,
+    opinionated,
+)
 
 DOORS = ("inject", "wrap")
 
@@ -174,6 +183,109 @@ def test_while_the_loss_is_above_its_start_the_rate_is_cut_at_every_step(push, s
     assert log2_m[7] * np.log2(start) > 0
     assert np.all(np.diff(log2_m[8:]) <= -0.25 + 1e-5)  # also below 1
     assert history[-1][2].braked_steps >= 7
+
+
+def test_a_first_step_that_is_skipped_is_no_evidence_in_a_trace_either():
+    steps = [(np.nan, np.nan), (1.0, np.nan), *falling(14)]
+    history = drive(wrap(optax.sgd(0.01), init_predictor(), total_steps=16), steps)
+    rows = np.array([state.lr_observation for *_, state in history])
+    seen = Observation(*rows.T)
+    assert not np.any(seen.update_norm[:2]) and np.all(seen.param_norm[:2] > 1)
+    found = features.of_trace(seen, total_steps=16)
+    expected = [state.lr_features for *_, state in history]
+    np.testing.assert_allclose(found[2:], expected[2:], rtol=1e-4, atol=1e-4)
+
+
+def far_from(predictor, of="seen"):
+    """The predictor with all that it has seen far away in one feature or fact."""
+    seen = getattr(predictor, of)
+    size = seen.centre.shape[1]
+    moved = seen._replace(
+        centre=np.full((1, size), 50.0, np.float32),
+        whitening=np.eye(size, dtype=np.float32)[None],
+    )
+    return predictor._replace(**{of: moved})
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_run_unlike_those_of_training_stays_at_the_rate_of_the_user(sign):
+    predictor = far_from(knowing(-10.0)._replace(weights=constant(3.0 * sign).weights))
+    predictor = predictor._replace(correlation=np.float32(1))
+    state = drive(wrap(optax.sgd(1e-3), predictor), falling(60))[-1][2]
+    assert state.out_of_range_steps == 59
+    np.testing.assert_allclose(state.lr_multiplier, 1, atol=1e-6)
+    assert state.lr_variance > 15.9
+
+
+def test_a_prior_of_facts_unlike_those_of_training_abstains():
+    near, far = (
+        drive(wrap(optax.sgd(1e-3), predictor), falling(9))[-1][2].lr_log2_multiplier
+        for predictor in (knowing(-3.0), far_from(knowing(-3.0), "prior_seen"))
+    )
+    assert near > 3 and far == 0
+
+
+def test_a_few_steps_within_range_do_not_speak_for_the_run():
+    predictor = constant(4.0, UNSURE)._replace(correlation=np.float32(20))
+    row = np.zeros((len(NAMES), len(NAMES)), np.float32)
+    row[0, NAMES.index("level")] = 10 * np.sqrt(len(NAMES))
+    seen = predictor.seen._replace(whitening=row[None])  # within range at the peak
+    found = {}
+    for every in (1, 20):
+        level = lambda step, n=every: jnp.where((step + 1) % n == 0, 1.0, 0.5)  # noqa: E731
+        tx = wrap(
+            optax.sgd(lambda step, f=level: 1e-3 * f(step)),
+            predictor._replace(seen=seen),
+            schedule=level,
+            total_steps=200,
+        )
+        state = drive(tx, falling(200))[-1][2]
+        found[every] = float(state.lr_log2_multiplier), int(state.out_of_range_steps)
+    assert found[1][0] > 3 and found[1][1] == 0
+    assert 0 <= found[20][0] < 0.25 and found[20][1] > 180
+
+
+def quadratic(excess, hessian, noise=0.0, steps=60, **settings):
+    """Losses and states of sgd at `excess` times the best rate of one coordinate."""
+    tx = wrap(optax.sgd(excess), opinionated(push=0.5), total_steps=steps, **settings)
+
+    @jax.jit
+    def run(params):
+        def step(carry, key):
+            params, state = carry
+            value, grads = jax.value_and_grad(lambda p: jnp.sum(hessian * p**2) / 2)(
+                params
+            )
+            grads += noise * jax.random.normal(key, grads.shape)
+            updates, state = tx.update(grads, state, params, value=value)
+            return (optax.apply_updates(params, updates), state), (value, state)
+
+        keys = jax.random.split(jax.random.key(0), steps)
+        start = params, tx.init(params)
+        return jax.lax.scan(step, start, keys)[1]
+
+    return run(jnp.ones(len(hessian)))
+
+
+@pytest.mark.parametrize("excess", [5.5, 41.0, 1001.0])
+def test_a_run_that_explodes_is_cut_before_it_overflows(excess):
+    hessian = jnp.geomspace(1.0, 0.01, 6)
+    values, states = quadratic(excess, hessian, steps=300, max_multiplier=1024)
+    first = int(np.argmax(states.braked_steps > 0))
+    assert first <= 9 and states.skipped_steps[-1] == 0
+    assert np.all(np.isfinite(values)) and values[-1] < values[0]
+    if excess > 40:  # two updates show it, and the third is already right
+        assert first == 2 and values[3] < values[2]
+        np.testing.assert_allclose(states.lr_multiplier[2] * excess, 1, rtol=0.3)
+
+
+def test_noise_in_the_first_steps_is_no_divergence():
+    rng = np.random.default_rng(0)
+    tx = wrap(optax.sgd(1e-3), constant(0.0), total_steps=30)
+    for _ in range(40):  # gradients and losses of heavy tails, of either sign
+        sizes = np.exp(1.5 * rng.normal(size=(9, 2))) * rng.choice([1, -1], (9, 2))
+        state = drive(tx, [tuple(row) for row in sizes])[-1][2]
+        assert state.braked_steps == 0
 
 
 @pytest.mark.parametrize("door", DOORS)
