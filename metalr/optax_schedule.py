@@ -567,7 +567,7 @@ def _rate(
 def _static_args(
     inner_factory: Callable, inner_kwargs: dict, static_args: str | Iterable[str]
 ) -> set[str]:
-    """Names what `inject_hyperparams` would trace, round or call by mistake.
+    """Name what `inject_hyperparams` would trace, round or call by mistake.
 
     It gives numbers the type of the parameters: a b2 of 0.999 is 1 in bfloat16, and
     Adam's correction of the bias then divides by 0.

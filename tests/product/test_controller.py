@@ -197,7 +197,7 @@ def test_a_first_step_that_is_skipped_is_no_evidence_in_a_trace_either():
 
 
 def far_from(predictor, of="seen"):
-    """The predictor with all that it has seen far away in one feature or fact."""
+    """Move all that a predictor has seen far away."""
     seen = getattr(predictor, of)
     size = seen.centre.shape[1]
     moved = seen._replace(
@@ -246,7 +246,7 @@ def test_a_few_steps_within_range_do_not_speak_for_the_run():
 
 
 def quadratic(excess, hessian, noise=0.0, steps=60, **settings):
-    """Losses and states of sgd at `excess` times the best rate of one coordinate."""
+    """Return losses and states of sgd at `excess` times one coordinate's best rate."""
     tx = wrap(optax.sgd(excess), opinionated(push=0.5), total_steps=steps, **settings)
 
     @jax.jit
