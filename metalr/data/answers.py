@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalr.data.columns import Row
 from metalr.data.encoded import Encoded
-from metalr.data.rows import Row
 
 
 class Answer(NamedTuple):

@@ -95,7 +95,7 @@ class TrainBatches:
           seed: Of the order; 0 or more.
           pad_token_id: Fills input_ids behind the end of a row.
           max_shapes: The most lengths.
-          places: Which row of the whole batch each row is, as `Layout.places` of
+          places: Which row of the whole batch each row is, as `DeviceLayout.places` of
             `metalr.finetune.sharding` has them. None: row i is row i.
           draws: [n] how likely each row is drawn, again and again; None: every row
             once an epoch.

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metalr.data import cutting
+from metalr.data.columns import Row
 from metalr.data.cutting import Lost
 from metalr.data.encoded import Encoded, column_of
 from metalr.data.ragged import Writer
-from metalr.data.rows import Row, Task, well_formed
+from metalr.data.rows import well_formed
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:

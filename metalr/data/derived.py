@@ -15,7 +15,8 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from metalr.data.rows import Row, Task
+from metalr.data.columns import Row
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 
 # The sets that predictors learn from: GLUE without STS-B, whose labels are numbers; and

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metalr.data import choices, cutting, ragged, tagged, windows
+from metalr.data.columns import Row
 from metalr.data.cutting import Lost
 from metalr.data.encoded import Encoded, column_of, parts, remap_ids, used_ids
-from metalr.data.rows import Row, Task
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 
 if TYPE_CHECKING:

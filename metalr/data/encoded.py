@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalr.data.columns import Row, Rows
 from metalr.data.cutting import Lost
 from metalr.data.ragged import Ragged
-from metalr.data.rows import Row, Rows, well_formed
+from metalr.data.rows import well_formed
 from metalr.runtime import progress
 
 _CHUNK = 2048  # rows a tokenizer call: bounds the Python lists that it returns

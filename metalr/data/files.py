@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metalr.data import holdout, labels, reading, rows, structured
+from metalr.data.columns import Row
 from metalr.data.formats import opening
-from metalr.data.formats.table import PLAIN, Options, Table
-from metalr.data.rows import Checked, Task
+from metalr.data.formats.table import PLAIN, DataFile, Options
+from metalr.data.rows import Checked
+from metalr.data.schema import Task
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
 
@@ -96,7 +98,7 @@ def read(
     return TaskData(task, train.rows, {task.validation[0]: held_out}, origin, record)
 
 
-def _validation(table: Table, task: Task) -> Checked:
+def _validation(table: DataFile, task: Task) -> Checked:
     found = rows.read(_wanted(table, task), task, str(table.path))
     found = _by_name(found, table, task)
     return rows.finish(found, task, str(table.path))
@@ -106,7 +108,7 @@ def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return dict(Counter(one) + Counter(other))
 
 
-def columns_of(table: Table, task: Task) -> list[str]:
+def columns_of(table: DataFile, task: Task) -> list[str]:
     """Return the columns of a table that a task needs.
 
     Raises:
@@ -128,11 +130,11 @@ def columns_of(table: Table, task: Task) -> list[str]:
     return [*columns, "id"] if task.kind == "qa" else columns
 
 
-def _wanted(table: Table, task: Task) -> Iterator[rows.Row]:
+def _wanted(table: DataFile, task: Task) -> Iterator[Row]:
     return table.rows(columns_of(table, task))
 
 
-def _is_json(table: Table) -> bool:
+def _is_json(table: DataFile) -> bool:
     return any("json" in suffix.lower() for suffix in table.path.suffixes)
 
 
@@ -154,7 +156,9 @@ def _with_columns(task: Task, columns: Columns) -> Task:
     )
 
 
-def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str, ...]]:
+def _define_task(
+    table: DataFile, given: Given
+) -> tuple[Task, rows.Read, tuple[str, ...]]:
     """Return the task that a training file defines by its columns and labels."""
     text, pair, label = given.columns
     known, where = set(table.names), str(table.path)
@@ -178,7 +182,7 @@ def _define_task(table: Table, given: Given) -> tuple[Task, rows.Read, tuple[str
 
 
 def _define_questions(
-    table: Table, given: Given
+    table: DataFile, given: Given
 ) -> tuple[Task, rows.Read, tuple[str, ...]]:
     task = _with_columns(TASKS["squad_v2"], given.columns)
     task = dataclasses.replace(task, name="file", hub=("", None))
@@ -192,7 +196,7 @@ def _define_questions(
 
 
 def _define_lists(
-    table: Table, given: Given, kind: str
+    table: DataFile, given: Given, kind: str
 ) -> tuple[Task, rows.Read, tuple[str, ...]]:
     """Return a task whose texts or labels are lists."""
     text, pair, label = given.columns
@@ -230,7 +234,7 @@ def _first(wanted: Iterable[str], names: Iterable[str]) -> str:
     return next((name for name in wanted if name in there), wanted[0])
 
 
-def _guess_text(table: Table) -> tuple[str, str | None]:
+def _guess_text(table: DataFile) -> tuple[str, str | None]:
     known = set(table.names)
     fits = [g for g in _GUESSES if g[0] in known and (not g[1] or g[1] in known)]
     if not fits:
@@ -243,12 +247,12 @@ def _guess_text(table: Table) -> tuple[str, str | None]:
     return fits[0]
 
 
-def _guess_label(table: Table) -> str:
+def _guess_label(table: DataFile) -> str:
     found = [name for name in _LABELS if name in table.names]
     return found[0] if len(found) == 1 and "label" not in table.names else "label"
 
 
-def _by_name(found: rows.Read, table: Table, task: Task) -> rows.Read:
+def _by_name(found: rows.Read, table: DataFile, task: Task) -> rows.Read:
     """Put names in the place of ids, in a file that has names for its ids."""
     names = table.classes.get(task.label)
     if names is None or task.name != "file":

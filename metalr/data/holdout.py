@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metalr.data.columns import Rows
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 
 _SHARE = 10  # one in so many rows is held out

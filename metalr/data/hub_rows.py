@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.errors import MetalrError
 from metalr.runtime import hub
 

@@ -12,7 +12,8 @@ from metalr.data import derived, files, hub_rows, reading, rows, toy
 from metalr.data.columns import Row, Rows
 from metalr.data.formats import opening
 from metalr.data.formats.table import PLAIN, Options
-from metalr.data.rows import Task, check_rows
+from metalr.data.rows import check_rows
+from metalr.data.schema import Task
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import hub

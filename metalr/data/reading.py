@@ -7,7 +7,7 @@ import numpy as np
 
 from metalr.data.columns import Rows
 from metalr.data.cutting import Lost
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 
 _SHOWN = 8  # classes and columns of a line
 

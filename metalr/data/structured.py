@@ -9,13 +9,11 @@ choice      {"text": "...", "choices": ["...", "..."], "label": 1}, or the colum
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metalr.data.labels import Labels, is_missing, number, show, spelled
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
-
-if TYPE_CHECKING:
-    from metalr.data.rows import Task
 
 KINDS = ("tokens", "multilabel", "choice")
 OUTSIDE = "O"  # the tag of a word that is part of nothing
@@ -84,7 +82,7 @@ def texts(value: Any) -> list[str]:
     return value
 
 
-def shaped(row: dict[str, Any], task: "Task") -> dict[str, Any]:
+def shaped(row: dict[str, Any], task: Task) -> dict[str, Any]:
     """Return a row with its texts to choose from in one column."""
     if task.kind != "choice" or task.pair is None or task.pair in row:
         return row
@@ -97,7 +95,7 @@ def shaped(row: dict[str, Any], task: "Task") -> dict[str, Any]:
     return row | {task.pair: [begin + str(row[name]) for name in names]}
 
 
-def label(row: dict[str, Any], task: "Task") -> Any:
+def label(row: dict[str, Any], task: Task) -> Any:
     """Return a row's labels as they are, in one form: a list, or a choice's number.
 
     Raises:
@@ -150,7 +148,7 @@ def _choice(value: Any, choices: Sequence[str]) -> int | None:
     return int(found)
 
 
-def ids(value: Sequence[Any], task: "Task") -> list[int]:
+def ids(value: Sequence[Any], task: Task) -> list[int]:
     """Return the ids of labels that are given by name or, for a known set, by id.
 
     Raises:

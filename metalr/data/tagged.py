@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metalr.data.columns import Row
 from metalr.data.encoded import Encoded, column_of
 from metalr.data.ragged import Ragged, Writer, bounds_of
-from metalr.data.rows import Row, Task, well_formed
+from metalr.data.rows import well_formed
+from metalr.data.schema import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast as Tokenizer

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from metalr.data import derived, structured
+from metalr.data.columns import Rows
 from metalr.data.reading import Reading
-from metalr.data.rows import Rows, Task
+from metalr.data.schema import Task
 
 
 class TaskData(NamedTuple):

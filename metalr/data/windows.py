@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metalr.data import ragged
+from metalr.data.columns import Row
 from metalr.data.encoded import Encoded, column_of, parts
-from metalr.data.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast as Tokenizer

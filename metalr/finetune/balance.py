@@ -7,7 +7,7 @@ import numpy as np
 
 from metalr.data.encoded import Encoded
 from metalr.data.ragged import Ragged
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.runtime import files
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from metalr.data import answers, tagged
+from metalr.data.columns import Row
 from metalr.data.encoded import Encoded, column_of
-from metalr.data.rows import Row, Task
+from metalr.data.schema import Task
 from metalr.finetune import metrics, squad_v2
 from metalr.finetune.usage import Usage
 

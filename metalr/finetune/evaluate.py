@@ -9,7 +9,7 @@ import numpy as np
 from metalr.data import batches, encode, tasks
 from metalr.finetune import decode, loop
 from metalr.finetune.config import RunConfig
-from metalr.finetune.sharding import ONE, Layout
+from metalr.finetune.sharding import ONE, DeviceLayout
 from metalr.finetune.usage import Usage
 from metalr.models import heads
 
@@ -21,7 +21,7 @@ def scorer(
     encoded: dict[str, encode.Encoded],
     pad_token_id: int,
     max_shapes: int = 4,
-    layout: Layout = ONE,
+    layout: DeviceLayout = ONE,
     *,
     usage: Usage,
 ) -> Callable[[Any], dict[str, float]]:
@@ -50,7 +50,7 @@ def predictor(
     graphdef: Any,
     pad_token_id: int,
     max_shapes: int,
-    layout: Layout,
+    layout: DeviceLayout,
 ) -> Predict:
     """Return `(params, encoded) -> (logits by entry, mean loss)`."""
     batch_size = config.eval_batch_size or 4 * config.batch_size

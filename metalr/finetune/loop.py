@@ -20,7 +20,7 @@ import optax
 from metalr.errors import MetalrError
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.display import Display
-from metalr.finetune.sharding import ONE, Layout
+from metalr.finetune.sharding import ONE, DeviceLayout
 from metalr.runtime import hosts
 
 Batch = dict[str, Any]
@@ -50,7 +50,7 @@ class Batches(Protocol):
         ...
 
 
-class Problem(NamedTuple):
+class Workload(NamedTuple):
     """What is optimised."""
 
     params: Any  # pytree of float32 arrays; the loop donates it
@@ -104,7 +104,9 @@ class TrainState(NamedTuple):
     key: jax.Array  # [2] uint32: runs that differ in their seed are one program
 
 
-def start(params: Any, opt_state: Any, seed: int, layout: Layout = ONE) -> TrainState:
+def start(
+    params: Any, opt_state: Any, seed: int, layout: DeviceLayout = ONE
+) -> TrainState:
     """Return the state before the first step, given placed parameters and states."""
     key = jax.random.key_data(jax.random.key(seed))
     return TrainState(
@@ -118,7 +120,7 @@ def make_step(
     *,
     accumulate: int,
     read: tuple[str, ...] = READ_FROM_STATE,
-    layout: Layout = ONE,
+    layout: DeviceLayout = ONE,
     state: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Return the jitted step `(state, batch) -> (state, logged)`, state donated.
@@ -248,20 +250,20 @@ class _Journal:
 
 
 def train(
-    problem: Problem,
+    workload: Workload,
     tx: optax.GradientTransformation,
     pace: Pace,
     *,
     display: Display,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
-    layout: Layout = ONE,
+    layout: DeviceLayout = ONE,
     on_step: Callable[[int, Row], object] = lambda done, logged: None,
 ) -> Outcome:
     """Train to the end of `pace`, going on from the newest checkpoint if any.
 
     Args:
-      problem: Parameters, loss, batches and evaluation.
+      workload: Parameters, loss, batches and evaluation.
       tx: The optimizer with its schedule.
       pace: Lengths and intervals in steps.
       display: Told of each logged row and evaluation.
@@ -275,10 +277,10 @@ def train(
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What
         was saved before stays.
     """
-    params = layout.put_state(problem.params)
+    params = layout.put_state(workload.params)
     state = start(params, layout.init(tx.init, params), pace.seed, layout)
     step_fn = make_step(
-        problem.loss_fn,
+        workload.loss_fn,
         tx,
         accumulate=pace.accumulate,
         layout=layout,
@@ -289,7 +291,7 @@ def train(
     done, asked = before, False
     # It may have stopped early and been killed before its result was written.
     stopped = "early" if journal.waited(pace.early_stopping) else None
-    batch = layout.put(problem.batches.batch(before))
+    batch = layout.put(workload.batches.batch(before))
     clock, since = time.perf_counter(), before
     for done in range(before + 1, 1 + (before if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
@@ -297,9 +299,9 @@ def train(
         on_step(done, logged)
         at_end = done == pace.total_steps
         if not at_end:  # made and sent while the device computes
-            batch = layout.put(problem.batches.batch(done))
+            batch = layout.put(workload.batches.batch(done))
         asked = stop() or asked
-        epoch = round(done / problem.batches.steps_per_epoch, 4)
+        epoch = round(done / workload.batches.steps_per_epoch, 4)
 
         # ---- Log: here the host waits for the device.
         look = done % pace.eval_every == 0 or at_end
@@ -313,10 +315,10 @@ def train(
 
         # ---- Evaluate, keep the best.
         if look:
-            served = problem.served(state.opt_state, state.params)
-            row = {"step": done, "epoch": epoch, **problem.evaluate(served)}
+            served = workload.served(state.opt_state, state.params)
+            row = {"step": done, "epoch": epoch, **workload.evaluate(served)}
             display.evaluated(row)
-            if journal.score(row, problem.metric) and checkpoints is not None:
+            if journal.score(row, workload.metric) and checkpoints is not None:
                 checkpoints.save_best(done, served)
             if journal.waited(pace.early_stopping) and not at_end:
                 stopped = "early"

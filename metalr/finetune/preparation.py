@@ -25,12 +25,12 @@ class Prepared(NamedTuple):
     config: RunConfig
     data: tasks.TaskData
     model: huggingface.Pretrained
-    problem: loop.Problem
+    workload: loop.Workload
     pace: loop.Pace
     tx: Any
     restore: Callable[[Any], Any]  # parameters in training -> those of the model
     notes: list[str]
-    layout: sharding.Layout
+    layout: sharding.DeviceLayout
     usage: Callable[[Any], Usage]  # of a model with these parameters in training
     trained: training.Trained
 
@@ -48,7 +48,7 @@ def prepare(
     *,
     data: tasks.TaskData | None = None,
     max_shapes: int | None = None,
-    layout: sharding.Layout | None = None,
+    layout: sharding.DeviceLayout | None = None,
 ) -> Prepared:
     """Load data and model and lay out the run.
 
@@ -112,7 +112,7 @@ def prepare(
     )
     tuned = _tuned(config, usage, data, tokens, model, max_shapes, layout)
     pace, shortened = _pace(config, feed.steps_per_epoch)
-    problem = loop.Problem(
+    workload = loop.Workload(
         params=of.params,
         loss_fn=of.loss(_loss_fn(config, task.kind, model.graphdef, weights)),
         batches=feed,
@@ -127,7 +127,7 @@ def prepare(
         config,
         data,
         model,
-        problem,
+        workload,
         pace,
         _transformation(config, rate, pace, of),
         lambda params: untrim(of.model(params)),
@@ -145,7 +145,7 @@ def _tuned(
     tokens: _Tokens,
     model: huggingface.Pretrained,
     max_shapes: int,
-    layout: sharding.Layout,
+    layout: sharding.DeviceLayout,
 ) -> Callable[[Any], Usage]:
     """Return `params -> usage`, with tuned thresholds where the settings want them."""
     task = data.task
@@ -287,7 +287,7 @@ def _trimmed(
 def _transformation(
     config: RunConfig, rate: float, pace: loop.Pace, of: training.Trained
 ) -> Any:
-    plan = schedulers.Plan(
+    plan = schedulers.RunPlan(
         learning_rate=rate,
         total_steps=pace.total_steps,
         warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),

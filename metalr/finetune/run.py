@@ -61,7 +61,7 @@ def run(
         display.start(title(prepared), prepared.pace.total_steps)
         try:
             outcome = loop.train(
-                prepared.problem,
+                prepared.workload,
                 prepared.tx,
                 prepared.pace,
                 display=display,

@@ -32,11 +32,11 @@ from metalr.finetune.rules import (
     shapes,
 )
 from metalr.finetune.rules.estimating import own
-from metalr.finetune.rules.plan import Build, Inner, Plan, adamw, warmup
+from metalr.finetune.rules.plan import Build, Inner, RunPlan, adamw, warmup
 from metalr.finetune.rules.shapes import scheduled
 from metalr.predictor import Predictor
 
-__all__ = ["SCHEDULERS", "Inner", "Plan", "Scheduler", "adamw", "get", "warmup"]
+__all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get", "warmup"]
 
 # One rate for all small encoders: the best of the sweeps of the source tasks, says
 # tests/benchmarks/fixed_rate.py.
@@ -74,7 +74,7 @@ class Scheduler(NamedTuple):
 def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
     """Make a row's `build` from a schedule that the loss drives."""
 
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         schedule: Any = rule(plan.learning_rate, shapes.ramp(plan))
         return optax.inject_hyperparams(inner)(learning_rate=schedule)
 
@@ -83,12 +83,12 @@ def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
 
 def _metalr(
     change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
-    shape: Callable[[Plan], optax.Schedule] = shapes.linear,
+    shape: Callable[[RunPlan], optax.Schedule] = shapes.linear,
     **options: Any,
 ) -> Build:
     """Make a row's `build` from a change of the predictor and a shape."""
 
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         return optax_schedule.inject(
             inner,
             plan.learning_rate,
@@ -306,7 +306,7 @@ SCHEDULERS: dict[str, Scheduler] = {
 def at_a_rate(
     build: Build,
     inner: Inner,
-    plan: Plan,
+    plan: RunPlan,
 ) -> optax.GradientTransformationExtraArgs:
     """Build a transformation whose base rate is a number of its state.
 

@@ -37,7 +37,7 @@ Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class DeviceLayout:
     """Where batches and states lie. `ONE` is the layout of one device."""
 
     parallel: str = "one"  # a row of PARALLEL, "auto" decided
@@ -215,7 +215,7 @@ def _names(path: Any) -> list[str]:
     return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
 
 
-ONE = Layout()
+ONE = DeviceLayout()
 
 
 def create_layout(
@@ -224,7 +224,7 @@ def create_layout(
     shard_params: bool = False,
     model: int = 1,
     devices: Sequence[Any] | None = None,
-) -> Layout:
+) -> DeviceLayout:
     """Lay a run over devices.
 
     Args:
@@ -260,5 +260,5 @@ def create_layout(
         )
     grid = np.array(devices).reshape(-1, model)
     if parallel == "pmap":
-        return Layout(parallel, Mesh(grid[:, 0], (DATA,)))
-    return Layout(parallel, Mesh(grid, (DATA, MODEL)), shard_params)
+        return DeviceLayout(parallel, Mesh(grid[:, 0], (DATA,)))
+    return DeviceLayout(parallel, Mesh(grid, (DATA, MODEL)), shard_params)

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.models import heads
 from metalr.runtime import files

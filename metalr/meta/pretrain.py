@@ -97,7 +97,7 @@ def pretrain(
     hide = functools.partial(
         MaskedBatches, batch_size=settings.batch_size, tokenizer=tokenizer
     )
-    problem = loop.Problem(
+    workload = loop.Workload(
         params=params,
         loss_fn=lambda params, batch, key: heads.loss(
             "mlm", heads.apply(graphdef, params, batch), batch
@@ -120,7 +120,7 @@ def pretrain(
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         outcome = loop.train(
-            problem,
+            workload,
             _transformation(settings),
             _pace(settings),
             display=display,
@@ -148,7 +148,7 @@ def _pace(settings: PretrainConfig) -> loop.Pace:
 
 
 def _transformation(settings: PretrainConfig) -> Any:
-    plan = schedulers.Plan(
+    plan = schedulers.RunPlan(
         learning_rate=settings.learning_rate,
         total_steps=settings.steps,
         warmup_steps=settings.steps // 10,

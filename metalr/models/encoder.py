@@ -92,7 +92,7 @@ class Encoder(nnx.Module):
         if config.projects_embeddings:
             widths = config.table_width, config.hidden_size
             self.project = nnx.Linear(*widths, dtype=dtype, rngs=rngs)
-        make: Any = modern.Layer if modern.used(config) else _layer
+        make: Any = modern.ModernLayer if modern.used(config) else _layer
         self.layers = nnx.Dict(
             {str(i): make(config, dtype, rngs, i) for i in range(config.stored_layers)}
         )

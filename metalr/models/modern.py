@@ -81,7 +81,7 @@ def turned(x: jax.Array, angles: jax.Array) -> jax.Array:
     return jnp.concatenate(both, axis=-1).astype(x.dtype)
 
 
-class Attention(nnx.Module):
+class ModernAttention(nnx.Module):
     """`attend` with turned queries and keys, and a linear layer."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Attention(nnx.Module):
         return dropout(self.output(mixed), rate, fold(key, 1), first_row * length)
 
 
-class Layer(nnx.Module):
+class ModernLayer(nnx.Module):
     """x += attention(LayerNorm(x)); x += down(gelu(a) * b), a, b = up(LayerNorm(x))."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Layer(nnx.Module):
         """Build the layer with that number from below; the first norms only once."""
         self.config, self.dtype = config, dtype
         every = config.global_attn_every_n_layers
-        self.attention = Attention(config, dtype, rngs, local=index % every > 0)
+        self.attention = ModernAttention(config, dtype, rngs, local=index % every > 0)
         if index:
             self.attention_norm = layer_norm(config, rngs)
         self.output_norm = layer_norm(config, rngs)

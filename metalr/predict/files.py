@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from metalr.data.rows import Row, well_formed
+from metalr.data.columns import Row
+from metalr.data.rows import well_formed
 from metalr.errors import MetalrError, unknown_name
 from metalr.predict.outputs import flat
 from metalr.runtime import files

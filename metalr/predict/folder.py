@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.finetune import usage as usages
 from metalr.models import huggingface, weights

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from metalr.data import batches, encode
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.errors import MetalrError
 from metalr.finetune import sharding
 from metalr.finetune.usage import Usage
@@ -40,7 +40,7 @@ class Model:
         pretrained: huggingface.Pretrained,
         *,
         batch_size: int = 64,
-        layout: sharding.Layout = sharding.ONE,
+        layout: sharding.DeviceLayout = sharding.ONE,
     ):
         """Compile nothing yet.
 

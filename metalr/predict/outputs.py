@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from metalr.data import tagged
+from metalr.data.columns import Row
 from metalr.data.encoded import Encoded
-from metalr.data.rows import Row
 from metalr.finetune import decode
 from metalr.finetune.usage import Usage
 

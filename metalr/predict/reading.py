@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from metalr.data import structured
-from metalr.data.rows import Row, Task, well_formed
+from metalr.data.columns import Row
+from metalr.data.rows import well_formed
+from metalr.data.schema import Task
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.usage import Usage
 

@@ -72,7 +72,7 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
         logits = heads.apply(loaded.graphdef, params, batch, dropout_key=key)
         return heads.loss("classification", logits, batch)
 
-    plan = schedulers.Plan(RATE, 10_000, 500)
+    plan = schedulers.RunPlan(RATE, 10_000, 500)
     inner = schedulers.adamw(weight_decay=0.01, clip_norm=1.0)
     tx = schedulers.SCHEDULERS["linear"].build(inner, plan)
     step = loop.make_step(loss_fn, tx, accumulate=1)

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 
 CORPUS = [
     "The film was good, though its story never moved on.",

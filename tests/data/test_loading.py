@@ -11,7 +11,7 @@ import pytest
 
 from metalr.data import hub_rows, tasks
 from metalr.data.loading import fingerprint, load
-from metalr.data.rows import Task
+from metalr.data.schema import Task
 from metalr.data.tasks import FRESH, TASKS
 from metalr.errors import MetalrError
 from metalr.runtime import hub

@@ -7,7 +7,8 @@ import pytest
 
 from metalr.data import loading, structured, tagged, toy
 from metalr.data.encode import encode
-from metalr.data.rows import Task, check_rows
+from metalr.data.rows import check_rows
+from metalr.data.schema import Task
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 from tests.data.small_tokenizers import TOKENIZERS, word_piece

@@ -42,7 +42,7 @@ def updates(tx, params=PARAMS, grads=GRADS, steps=2):
 
 
 def row(name="linear", inner=None):
-    plan = schedulers.Plan(1e-3, total_steps=10, warmup_steps=0)
+    plan = schedulers.RunPlan(1e-3, total_steps=10, warmup_steps=0)
     inner = inner or schedulers.adamw(0.01, 1.0)
     return schedulers.at_a_rate(schedulers.get(name).build, inner, plan)
 

@@ -16,9 +16,9 @@ from metalr.finetune.rules import (
     recipes,
     schedule_free_plus,
 )
-from metalr.finetune.rules.plan import Plan
+from metalr.finetune.rules.plan import RunPlan
 
-PLAN = Plan(learning_rate=0.1, total_steps=200, warmup_steps=0)
+PLAN = RunPlan(learning_rate=0.1, total_steps=200, warmup_steps=0)
 CURVATURES = np.array([1.0, 4.0], np.float32)
 
 

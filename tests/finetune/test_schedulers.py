@@ -11,7 +11,7 @@ from metalr.errors import MetalrError
 from metalr.finetune import schedulers
 from metalr.finetune.rules import shapes
 
-PLAN = schedulers.Plan(learning_rate=0.1, total_steps=100, warmup_steps=9)
+PLAN = schedulers.RunPlan(learning_rate=0.1, total_steps=100, warmup_steps=9)
 ROWS = schedulers.SCHEDULERS
 OWN_OPTIMIZER = [  # which leave the given one aside
     name for name, row in ROWS.items() if row.learning_rate != 2e-5
@@ -165,7 +165,7 @@ def test_rates_are_those_of_optax_composition(name):
 
 
 def test_plateau_cuts_the_rate_when_100_steps_bring_less_than_one_percent():
-    plan = schedulers.Plan(learning_rate=2e-5, total_steps=400, warmup_steps=0)
+    plan = schedulers.RunPlan(learning_rate=2e-5, total_steps=400, warmup_steps=0)
     tx = schedulers.SCHEDULERS["plateau"].build(INNERS["adamw"], plan)
     # Windows of 100 steps: first, 2 % lower (kept), 0.5 % lower (cut after it).
     losses = np.repeat([1.0, 0.98, 0.9751, 0.9], 100)
@@ -204,7 +204,7 @@ def test_greedylr_takes_the_rates_of_transformers():
     for loss in losses:
         expected.append(oracle_optimizer.param_groups[0]["lr"])
         oracle.step(float(np.float32(loss)))
-    plan = schedulers.Plan(learning_rate=2e-5, total_steps=260, warmup_steps=0)
+    plan = schedulers.RunPlan(learning_rate=2e-5, total_steps=260, warmup_steps=0)
     _, _, rates = run(build("greedylr", plan=plan), start_params(), 260, losses)
     assert np.diff(expected).max() > 0 > np.diff(expected).min()  # up and down
     np.testing.assert_allclose(rates, expected, rtol=1e-5)

@@ -51,7 +51,7 @@ def test_linear_decay_is_the_schedule_that_metalr_multiplies(horizon):
 
 
 def test_cosine_decay_is_that_of_the_scheduler_table():
-    plan = schedulers.Plan(1.0, total_steps=100, warmup_steps=30)
+    plan = schedulers.RunPlan(1.0, total_steps=100, warmup_steps=30)
     sweep = draw(decay="cosine", horizon=100, warmup=30)
     expected = jax.vmap(shapes.cosine(plan))(jnp.arange(100))
     np.testing.assert_allclose(sweeps.level(sweep), expected, atol=1e-6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.data.formats import text
-from metalr.data.formats.table import Options, Row, Table
+from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 from metalr.runtime import memory
 
@@ -15,7 +15,7 @@ _BATCH = 1024  # rows that are Python objects at a time
 _STATE, _SPLITS = "state.json", "dataset_dict.json"  # of a folder of datasets
 
 
-def look_at_parquet(path: Path, options: Options) -> Table:
+def look_at_parquet(path: Path, options: Options) -> DataFile:
     """Look at a Parquet file.
 
     Raises:
@@ -63,7 +63,7 @@ def _sizes(metadata: Any) -> dict[str, int]:
     return sizes
 
 
-def look_at_arrow(path: Path, options: Options) -> Table:
+def look_at_arrow(path: Path, options: Options) -> DataFile:
     """Look at a file of Arrow: the stream that datasets writes, or Feather.
 
     Raises:
@@ -72,7 +72,7 @@ def look_at_arrow(path: Path, options: Options) -> Table:
     return _arrow_table(path, [path])
 
 
-def look_at_folder(path: Path, options: Options) -> Table:
+def look_at_folder(path: Path, options: Options) -> DataFile:
     """Look at a folder that `Dataset.save_to_disk` made.
 
     Raises:
@@ -100,7 +100,7 @@ def is_saved(path: Path) -> bool:
     return (path / _STATE).is_file() or (path / _SPLITS).is_file()
 
 
-def _arrow_table(path: Path, files: list[Path]) -> Table:
+def _arrow_table(path: Path, files: list[Path]) -> DataFile:
     if not files:
         raise MetalrError(f"{path} is empty: it holds no rows")
     with _refused(path, "Arrow"), memory.bounded(path), _stream(files[0]) as first:
@@ -143,7 +143,7 @@ def _pieces(batch: Any, columns: list[str]) -> Iterator[Any]:
 
 def _table(
     path: Path, kind: str, schema: Any, batches: Callable[[list[str]], Iterator[Any]]
-) -> Table:
+) -> DataFile:
     names = list(schema.names)
 
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
@@ -154,7 +154,7 @@ def _table(
         with _refused(path, kind):
             yield from _rows(path, batches(wanted))
 
-    return Table(path, tuple(names), rows, (), _classes(schema))
+    return DataFile(path, tuple(names), rows, (), _classes(schema))
 
 
 def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:

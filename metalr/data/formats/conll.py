@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metalr.data.formats import text
-from metalr.data.formats.table import Options, Row, Table
+from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 _DOCUMENT = "-DOCSTART-"  # a sentence of its own, which is none
 
 
-def look(path: Path, options: Options) -> Table:
+def look(path: Path, options: Options) -> DataFile:
     """Look at a file of columns set off by tabs or spaces.
 
     Its rows have the lists `tokens` and `tags`, and those of the columns between as
@@ -36,10 +36,10 @@ def look(path: Path, options: Options) -> Table:
             lists = list(zip(*sentence, strict=True))
             yield {names[i]: list(lists[i]) for i in wanted}
 
-    return Table(path, names, rows, found.notes)
+    return DataFile(path, names, rows, found.notes)
 
 
-def _cells(found: text.Text) -> Iterator[tuple[int, list[str]]]:
+def _cells(found: text.TextFile) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line; none of them at the end of a sentence."""
     for number, line in enumerate(text.lines(found), start=1):
         # Universal Dependencies write comments so; a word # has its tag beside it.
@@ -48,7 +48,7 @@ def _cells(found: text.Text) -> Iterator[tuple[int, list[str]]]:
         yield number, cells
 
 
-def _sentences(found: text.Text, width: int) -> Iterator[list[list[str]]]:
+def _sentences(found: text.TextFile, width: int) -> Iterator[list[list[str]]]:
     sentence: list[list[str]] = []
     for number, cells in _cells(found):
         if cells and len(cells) != width:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metalr.data.formats import text
-from metalr.data.formats.table import Options, Row, Table
+from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -32,7 +32,7 @@ class Dialect(NamedTuple):
         return f"read with {parted} between the fields, {rule}"
 
 
-def look(path: Path, preferred: str, options: Options) -> Table:
+def look(path: Path, preferred: str, options: Options) -> DataFile:
     """Look at a delimited file.
 
     Args:
@@ -60,7 +60,7 @@ def look(path: Path, preferred: str, options: Options) -> Table:
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         return _rows(found, dialect, names, columns, options.header)
 
-    return Table(path, tuple(names), rows, tuple(notes))
+    return DataFile(path, tuple(names), rows, tuple(notes))
 
 
 def _names(header: Sequence[str]) -> list[str]:
@@ -83,7 +83,7 @@ def _names(header: Sequence[str]) -> list[str]:
 
 
 def _rows(
-    found: text.Text,
+    found: text.TextFile,
     dialect: Dialect,
     names: list[str],
     columns: Sequence[str] | None,
@@ -113,7 +113,7 @@ def _rows(
 
 
 def _records(
-    found: text.Text, dialect: Dialect, most: int | None = None
+    found: text.TextFile, dialect: Dialect, most: int | None = None
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a file, each with its last line's number."""
     lines = itertools.islice(text.lines(found), dialect.skip_lines, most)
@@ -147,7 +147,7 @@ def _guarded(line: str) -> str:
 # ------------------------------------------------------------ telling the dialect
 
 
-def _dialect(found: text.Text, preferred: str) -> Dialect:
+def _dialect(found: text.TextFile, preferred: str) -> Dialect:
     sample = list(itertools.islice(text.lines(found), _SAMPLE))
     said = _SEP_LINE.fullmatch(sample[0].strip()) if sample else None
     skip = 1 if said else 0
@@ -196,7 +196,7 @@ def _skips_space(sample: list[str], delimiter: str) -> bool:
     )
 
 
-def _is_quoted(found: text.Text, delimiter: str) -> bool:
+def _is_quoted(found: text.TextFile, delimiter: str) -> bool:
     """Say whether quotes in a tab-separated file are none of its text.
 
     GLUE's files quote nothing, pandas and spreadsheets do. They quote a field that

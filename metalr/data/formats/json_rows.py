@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.data.formats import text
-from metalr.data.formats.table import Options, Row, Table
+from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 # A file that is one value has to be in memory several times over. All of SQuAD has
@@ -23,7 +23,7 @@ _FORMS = (
 )
 
 
-def look_at_lines(path: Path, options: Options) -> Table:
+def look_at_lines(path: Path, options: Options) -> DataFile:
     """Look at a `.jsonl` file.
 
     Raises:
@@ -36,7 +36,7 @@ def look_at_lines(path: Path, options: Options) -> Table:
     return _table(found, first, lambda columns: _lines(found))
 
 
-def look(path: Path, options: Options) -> Table:
+def look(path: Path, options: Options) -> DataFile:
     """Look at a `.json` file, which is lines or one value.
 
     Raises:
@@ -57,17 +57,17 @@ def look(path: Path, options: Options) -> Table:
     return _whole_table(found, path, _whole(found))
 
 
-def _table(found: text.Text, first: list[Row], rows: Any) -> Table:
+def _table(found: text.TextFile, first: list[Row], rows: Any) -> DataFile:
     names = tuple(dict.fromkeys(str(name) for row in first for name in row))
-    return Table(found.path, names, rows, found.notes)
+    return DataFile(found.path, names, rows, found.notes)
 
 
-def _whole_table(found: text.Text, path: Path, whole: Any) -> Table:
+def _whole_table(found: text.TextFile, path: Path, whole: Any) -> DataFile:
     rows = _rows_of(path, whole)
     return _table(found, rows[:_FIRST], lambda columns: iter(rows))
 
 
-def _lines(found: text.Text) -> Iterator[Row]:
+def _lines(found: text.TextFile) -> Iterator[Row]:
     for number, line in enumerate(text.lines(found), start=1):
         line = line.strip()
         if not line:
@@ -103,7 +103,7 @@ def _parse(line: str, where: str) -> Any:
         raise MetalrError(f"{where} is not usable JSON: {fault}") from fault
 
 
-def _whole(found: text.Text) -> Any:
+def _whole(found: text.TextFile) -> Any:
     parts, size = [], 0
     for piece in text.chunks(found):
         parts.append(piece)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from metalr.data.formats import arrow, conll, delimited, json_rows
-from metalr.data.formats.table import Options, Row, Table
+from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".arrow", ".csv", ".tsv", ".json")
@@ -18,7 +18,7 @@ _FILES = (*SUFFIXES, ".conll")
 
 _csv = functools.partial(delimited.look, preferred=",")
 _tsv = functools.partial(delimited.look, preferred="\t")
-_READERS: dict[str, Callable[..., Table]] = {
+_READERS: dict[str, Callable[..., DataFile]] = {
     ".jsonl": json_rows.look_at_lines,
     ".ndjson": json_rows.look_at_lines,
     ".json": json_rows.look,
@@ -43,7 +43,7 @@ _WAYS_OUT = {
     ),
 }
 # What a file begins with says more than its name.
-_STARTS: tuple[tuple[bytes, Callable[..., Table]], ...] = (
+_STARTS: tuple[tuple[bytes, Callable[..., DataFile]], ...] = (
     (b"PAR1", arrow.look_at_parquet),
     (b"ARROW1", arrow.look_at_arrow),
     (b"-DOCSTAR", conll.look),
@@ -51,7 +51,7 @@ _STARTS: tuple[tuple[bytes, Callable[..., Table]], ...] = (
 _WORKBOOK = b"PK\x03\x04"
 
 
-def look(path: Path, options: Options) -> Table:
+def look(path: Path, options: Options) -> DataFile:
     """Look at a file or a folder of rows; its name's ending says the format.
 
     Raises:
@@ -66,7 +66,7 @@ def look(path: Path, options: Options) -> Table:
     return table._replace(rows=lambda columns: _caught_rows(path, rows(columns)))
 
 
-def _reader(path: Path) -> Callable[..., Table]:
+def _reader(path: Path) -> Callable[..., DataFile]:
     if os.path.isdir(path):
         return arrow.look_at_folder
     suffix = _suffix(path)

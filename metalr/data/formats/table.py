@@ -17,7 +17,7 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-class Table(NamedTuple):
+class DataFile(NamedTuple):
     """A file that was looked at: its columns, and how to go through its rows."""
 
     path: Path

@@ -28,7 +28,7 @@ _MARKS = (  # the longer first: the first two bytes of UTF-32 are those of UTF-1
 _WIDE = ("utf-16", "utf-32")  # a line's end is no single byte there
 
 
-class Text(NamedTuple):
+class TextFile(NamedTuple):
     """A text file and how it is written."""
 
     path: Path
@@ -38,7 +38,7 @@ class Text(NamedTuple):
     notes: tuple[str, ...]
 
 
-def look(path: Path, encoding: str | None) -> Text:
+def look(path: Path, encoding: str | None) -> TextFile:
     """Tell how a text file is written from its first bytes.
 
     Args:
@@ -62,7 +62,7 @@ def look(path: Path, encoding: str | None) -> Text:
             notes.append(f"{path.name} read as {encoding}")
     else:
         encoding = _known(encoding)
-    return Text(path, encoding, _newline(sample, encoding), packed, tuple(notes))
+    return TextFile(path, encoding, _newline(sample, encoding), packed, tuple(notes))
 
 
 def _known(encoding: str) -> str:
@@ -104,7 +104,7 @@ def _open(path: Path, packed: bool) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def chunks(text: Text) -> Iterator[bytes]:
+def chunks(text: TextFile) -> Iterator[bytes]:
     """Yield the bytes of a file, unpacked, no more of them than it may have.
 
     Raises:
@@ -118,7 +118,7 @@ def chunks(text: Text) -> Iterator[bytes]:
             yield piece
 
 
-def lines(text: Text) -> Iterator[str]:
+def lines(text: TextFile) -> Iterator[str]:
     """Yield the lines of a text file with their ends.
 
     Raises:
@@ -135,7 +135,7 @@ def lines(text: Text) -> Iterator[str]:
         yield line
 
 
-def _byte_lines(text: Text) -> Iterator[str]:
+def _byte_lines(text: TextFile) -> Iterator[str]:
     """Split at the byte that ends a line in every encoding that is not wide."""
     left, first = _most(text), text.encoding
     rest = "utf-8" if first == "utf-8-sig" else first
@@ -153,7 +153,7 @@ def _byte_lines(text: Text) -> Iterator[str]:
                 raise _undecoded(text, number, raw, fault) from fault
 
 
-def _decoded_lines(text: Text) -> Iterator[str]:
+def _decoded_lines(text: TextFile) -> Iterator[str]:
     left, number = _most(text), 0
     newline = text.newline.decode()
     with (
@@ -178,13 +178,13 @@ def _decoded_lines(text: Text) -> Iterator[str]:
             yield line
 
 
-def _most(text: Text) -> int:
+def _most(text: TextFile) -> int:
     """Return how many bytes a file may have when it is unpacked."""
     size = text.path.stat().st_size
     return max(LEAST_UNPACKED, MOST_PACKED * size) if text.packed else 2**62
 
 
-def _check_left(text: Text, left: int) -> None:
+def _check_left(text: TextFile, left: int) -> None:
     if left < 0:
         raise MetalrError(
             f"{text.path} unpacks to more than {_most(text)} bytes, over "
@@ -199,7 +199,7 @@ def _too_long(path: Path, number: int) -> MetalrError:
 
 
 def _undecoded(
-    text: Text, number: int, raw: bytes, fault: UnicodeDecodeError
+    text: TextFile, number: int, raw: bytes, fault: UnicodeDecodeError
 ) -> MetalrError:
     name = "UTF-8" if text.encoding.startswith("utf-8") else text.encoding
     place = (
@@ -216,7 +216,7 @@ def _undecoded(
     )
 
 
-def _likely(text: Text) -> str | None:
+def _likely(text: TextFile) -> str | None:
     """Return the encoding that a file seems to have."""
     from charset_normalizer import from_bytes
 

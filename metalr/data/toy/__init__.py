@@ -14,7 +14,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.data.toy import facts, lists, pairs, reviews, singles
 from metalr.errors import MetalrError, unknown_name
 

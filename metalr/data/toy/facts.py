@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.data.toy.draw import INSTITUTIONS, PLACES, as_sentence, pick, sample, words
 
 _FIRST_NAMES = words(

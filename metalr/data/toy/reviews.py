@@ -2,7 +2,7 @@
 
 import random
 
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.data.toy.draw import as_sentence, pick, sample, words
 
 _ADJECTIVES = (

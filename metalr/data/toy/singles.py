@@ -2,7 +2,7 @@
 
 import random
 
-from metalr.data.rows import Row
+from metalr.data.columns import Row
 from metalr.data.toy.draw import PLACES, as_sentence, pick, sample, table, words
 
 _ACTORS = (

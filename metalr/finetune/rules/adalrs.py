@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.finetune.rules.plan import Inner, Plan, at, injected
+from metalr.finetune.rules.plan import Inner, RunPlan, at, injected
 from metalr.finetune.rules.shapes import linear
 
 BEGIN, END = 0.1, 0.4  # of the run
@@ -44,7 +44,7 @@ class AdalrsState(NamedTuple):
     inner_state: Any
 
 
-def adalrs(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def adalrs(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build the row; `update` needs the keyword `value=`, the loss."""
     shape = linear(plan)
     tx = injected(inner, plan.learning_rate * shape(0))

@@ -11,17 +11,17 @@ import optax
 from optax import contrib
 
 from metalr.finetune.rules import plan as plans
-from metalr.finetune.rules.plan import Build, Inner, Plan
+from metalr.finetune.rules.plan import Build, Inner, RunPlan
 from metalr.finetune.rules.shapes import scheduled
 
 
 def own(
-    optimizer: Callable[[Any, Plan], optax.GradientTransformation],
-    shape: Callable[[Plan], optax.Schedule],
+    optimizer: Callable[[Any, RunPlan], optax.GradientTransformation],
+    shape: Callable[[RunPlan], optax.Schedule],
 ) -> Build:
     """Make a row's `build` from an optimizer that leaves the given one aside."""
 
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         del inner
         make = lambda learning_rate: plans.clipped(  # noqa: E731
             optimizer(learning_rate, plan), plan.clip_norm
@@ -31,32 +31,32 @@ def own(
     return build
 
 
-def prodigy(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def prodigy(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build Prodigy with the safeguard that its authors advise under a warm-up."""
     return contrib.prodigy(rate, weight_decay=plan.weight_decay, safeguard_warmup=True)
 
 
-def dadapt_adamw(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def dadapt_adamw(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build D-Adaptation's AdamW."""
     return contrib.dadapt_adamw(rate, weight_decay=plan.weight_decay)
 
 
-def dowg(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def dowg(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build DoWG, distance over weighted gradients."""
     return contrib.dowg(rate, weight_decay=plan.weight_decay, mask=plans.decay_mask)
 
 
-def mechanic(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def mechanic(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build Mechanic around AdamW."""
     return contrib.mechanize(plans.adamw(plan.weight_decay, clip_norm=0.0)(rate))
 
 
-def momo_adam(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def momo_adam(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build MoMo-Adam, a Polyak rate of at most the given one."""
     return contrib.momo_adam(rate, weight_decay=plan.weight_decay)
 
 
-def schedule_free(rate: Any, plan: Plan) -> optax.GradientTransformation:
+def schedule_free(rate: Any, plan: RunPlan) -> optax.GradientTransformation:
     """Build schedule-free AdamW."""
     return contrib.schedule_free_adamw(rate, weight_decay=plan.weight_decay)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.finetune.rules.plan import Inner, Plan, at, injected
+from metalr.finetune.rules.plan import Inner, RunPlan, at, injected
 
 LOWEST = 1e-8
 _TINY = 1e-30
@@ -35,7 +35,7 @@ class GalaState(NamedTuple):
     inner_state: Any
 
 
-def gala(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def gala(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build the row; `update` needs `grad_fn=`, the gradient of the step's batch."""
     tx = injected(inner, plan.learning_rate)
 

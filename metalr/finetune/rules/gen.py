@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.finetune.rules.plan import Inner, Plan, at, injected
+from metalr.finetune.rules.plan import Inner, RunPlan, at, injected
 
 EVERY, SMOOTHING, MOST = 8, 0.9, 2.0
 
@@ -26,7 +26,7 @@ class GenState(NamedTuple):
     inner_state: Any
 
 
-def gen(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def gen(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build the row; `update` needs `value=` and `value_fn=`, the step's loss."""
     tx = injected(inner, plan.learning_rate)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.finetune.rules.plan import Build, Inner, Plan, at, injected
+from metalr.finetune.rules.plan import Build, Inner, RunPlan, at, injected
 
 LOWEST, HIGHEST, MOST_STEPS = 1e-7, 10.0, 100
 SMOOTHING, DIVERGED = 0.98, 4.0
@@ -44,7 +44,7 @@ class LrFindState(NamedTuple):
 def lr_find(pick: Pick) -> Build:
     """Make a row's `build` from a way to choose; the base rate is not read."""
 
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         tx = injected(inner, LOWEST)
         size = max(1, min(MOST_STEPS, plan.total_steps // 4))
         log_rates = jnp.linspace(jnp.log(LOWEST), jnp.log(HIGHEST), size)
@@ -100,7 +100,7 @@ def lr_find(pick: Pick) -> Build:
     return build
 
 
-def _linear(state: LrFindState, plan: Plan) -> jax.Array:
+def _linear(state: LrFindState, plan: RunPlan) -> jax.Array:
     """Return the multiplier of the found rate, over the steps that are left."""
     warm = jnp.minimum(plan.warmup_steps, state.steps_left // 10)
     left = (state.steps_left - state.step) / jnp.maximum(1, state.steps_left - warm)

@@ -12,7 +12,7 @@ from metalr.predictor import Predictor, load_predictor
 Inner = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """What a scheduler may know of the run before it starts."""
 
     learning_rate: float  # base (peak) rate
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     clip_norm: float = 1.0  # the same; 0: none
 
 
-Build = Callable[[Inner, Plan], optax.GradientTransformationExtraArgs]
+Build = Callable[[Inner, RunPlan], optax.GradientTransformationExtraArgs]
 
 
 def warmup(total_steps: int, asked: int) -> int:

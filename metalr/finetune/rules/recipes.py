@@ -7,13 +7,13 @@ import optax
 
 from metalr.finetune.rules import plan as plans
 from metalr.finetune.rules import shapes
-from metalr.finetune.rules.plan import Inner, Plan
+from metalr.finetune.rules.plan import Inner, RunPlan
 
 AUTOGLUON_RATE, KERASHUB_RATE = 1e-4, 5e-5
 LAYER_DECAY = 0.9
 
 
-def autogluon(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def autogluon(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build AutoGluon multimodal's recipe, without its soup of checkpoints.
 
     AdamW with weight decay 1e-3, the rate 0.9 times lower with each layer that lies
@@ -27,7 +27,7 @@ def autogluon(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs
     return shapes.scheduled(shapes.cosine)(make, tenth)
 
 
-def kerashub(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def kerashub(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build KerasHub's recipe: Adam at a constant rate, no decay, no clipping."""
     del inner
     return shapes.scheduled(shapes.static)(optax.adam, plan)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.finetune.rules.plan import Inner, Plan
+from metalr.finetune.rules.plan import Inner, RunPlan
 from metalr.finetune.rules.shapes import ramp, scheduled
 
 ADAM_BETAS, BETA, EPS = (0.9, 0.95), 0.9, 1e-8
@@ -83,7 +83,7 @@ def schedule_free_plus(learning_rate: Any) -> optax.GradientTransformationExtraA
     return optax.GradientTransformationExtraArgs(init, as_optax)
 
 
-def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
     """Build the row: warm-up, then the estimate; nothing is clipped.
 
     A clipped gradient would raise the rate, which is a loss over a norm.

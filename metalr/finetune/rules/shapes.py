@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from metalr import optax_schedule
-from metalr.finetune.rules.plan import Build, Inner, Plan
+from metalr.finetune.rules.plan import Build, Inner, RunPlan
 
 COOLDOWN = 0.2  # share of the run in which hold-then-decay decays, arXiv 2405.18392
 
 
-def scheduled(shape: Callable[[Plan], optax.Schedule]) -> Build:
+def scheduled(shape: Callable[[RunPlan], optax.Schedule]) -> Build:
     """Make a row's `build` from a schedule of the multiplier of the base rate."""
 
-    def build(inner: Inner, plan: Plan) -> optax.GradientTransformationExtraArgs:
+    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         factor = shape(plan)
         # A float32 rate: a Python float would take the parameters' type.
         rate = lambda count: jnp.float32(plan.learning_rate) * factor(count)  # noqa: E731
@@ -27,23 +27,23 @@ def scheduled(shape: Callable[[Plan], optax.Schedule]) -> Build:
     return build
 
 
-def static(plan: Plan) -> optax.Schedule:
+def static(plan: RunPlan) -> optax.Schedule:
     """Return 1, from the first step to the last."""
     return lambda count: jnp.float32(1.0)
 
 
-def ramp(plan: Plan) -> optax.Schedule:
+def ramp(plan: RunPlan) -> optax.Schedule:
     """Rise to 1 over the warm-up; the first step is taken at 1/(w+1), not at 0."""
     w = plan.warmup_steps
     return lambda count: jnp.minimum(1.0, (count + 1.0) / (w + 1.0))
 
 
-def linear(plan: Plan) -> optax.Schedule:
+def linear(plan: RunPlan) -> optax.Schedule:
     """Fall as 1 - t."""
     return optax_schedule.default_schedule(1.0, plan.total_steps, plan.warmup_steps)
 
 
-def cosine(plan: Plan) -> optax.Schedule:
+def cosine(plan: RunPlan) -> optax.Schedule:
     """Fall as (1 + cos(pi t)) / 2."""
     rise, left = ramp(plan), _left(plan)
     return lambda count: jnp.minimum(
@@ -51,7 +51,7 @@ def cosine(plan: Plan) -> optax.Schedule:
     )
 
 
-def hold_then_decay(plan: Plan) -> optax.Schedule:
+def hold_then_decay(plan: RunPlan) -> optax.Schedule:
     """Stay at 1, then fall linearly to 0 over the last fifth of all steps."""
     rise, span = ramp(plan), max(1.0, COOLDOWN * plan.total_steps)
     return lambda count: jnp.minimum(
@@ -59,7 +59,7 @@ def hold_then_decay(plan: Plan) -> optax.Schedule:
     )
 
 
-def rex(plan: Plan) -> optax.Schedule:
+def rex(plan: RunPlan) -> optax.Schedule:
     """Fall as (1 - t) / (1/2 + (1 - t) / 2): late, and then fast."""
     rise, left = ramp(plan), _left(plan)
     return lambda count: jnp.minimum(
@@ -67,7 +67,7 @@ def rex(plan: Plan) -> optax.Schedule:
     )
 
 
-def _left(plan: Plan) -> optax.Schedule:
+def _left(plan: RunPlan) -> optax.Schedule:
     """Return 1 - t."""
     span = max(1, plan.total_steps - plan.warmup_steps)
     return lambda count: jnp.clip((plan.total_steps - count) / span, 0.0, 1.0)
