@@ -14,6 +14,7 @@ from metalr.data.rows import Checked
 from metalr.data.schema import Task
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
+from metalr.runtime.origin import Origin
 
 Columns = tuple[str | None, str | None, str | None]  # text, pair, label; None: guess
 
@@ -91,7 +92,7 @@ def read(
         train = train._replace(rows=train.rows.select(parts.train))
         note, *thin = parts.notes
         notes, left_out = (*notes, *thin), train.left_out
-    origin = {"kind": "file", "where": where, "note": note}
+    origin = Origin("file", where, note)
     used = {task.text, task.pair, task.label, *(_QA if task.kind == "qa" else ())}
     unread = tuple(name for name in table.names if name and name not in used)
     record = reading.of(task, unread, left_out, notes)

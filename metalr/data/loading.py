@@ -17,6 +17,7 @@ from metalr.data.schema import Task
 from metalr.data.tasks import TASKS, TaskData
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import hub
+from metalr.runtime.origin import Origin
 
 # These two have no validation split on the hub; their papers score on test.
 _HUB_SPLITS = {("imdb", "validation"): "test", ("ag_news", "validation"): "test"}
@@ -113,8 +114,8 @@ def fingerprint(data: TaskData) -> dict[str, str]:
     for split in (data.train, *data.validation.values()):
         Rows.of(split).digest(digest)
         digest.update(b"\n")  # the end of a split
-    where = {name: data.origin.get(name, "") for name in ("kind", "where")}
-    return {**where, "sha256": digest.hexdigest()}
+    kind, where, *_ = data.origin
+    return {"kind": kind, "where": where, "sha256": digest.hexdigest()}
 
 
 def settle(names: Sequence[str], source: str) -> tuple[str, str]:
@@ -129,7 +130,7 @@ def settle(names: Sequence[str], source: str) -> tuple[str, str]:
     if source != "auto":
         return source, ""
     origin = load(names[0], source).origin
-    return origin["kind"], origin["note"]
+    return origin.kind, origin.note
 
 
 def _draw(split: Rows, count: int | None, seed: int) -> Rows:
@@ -195,7 +196,7 @@ def _from_hub(task: Task) -> TaskData:
     train = read("train")
     validation = {split: read(split) for split in task.validation}
     note = f"rows with an empty text left out: {dropped}" if dropped else ""
-    origin = {"kind": "hub", "where": where, "note": note}
+    origin = Origin("hub", where, note)
     record = reading.of(task, left_out=dict(left_out))
     return TaskData(task, train, validation, origin, record)
 
@@ -217,17 +218,17 @@ def _from_others(
     parts = [_from_source(first, source, sizes, seed)]
     origin = parts[0].origin
     if source == "auto":  # or some might be of the hub and others generated
-        source = origin["kind"]
+        source = origin.kind
     parts += [_from_source(other, source, sizes, seed) for other in rest]
 
     trained = {data.task.name: data.train for data in parts}
     scored = {data.task.name: next(iter(data.validation.values())) for data in parts}
     train = derived.build(task.name, trained, seed)
     validation = derived.build(task.name, scored, seed, without=trained)
-    origin |= {
-        "where": f"{origin['where']} (and {', '.join(other.name for other in rest)})",
-        "note": origin["note"].replace(first.name, task.name),
-    }
+    origin = origin._replace(
+        where=f"{origin.where} (and {', '.join(other.name for other in rest)})",
+        note=origin.note.replace(first.name, task.name),
+    )
     return TaskData(
         task,
         check_rows(train, task, task.name),
@@ -252,7 +253,7 @@ def _from_toy(
         return check_rows(made, task, f"toy {task.name} ({split})")
 
     validation = {split: make(split) for split in task.validation}
-    origin = {"kind": "toy", "where": "metalr's own generator", "note": note}
+    origin = Origin("toy", "metalr's own generator", note)
     return TaskData(task, make("train"), validation, origin, reading.of(task))
 
 

@@ -6,6 +6,7 @@ from metalr.data import derived, structured
 from metalr.data.columns import Rows
 from metalr.data.reading import Reading
 from metalr.data.schema import Task
+from metalr.runtime.origin import Origin
 
 
 class TaskData(NamedTuple):
@@ -14,7 +15,7 @@ class TaskData(NamedTuple):
     task: Task
     train: Rows
     validation: dict[str, Rows]  # by split, the main one first
-    origin: dict[str, str]  # kind: hub, folder, toy or file; where; note
+    origin: Origin
     reading: Reading  # what was read, left out and assumed
 
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from metalr.errors import printable
 from metalr.runtime import progress
+from metalr.runtime.origin import Origin
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -253,8 +254,7 @@ def _facts(
 
 
 def _origin(origin: Mapping[str, str]) -> str:
-    parts = (origin.get("kind"), origin.get("where"))
-    return " ".join(part for part in parts if part) or "of unknown origin"
+    return str(Origin.of(origin)) or "of unknown origin"
 
 
 def _place(row: Row, total: int) -> str:

@@ -120,9 +120,7 @@ def prepare(
         metric=task.metric,
         served=training.served(config, scheduler, of),
     )
-    notes = [
-        origin["note"] for origin in (data.origin, model.origin) if origin.get("note")
-    ]
+    notes = [origin.note for origin in (data.origin, model.origin) if origin.note]
     return Prepared(
         config,
         data,
@@ -194,7 +192,7 @@ def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
     rows nobody knows how many a class has.
     """
     task, names = data.task, data.task.metrics
-    if task.kind == "classification" and data.origin["kind"] == "file":
+    if task.kind == "classification" and data.origin.kind == "file":
         names = tuple(dict.fromkeys((*names, "macro_f1", "matthews")))
     if metric is not None and metric not in (*names, "eval_loss"):
         raise unknown_name("metric", metric, (*names, "eval_loss"))

@@ -169,8 +169,8 @@ def _export(
 
 def _base(model: huggingface.Pretrained) -> str:
     """Return where transformers finds the model that an adapter changes."""
-    hub = model.origin["kind"] == "hub"
-    return model.origin["where"] if hub else str(model.files[0].parent.absolute())
+    hub = model.origin.kind == "hub"
+    return model.origin.where if hub else str(model.files[0].parent.absolute())
 
 
 def title(prepared: Prepared) -> list[str]:
@@ -184,19 +184,14 @@ def title(prepared: Prepared) -> list[str]:
         kind = f"{prepared.layout.mesh.size} x {kind} ({prepared.layout.parallel})"
     return [
         f"task   {data.task.name}: {len(data.train)} training and {validation} "
-        f"validation rows, {origin_line(data.origin)}",
+        f"validation rows, {data.origin}",
         *(f"rows   {line}" for line in data.reading.lines()),
         f"model  {config.model}: {model.config.family}, {size:.1f} M parameters in "
-        f"training, {origin_line(model.origin)}",
+        f"training, {model.origin}",
         f"rate   {config.scheduler}, base {config.learning_rate:g}, batch "
         f"{config.batch_size}, {prepared.pace.total_steps} steps on {kind}",
         *(f"note   {note}" for note in prepared.notes),
     ]
-
-
-def origin_line(origin: dict[str, str]) -> str:
-    """Return where data or weights come from, in words."""
-    return " ".join(part for part in (origin["kind"], origin.get("where")) if part)
 
 
 def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
@@ -209,9 +204,9 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
     return {
         "task": data.task.name,
         "model": prepared.config.model,
-        "data": data.origin,
+        "data": data.origin.to_json(),
         "reading": data.reading.to_json(),
-        "weights": model.origin,
+        "weights": model.origin.to_json(),
         "scheduler": prepared.config.scheduler,
         "seed": prepared.config.seed,
         "settings": prepared.config.to_json(),

@@ -196,8 +196,8 @@ def _texts(settings: PretrainConfig) -> tuple[list[str], str, list[str]]:
             for column in (data.task.text, data.task.pair):
                 if column is not None:
                     found[well_formed(row[column])] = None
-    of = lambda name: list(dict.fromkeys(o[name] for o in origins if o.get(name)))  # noqa: E731
-    return list(found), ", ".join(of("kind")), of("note")[:1]
+    kinds = ", ".join(dict.fromkeys(origin.kind for origin in origins))
+    return list(found), kinds, [o.note for o in origins if o.note][:1]
 
 
 def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:

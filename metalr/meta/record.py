@@ -126,7 +126,7 @@ def load_sweep(sweep: Sweep) -> LoadedSweep:
             "depth": model.config.num_hidden_layers,
             "width": model.config.hidden_size,
             "family": model.config.family,
-            "origin": prepared.data.origin["kind"],
+            "origin": prepared.data.origin.kind,
         },
         params=params,
         inner=inner,

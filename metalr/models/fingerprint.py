@@ -26,7 +26,7 @@ def fingerprint(model: Pretrained) -> dict[str, str]:
     config, *weights = model.files
     beside = (config.parent / name for name in TOKENIZER)
     return {
-        "where": model.origin["where"],
+        "where": model.origin.where,
         "config": _sum([config]),
         "weights": _sum(weights),
         "tokenizer": _sum(path for path in beside if path.is_file()),

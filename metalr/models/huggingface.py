@@ -20,6 +20,7 @@ from metalr.models.config import EncoderConfig
 from metalr.models.encoder import Params
 from metalr.models.families import FAMILIES, Family
 from metalr.runtime import files
+from metalr.runtime.origin import Origin
 
 # Ten times what any BERT has. The weights have to have these sizes too.
 LARGEST = 2**20
@@ -45,7 +46,7 @@ class Pretrained(NamedTuple):
     graphdef: Any  # for heads.apply
     params: Params
     tokenizer: Any  # a fast tokenizer of transformers
-    origin: dict[str, str]  # kind (hub, folder, package), where, perhaps note
+    origin: Origin
     files: tuple[
         Path, ...
     ] = ()  # config.json, which lies beside the tokenizer; weights
@@ -100,12 +101,10 @@ def load(
     if labels and "classifier" not in " ".join(drawn):
         params["out"] = _in_order(params["out"], raw.get("id2label"), labels)
     words, note = tokenizer.load(source.folder, config)
-    origin = dict(source.origin)
-    notes = [origin.get("note", ""), note]
+    notes = [source.origin.note, note]
     if drawn:
         notes.append(f"no fitting weights for {' and '.join(drawn)}: {DRAWN}")
-    if note := "; ".join(filter(None, notes)):
-        origin["note"] = note
+    origin = source.origin._replace(note="; ".join(filter(None, notes)))
     read = (source.folder / "config.json", *stored)
     return Pretrained(config, graphdef, params, words, origin, read)
 

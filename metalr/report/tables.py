@@ -17,6 +17,7 @@ from metalr.compare.criteria import Run, Workload, format_time
 from metalr.compare.methods import Method
 from metalr.compare.store import OVERHEAD_FIELDS
 from metalr.finetune.schedulers import SCHEDULERS
+from metalr.runtime.origin import Origin
 
 Cells = list[tuple[str, ...]]
 
@@ -215,8 +216,8 @@ def versions_table(comparison: Comparison) -> Cells:
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
-    parts = (origin.get("kind"), origin.get("where"), origin.get("note"))
-    return ", ".join(str(part) for part in parts if part) or "unknown"
+    kind, where, note, _ = Origin.of(origin)
+    return ", ".join(filter(None, (kind, where, str(note)))) or "unknown"
 
 
 def device_table(comparison: Comparison) -> Cells:

@@ -92,7 +92,7 @@ def test_only_texts_between_the_lengths_are_taken():
 def test_they_load_from_toy_rows_with_the_checks_of_every_task(name):
     data = load(name, "toy", train_rows=30, validation_rows=20)
     assert len(data.train) == 30 and len(data.validation["validation"]) == 20
-    assert data.origin["kind"] == "toy" and "(and qqp, qnli," in data.origin["where"]
+    assert data.origin.kind == "toy" and "(and qqp, qnli," in data.origin.where
     assert data.task is TASKS[name]
 
 
@@ -104,7 +104,7 @@ def test_there_are_as_many_toy_rows_as_are_asked_for(name, count):
 
 def test_the_note_on_toy_rows_names_the_task_itself(monkeypatch):
     monkeypatch.setattr(hub, "answers", lambda: False)
-    note = load("cloze", "auto").origin["note"]
+    note = load("cloze", "auto").origin.note
     assert note.startswith("TOY DATA") and note.endswith("the real cloze")
 
 
@@ -127,5 +127,5 @@ def test_where_the_hub_answers_all_of_it_is_the_hubs(monkeypatch):
     monkeypatch.setattr(hub, "answers", lambda: True)
     monkeypatch.setattr(hub_rows, "read", read)
     data = load("origin", "auto")
-    assert data.origin["kind"] == "hub" and len(data.train) == 70
+    assert data.origin.kind == "hub" and len(data.train) == 70
     assert all(row["text"].startswith(SET[row["label"]]) for row in data.train)

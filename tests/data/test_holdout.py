@@ -25,7 +25,7 @@ def test_questions_of_a_paragraph_stay_on_one_side(tmp_path, seed):
     data, train, validation = held(tmp_path, rows, seed=seed)
     assert not set(train.column("context")) & set(validation.column("context"))
     assert len(validation) == 14 and len(train) == 126
-    assert "questions of one paragraph on one side" in data.origin["note"]
+    assert "questions of one paragraph on one side" in data.origin.note
 
 
 def test_a_file_of_one_paragraph_is_split_by_question(tmp_path):
@@ -46,7 +46,7 @@ def test_equal_texts_stay_on_one_side(tmp_path, seed):
         for s in (train, validation)
     ]
     assert not sides[0] & sides[1] and len(validation) == 20
-    assert "equal texts on one side" in data.origin["note"]
+    assert "equal texts on one side" in data.origin.note
 
 
 def test_a_premise_stays_on_one_side(tmp_path):

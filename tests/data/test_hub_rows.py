@@ -24,8 +24,8 @@ def test_tasks_load_from_a_hub(served, capfd):
     hub_server.add_tasks(served, train=8, validation=4)
     for name in ("mnli", "stsb", "imdb", "squad"):  # others differ in columns alone
         data, task = load(name, "auto"), TASKS[name]
-        assert data.origin["kind"] == "hub"
-        assert data.origin["where"].startswith(task.hub[0])
+        assert data.origin.kind == "hub"
+        assert data.origin.where.startswith(task.hub[0])
         assert len(data.train) == 8
         assert [*data.validation] == [*task.validation]
     assert capfd.readouterr() == ("", "")

@@ -79,7 +79,7 @@ def test_the_real_rows_load_whole(name):
     counts = (len(data.train), *map(len, data.validation.values()))
     assert counts == REAL_ROWS[name]
     assert tuple(data.validation) == TASKS[name].validation
-    assert data.origin["kind"] == "folder" and str(REAL / name) == data.origin["where"]
+    assert data.origin.kind == "folder" and str(REAL / name) == data.origin.where
 
 
 def test_a_folder_of_the_hubs_fields_loads(tmp_path):
@@ -104,7 +104,7 @@ def test_what_a_folder_lacks_is_said(tmp_path):
 @pytest.mark.parametrize("name", [n for n in TASKS if n not in FRESH])
 def test_toy_rows_pass_the_checks_of_every_task(name):
     data = load(name, "toy", train_rows=30, validation_rows=20)
-    assert len(data.train) == 30 and data.origin["kind"] == "toy"
+    assert len(data.train) == 30 and data.origin.kind == "toy"
     assert {s: len(r) for s, r in data.validation.items()} == dict.fromkeys(
         TASKS[name].validation, 20
     )
@@ -119,8 +119,8 @@ def test_toy_sizes_by_default():
 def test_auto_says_loudly_that_it_runs_on_toy_rows(monkeypatch):
     monkeypatch.setattr(hub, "answers", lambda: False)
     data = load("sst2", "auto", train_rows=5)
-    assert data.origin["kind"] == "toy"
-    assert data.origin["note"].startswith("TOY DATA: the hub does not answer")
+    assert data.origin.kind == "toy"
+    assert data.origin.note.startswith("TOY DATA: the hub does not answer")
 
 
 def fake_hub(monkeypatch, splits: dict[str, list[dict]]) -> list[tuple]:
@@ -145,7 +145,7 @@ def test_the_hub_is_taken_where_it_answers(monkeypatch, source):
     data = load("sst2", source)
     assert asked == [("nyu-mll/glue", "sst2", s) for s in ("train", "validation")]
     assert data.train == SST2 and data.validation == {"validation": SST2[:3]}
-    assert data.origin == {"kind": "hub", "where": "nyu-mll/glue sst2", "note": ""}
+    assert data.origin == ("hub", "nyu-mll/glue sst2", "", "")
 
 
 def test_sets_without_a_validation_split_are_scored_on_test(monkeypatch):
@@ -160,7 +160,7 @@ def test_a_few_empty_texts_on_the_hub_are_left_out_and_counted(monkeypatch):
     fake_hub(monkeypatch, {"train": rows, "validation": SST2})
     data = load("sst2", "hub")
     assert data.train == SST2
-    assert data.origin["note"] == "rows with an empty text left out: 1"
+    assert data.origin.note == "rows with an empty text left out: 1"
 
 
 def test_a_hub_that_breaks_off_is_a_fault_or_in_auto_toy(monkeypatch):
@@ -168,7 +168,7 @@ def test_a_hub_that_breaks_off_is_a_fault_or_in_auto_toy(monkeypatch):
     with pytest.raises(MetalrError, match="broken off"):
         load("sst2", "hub")
     data = load("sst2", "auto", train_rows=5)
-    assert data.origin["kind"] == "toy" and "broken off" in data.origin["note"]
+    assert data.origin.kind == "toy" and "broken off" in data.origin.note
 
 
 def test_fingerprint_tells_rows_that_differ_in_a_label_order_or_split():
@@ -219,7 +219,7 @@ def test_a_files_labels_define_the_task(tmp_path, write, name, labels, names):
     assert data.task.labels == names and data.task.kind == "classification"
     spelled = [names[row["label"]] for row in data.train]
     assert spelled == [str(int(v) if isinstance(v, float) else v) for v in labels]
-    assert data.origin["kind"] == "file" and data.origin["note"] == ""
+    assert data.origin.kind == "file" and data.origin.note == ""
 
 
 def test_fractions_make_a_regression(tmp_path):
@@ -258,7 +258,7 @@ def test_a_tenth_is_held_out_where_there_is_no_validation_file(tmp_path):
     validation = data.validation["validation"]
     assert (len(data.train), len(validation)) == (45, 5)
     assert len({row["text"] for row in [*data.train, *validation]}) == 50
-    assert data.origin["note"] == "5 rows of the training file held out for validation"
+    assert data.origin.note == "5 rows of the training file held out for validation"
     # Naming the file as the data is the same.
     assert load("file", str(path)) == data
 

@@ -56,7 +56,7 @@ def test_a_run_is_pushed_with_its_card_and_loads_from_there(
         model = huggingface.load(
             "me/mine", "classification", ("negative", "positive"), seed=0
         )
-        assert model.origin["kind"] == "hub" and "note" not in model.origin
+        assert model.origin.kind == "hub" and not model.origin.note
 
         # A finished run can be pushed later.
         assert run("--push-to-hub", "other/name", "--private") == 0

@@ -60,7 +60,7 @@ def test_transformers_and_metalr_load_what_was_made_and_it_has_learned(
     assert theirs.config.hidden_size == 32 and theirs.config.model_type == family
     ours = huggingface.load(str(tmp_path), "classification", ("no", "yes"), seed=0)
     assert ours.config.num_hidden_layers == 1
-    assert "classifier" in ours.origin["note"]  # the encoder came whole, no head did
+    assert "classifier" in ours.origin.note  # the encoder came whole, no head did
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ids = tokenizer("a film")["input_ids"]
     assert ids[0] == tokenizer.cls_token_id and ids[-1] == tokenizer.sep_token_id

@@ -148,7 +148,7 @@ def test_a_folder_or_file_comes_back_without_a_word(folder, capfd):
     for place in (folder, folder / "model.safetensors"):
         loaded = load(place)
         assert_same(loaded.params, model.params)
-        assert loaded.origin == {"kind": "folder", "where": str(place)}
+        assert loaded.origin == ("folder", str(place), "", "")
     assert loaded.tokenizer("w3 w9")["input_ids"] == [3, 9]
     assert capfd.readouterr() == ("", "")
 
@@ -192,8 +192,8 @@ def test_half_precision_files_become_float32(folder, dtype):
 def test_a_missing_pooler_is_drawn_from_the_seed_and_said(folder):
     change_weights(folder, lambda t: {k: v for k, v in t.items() if "pooler" not in k})
     first, again, other = (load(folder, seed=seed) for seed in (4, 4, 5))
-    assert "bert.pooler.dense" in first.origin["note"]
-    assert "classifier" not in first.origin["note"]
+    assert "bert.pooler.dense" in first.origin.note
+    assert "classifier" not in first.origin.note
     assert_same(first.params, again.params)
     assert (first.params["dense"]["kernel"] != other.params["dense"]["kernel"]).all()
     assert_same(first.params["out"], make_model("classification").params["out"])
@@ -202,9 +202,9 @@ def test_a_missing_pooler_is_drawn_from_the_seed_and_said(folder):
 def test_a_head_of_another_task_is_drawn_anew(folder):
     loaded = load(folder, labels=("a", "b"))
     assert loaded.params["out"]["kernel"].shape == (16, 2)
-    assert "classifier" in loaded.origin["note"]
-    assert "pooler" not in loaded.origin["note"]
-    assert "qa_outputs" in load(folder, "qa").origin["note"]
+    assert "classifier" in loaded.origin.note
+    assert "pooler" not in loaded.origin.note
+    assert "qa_outputs" in load(folder, "qa").origin.note
 
 
 def test_a_head_is_put_in_the_order_of_the_labels(folder):

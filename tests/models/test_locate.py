@@ -45,9 +45,7 @@ def test_minilm_loads_its_first_layers_without_importing_its_package():
     loaded = huggingface.load("minilm:2", "classification", ("no", "yes"), seed=0)
     assert list(loaded.params["encoder"]["layers"]) == ["0", "1"]
     assert loaded.config.num_hidden_layers == 2
-    assert (
-        loaded.origin["kind"] == "package" and "first 2 of 6" in loaded.origin["where"]
-    )
+    assert loaded.origin.kind == "package" and "first 2 of 6" in loaded.origin.where
     assert package not in sys.modules
 
 
@@ -73,11 +71,7 @@ def test_a_model_of_the_hub_is_fetched_once(served, capfd):
     sha = served.repositories["models", "someone/bert"].sha
     for _ in range(2):
         found = locate.find("someone/bert")
-        assert found.origin == {
-            "kind": "hub",
-            "where": "someone/bert",
-            "revision": sha,
-        }
+        assert found.origin == ("hub", "someone/bert", "", sha)
         held = {path.name: path.read_bytes() for path in found.folder.iterdir()}
         wanted = ("config.json", "vocab.txt", "model.safetensors")
         assert held == {name: FILES[name] for name in wanted}
@@ -96,7 +90,7 @@ def test_without_the_hub_the_cache_is_used(served, monkeypatch, way):
         served.misbehave("/api/models", manners[way])
     again = locate.find("someone/bert")
     assert again.folder == first.folder
-    assert ("busy (429" in again.origin.get("note", "")) == (way == "busy")
+    assert ("busy (429" in again.origin.note) == (way == "busy")
 
 
 def test_a_hub_that_hangs_is_said_so(served, monkeypatch):

@@ -122,8 +122,8 @@ def test_what_was_taken_is_a_note_of_the_model(tmp_path):
     huggingface.export(tmp_path, model, "classification", ("no", "yes"))
     (tmp_path / "vocab.txt").write_text("\n".join(CASED) + "\n")
     loaded = huggingface.load(str(tmp_path), "qa", (), seed=0)
-    assert "keep their case" in loaded.origin["note"]
-    assert "qa_outputs" in loaded.origin["note"]
+    assert "keep their case" in loaded.origin.note
+    assert "qa_outputs" in loaded.origin.note
 
 
 def test_an_empty_vocabulary_is_refused(tmp_path):
