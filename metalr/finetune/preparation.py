@@ -43,6 +43,16 @@ class _Tokens(NamedTuple):
     pad: int
 
 
+class _Loaded(NamedTuple):
+    """Rows and model as they are trained on."""
+
+    data: tasks.TaskData
+    model: huggingface.Pretrained  # without the embeddings that no row uses
+    tokens: _Tokens
+    usage: Usage
+    restore: Callable[[Any], Any]  # parameters -> those with all embeddings
+
+
 def prepare(
     config: RunConfig,
     *,
@@ -56,11 +66,11 @@ def prepare(
       config: The settings.
       data: Rows in place of those that the settings name.
       max_shapes: The most lengths that batches are padded to; None: by the number of
-        steps, since each compiles.
+        steps, since each is compiled.
       layout: On devices, in place of what the settings say.
 
     Raises:
-      MetalrError: Something that the user gave does not fit.
+      MetalrError: A setting, a file or a model is invalid.
     """
     scheduler = schedulers.get(config.scheduler)
     rate = config.learning_rate or scheduler.learning_rate
@@ -68,50 +78,15 @@ def prepare(
     layout = layout or sharding.create_layout(
         config.parallel, shard_params=config.shard_params, model=config.model_shards
     )
-    data = data or _load_data(config)
-    data = data._replace(task=_scored(data, config.metric))
-    task = data.task
-    model = huggingface.load(
-        config.model,
-        task.kind,
-        task.labels,
-        seed=config.seed,
-        dtype=config.dtype,
-        dropout=config.dropout,
-    )
-    usage = _usage(config, task, model)
-    tokens = _tokens(usage, data, model)
-    data = data._replace(reading=_cut(usage, data, model, tokens))
-    model, tokens, untrim = _trimmed(model, tokens)
-    balance.check_smoothing(config.label_smoothing, task)
-    weights = balance.class_weights(config.class_weights, task, tokens.train)
-    train = balance.weighted(tokens.train, task, weights)
+    loaded = _load(config, data)
+    data, model, task = loaded.data, loaded.model, loaded.data.task
+    most = max_shapes or _shapes(config, loaded.tokens.train.size)
     of = training.choose(config, model)
     merge = of.model if of.pairs is None else layout.compile(of.model)
-    if max_shapes is None:
-        steps = config.epochs * tokens.train.size / config.batch_size
-        max_shapes = _shapes(min(steps, config.max_steps or steps))
-    feed = batches.TrainBatches(
-        train,
-        config.batch_size,
-        seed=config.seed,
-        pad_token_id=tokens.pad,
-        max_shapes=max_shapes,
-        places=layout.places(config.batch_size, config.accumulate),
-        draws=balance.draws(config.balanced_sampling, task, tokens.train),
-    )
-    score = evaluate.scorer(
-        config,
-        data,
-        model.graphdef,
-        tokens.validation,
-        tokens.pad,
-        max_shapes,
-        layout,
-        usage=usage,
-    )
-    tuned = _tuned(config, usage, data, tokens, model, max_shapes, layout)
+    feed, weights = _batches(config, loaded, layout, most)
     pace, shortened = _pace(config, feed.steps_per_epoch)
+    score = _scorer(config, loaded, layout, most)
+    tuned = _tuned(config, loaded, layout, most)
     workload = loop.Workload(
         params=of.params,
         loss_fn=of.loss(_loss_fn(config, task.kind, model.graphdef, weights)),
@@ -128,25 +103,71 @@ def prepare(
         workload,
         pace,
         _transformation(config, rate, pace, of),
-        lambda params: untrim(of.model(params)),
-        [*notes, *of.notes] + shortened + _lopsided(data, config.metric),
+        lambda params: loaded.restore(of.model(params)),
+        [*notes, *of.notes, *shortened, *_lopsided(data, config.metric)],
         layout,
         lambda params: tuned(merge(params)),
         of,
     )
 
 
+def _load(config: RunConfig, data: tasks.TaskData | None) -> _Loaded:
+    data = data or _load_data(config)
+    data = data._replace(task=_scored(data, config.metric))
+    model = huggingface.load(
+        config.model,
+        data.task.kind,
+        data.task.labels,
+        seed=config.seed,
+        dtype=config.dtype,
+        dropout=config.dropout,
+    )
+    usage = _usage(config, data.task, model)
+    tokens = _tokens(usage, data, model)
+    data = data._replace(reading=_cut(usage, data, model, tokens))
+    model, tokens, restore = _trimmed(model, tokens)
+    return _Loaded(data, model, tokens, usage, restore)
+
+
+def _batches(
+    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
+) -> tuple[batches.TrainBatches, np.ndarray | None]:
+    """Return the batches of training, and the weights of the classes, if any."""
+    task, tokens = loaded.data.task, loaded.tokens
+    balance.check_smoothing(config.label_smoothing, task)
+    weights = balance.class_weights(config.class_weights, task, tokens.train)
+    found = batches.TrainBatches(
+        balance.weighted(tokens.train, task, weights),
+        config.batch_size,
+        seed=config.seed,
+        pad_token_id=tokens.pad,
+        max_shapes=max_shapes,
+        places=layout.places(config.batch_size, config.accumulate),
+        draws=balance.draws(config.balanced_sampling, task, tokens.train),
+    )
+    return found, weights
+
+
+def _scorer(
+    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
+) -> Callable[[Any], dict[str, float]]:
+    return evaluate.scorer(
+        config,
+        loaded.data,
+        loaded.model.graphdef,
+        loaded.tokens.validation,
+        loaded.tokens.pad,
+        max_shapes,
+        layout,
+        usage=loaded.usage,
+    )
+
+
 def _tuned(
-    config: RunConfig,
-    usage: Usage,
-    data: tasks.TaskData,
-    tokens: _Tokens,
-    model: huggingface.Pretrained,
-    max_shapes: int,
-    layout: sharding.DeviceLayout,
+    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
 ) -> Callable[[Any], Usage]:
-    """Return `params -> usage`, with tuned thresholds where the settings want them."""
-    task = data.task
+    """Return `params -> usage`, with tuned thresholds where the settings ask for it."""
+    data, usage, task = loaded.data, loaded.usage, loaded.data.task
     if not config.tune_thresholds:
         return lambda params: usage
     if task.kind != "multilabel" and not task.null:
@@ -155,14 +176,14 @@ def _tuned(
             f"no answer; {task.name} is a task of {task.kind}: leave it out"
         )
     predict = evaluate.predictor(
-        config, task, model.graphdef, tokens.pad, max_shapes, layout
+        config, task, loaded.model.graphdef, loaded.tokens.pad, max_shapes, layout
     )
     split, rows = next(iter(data.validation.items()))
+    encoded = loaded.tokens.validation[split]
 
     def tuned(params: Any) -> Usage:
-        logits, _ = predict(params, tokens.validation[split])
-        found = decode.tuned(usage, logits, tokens.validation[split], rows)
-        return dataclasses.replace(usage, **found)
+        logits, _ = predict(params, encoded)
+        return dataclasses.replace(usage, **decode.tuned(usage, logits, encoded, rows))
 
     return tuned
 
@@ -323,13 +344,14 @@ def _loss_fn(
     return loss_fn
 
 
-def _shapes(steps: float) -> int:
-    """Return how many lengths a run is worth.
+def _shapes(config: RunConfig, rows: int) -> int:
+    """Return the number of lengths that are worth a compilation each.
 
-    A compilation costs some 20 steps on a CPU, and more of the short steps elsewhere.
+    One costs some 20 steps on a CPU, and more of the short steps elsewhere.
     """
+    steps = config.epochs * rows / config.batch_size
     worth = 100 if jax.default_backend() == "cpu" else 1000
-    return min(4, 1 + int(steps) // worth)
+    return min(4, 1 + int(min(steps, config.max_steps or steps)) // worth)
 
 
 def _positions(model: huggingface.Pretrained) -> int:
