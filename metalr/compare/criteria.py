@@ -1,6 +1,6 @@
 """Criteria by which runs are compared: how good a run became, and how fast.
 
-A run is a line of a result store: the fields of `metalr.finetune.result.FIELDS` with
+A run is a line of a result store: a `metalr.finetune.result.Result` with
 `chance` and `failed` (null, or why the run broke off). A failed run, and one whose last
 score is not finite, has the score of chance and reaches no target.
 """

@@ -276,7 +276,7 @@ def _from_folder(task: Task, source: str) -> TaskData:
         # MNLI's first split may be called just "validation", as everybody's is.
         names = (split,) if number else tuple(dict.fromkeys((split, "validation")))
         validation[split] = _read_split(task, folder / task.name, left_out, *names)
-    origin = {"kind": "folder", "where": str(folder / task.name), "note": ""}
+    origin = Origin("folder", str(folder / task.name))
     record = reading.of(task, left_out=dict(left_out))
     return TaskData(task, train, validation, origin, record)
 

@@ -198,7 +198,7 @@ def summary(
     """Print the table at the end of a run.
 
     Args:
-      result: Fields as in `metalr.finetune.result.FIELDS`.
+      result: A `metalr.finetune.result.Result`.
       files: What the run left, to be listed.
       quiet: Print one line in place of the table.
       console: Where to print; stdout if it is None.

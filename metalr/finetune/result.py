@@ -1,42 +1,66 @@
 """What a run leaves behind as result.json, and how it is checked when it is read."""
 
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from metalr.errors import MetalrError
 from metalr.runtime.files import escaped, is_number, read_json
 
-# What every result holds, by JSON type. More fields are welcome, fewer are not.
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "task": str,
-    "model": str,
-    "data": dict,  # origin: kind, where, note
-    "weights": dict,  # origin: kind, where, note
-    "scheduler": str,
-    "seed": int,
-    "settings": dict,
-    "versions": dict,
-    "metric": str,  # the one that picks the best step
-    "metrics": dict,  # at the best step
-    "last_metrics": dict,  # at the last evaluation
-    "best_step": (int, type(None)),  # null where nothing was evaluated
-    "steps": int,
-    "seconds": (int, float),
-    "notes": list,
-    "history": list,  # rows with "step"; training rows have "loss", others scores
+
+class Result(TypedDict):
+    """What every result holds. More fields are welcome, fewer are not."""
+
+    task: str
+    model: str
+    data: dict[str, str]  # `Origin.to_json`
+    weights: dict[str, str]  # the same
+    scheduler: str
+    seed: int
+    settings: dict[str, Any]  # `RunConfig.to_json`
+    versions: dict[str, str]
+    metric: str  # the one that picks the best step
+    metrics: dict[str, float | None]  # at the best step
+    last_metrics: dict[str, float | None]  # at the last evaluation
+    best_step: int | None  # null where nothing was evaluated
+    steps: int
+    seconds: float
+    notes: list[str]
+    history: list[dict[str, Any]]  # rows with "step", and loss or scores
+    # Of newer versions alone.
+    reading: NotRequired[dict[str, Any]]  # `Reading.to_json`
+    chance: NotRequired[dict[str, float | None]]  # each metric's, without learning
+    step_seconds: NotRequired[float]  # median of a step: compilation does not move it
+    device: NotRequired[dict[str, Any]]
+    stopped: NotRequired[str | None]  # early, asked or diverged; null: at its end
+    failed: NotRequired[str]  # why a run of a comparison diverged
+
+
+def _json_type(hint: Any) -> tuple[type, ...]:
+    """Return the types that a field may have once JSON is read."""
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    found = tuple(typing.get_origin(part) or part for part in parts)
+    return (int, float) if found == (float,) else found
+
+
+FIELDS = {
+    name: _json_type(hint)
+    for name, hint in typing.get_type_hints(Result).items()
+    if name in Result.__required_keys__
 }
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Result:
     """Read a result that `write_json` wrote.
 
     Args:
       path: The file.
 
     Returns:
-      The fields of `FIELDS` and whatever else the file holds; null where a number was
-      not finite, and control characters escaped: the file may be a stranger's.
+      The result, with whatever else the file holds; null where a number was not finite,
+      and control characters escaped: the file may be a stranger's.
 
     Raises:
       MetalrError: The file is missing, broken, or not a result of metalr.
@@ -48,7 +72,7 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} is not a result of metalr: {'; '.join(found)}. "
             "Give the result.json of a run's output folder"
         )
-    return escaped(result)
+    return cast(Result, escaped(result))
 
 
 def faults(result: Mapping[str, Any]) -> list[str]:

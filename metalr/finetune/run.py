@@ -8,7 +8,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -20,6 +20,7 @@ from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
+from metalr.finetune.result import Result
 from metalr.models import huggingface, lora
 from metalr.models.fingerprint import fingerprint
 from metalr.runtime import devices, hosts
@@ -34,7 +35,7 @@ def run(
     overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
     record_failure: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Carry out a run: prepare, train, and export the best model.
 
     Args:
@@ -75,7 +76,7 @@ def run(
                 raise MetalrError(
                     f"{fault}, or --scheduler metalr, which skips such steps"
                 ) from fault
-            return _result(prepared, fault.outcome) | {"failed": str(fault)}
+            return {**_result(prepared, fault.outcome), "failed": str(fault)}
         if folder and files.checkpoints and outcome.stopped != "asked":
             _export(prepared, outcome, files.checkpoints, folder / "model")
     return _result(prepared, outcome)
@@ -194,7 +195,7 @@ def title(prepared: Prepared) -> list[str]:
     ]
 
 
-def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
+def _result(prepared: Prepared, outcome: loop.Outcome) -> Result:
     data, model = prepared.data, prepared.model
     scores = lambda row: {  # noqa: E731
         k: v for k, v in row.items() if k not in ("step", "epoch")
@@ -218,7 +219,6 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> dict[str, Any]:
         "best_step": outcome.best.get("step"),
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 3),
-        # Median of a step, which compilation does not move: what a step costs.
         "step_seconds": float(f"{outcome.step_seconds:.4g}"),
         "device": devices.describe(mesh.size if (mesh := prepared.layout.mesh) else 1),
         "stopped": outcome.stopped,

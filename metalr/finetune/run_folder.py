@@ -10,11 +10,11 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, changed
-from metalr.finetune.result import read_result
+from metalr.finetune.result import Result, read_result
 from metalr.finetune.settings import write_toml
 from metalr.runtime import files, hosts, locks
 
@@ -145,7 +145,7 @@ class Place(NamedTuple):
         """What a finished run leaves for its user."""
         return [self.result, self.curves, self.folder / "model"]
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> Result | None:
         """Return the result, or None if the run is not finished or to be repeated."""
         if self.overwrite or not self.result.is_file():
             return None

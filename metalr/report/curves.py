@@ -32,7 +32,7 @@ def draw_curves(result: Mapping[str, Any], path: Path) -> None:
     finite.
 
     Args:
-      result: A result with `metalr.finetune.result.FIELDS`.
+      result: A `metalr.finetune.result.Result`.
       path: Where the PNG goes.
 
     Raises:

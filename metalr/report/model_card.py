@@ -40,7 +40,7 @@ def write(result: Mapping[str, Any], folder: Path, picture: Path | None = None) 
     """Write the card, and copy the picture of the curves beside it.
 
     Args:
-      result: A result with `metalr.finetune.result.FIELDS`.
+      result: A `metalr.finetune.result.Result`.
       folder: Of the model.
       picture: The curves of the run, or None.
 
@@ -64,7 +64,7 @@ def card(result: Mapping[str, Any], *, picture: bool = False) -> str:
     No path of this machine is in it, but the name of a file or a folder.
 
     Args:
-      result: A result with `metalr.finetune.result.FIELDS`.
+      result: A `metalr.finetune.result.Result`.
       picture: Whether `curves.png` lies beside it.
     """
     kind = result.get("reading", {}).get("kind", "")

@@ -25,7 +25,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
     Args:
       path: The file, in a folder that exists.
-      content: For a result, the fields of `metalr.finetune.result.FIELDS`.
+      content: JSON-ready, as a `metalr.finetune.result.Result` is.
 
     Raises:
       MetalrError: The file cannot be written.

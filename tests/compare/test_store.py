@@ -16,10 +16,7 @@ pytestmark = pytest.mark.fast
 
 def line(key="a", **changes):
     empty = {dict: {}, list: [], str: "x", int: 0}
-    fields = {
-        name: empty[kind[0] if isinstance(kind, tuple) else kind]
-        for name, kind in FIELDS.items()
-    }
+    fields = {name: empty[kind] for name, (kind, *_) in FIELDS.items()}
     fields |= {"chance": {"x": 0.5}, "settings": {"learning_rate": 2e-5}}
     return {"kind": "run", "key": key, **fields, **changes}
 
