@@ -156,9 +156,9 @@ def _add_compare(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         help="run schedulers x tasks x models x seeds, and report",
-        description="Carries out a plan and writes OUTPUT/report.md and report.html. "
-        "Each run is a line of OUTPUT/runs.jsonl as soon as it ends; the same command "
-        "goes on after a break, and stores of several machines can be concatenated.",
+        description="Runs a plan and writes OUTPUT/report.md and report.html. Each run "
+        "is a line of OUTPUT/runs.jsonl as soon as it ends. After a break the same "
+        "command resumes. Stores of several machines can be concatenated.",
     )
     add = compare.add_argument
     add(
@@ -264,7 +264,7 @@ def _carry_out(
     if args.pairs and not stop():
         _measure_overhead(runs, path, args.pairs, stop)
     if stop():
-        print("stopped; the same command goes on")
+        print("stopped; the same command resumes")
     return stop.status
 
 
@@ -293,7 +293,7 @@ def _add_pretrain(commands: Any) -> None:
         help="make a small encoder from the texts of tasks",
         description="Learns a tokenizer and pre-trains a BERT or RoBERTa of any size "
         "by masked language modelling. FOLDER is then a --model of finetune.py and "
-        "train_meta.py. Ctrl-C saves; the same command goes on.",
+        "train_meta.py. Ctrl-C saves; the same command resumes.",
     )
     pretrain.add_argument("folder", type=Path, help="new folder for the model")
     add_flags(pretrain, PretrainConfig)
@@ -317,7 +317,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         finally:
             screen.close()
     if last is None:
-        print("stopped, saved; the same command goes on")
+        print("stopped, saved; the same command resumes")
         return stop.status
     print(f"{args.folder}: guesses {last['accuracy']:.1%} of the hidden words")
     return 0

@@ -154,12 +154,12 @@ def define(
 def _name(value: Any, where: str, row: int, column: str) -> str:
     if isinstance(value, list | tuple | dict):
         raise MetalrError(
-            f"{where} row {row}: column {column!r} holds {show(value)}, which is no "
+            f"{where} row {row}: column {column!r} holds {show(value)}, which is not a "
             "label: a row has one of them"
         )
     if is_missing(value) or not isinstance(value, str | int | float):
         raise MetalrError(
-            f"{where} row {row}: column {column!r} holds {show(value)}, which is no "
+            f"{where} row {row}: column {column!r} holds {show(value)}, which is not a "
             "label; leave the row out, or write - for a row without a gold label"
         )
     return spelled(value)
@@ -207,7 +207,7 @@ def _kind(
         name = nothing[0]
         raise MetalrError(
             f"{where} row {first[name]}: column {column!r} holds {name!r} among "
-            f"numbers ({', '.join(sorted(rest)[:5])}), which is no label; leave "
+            f"numbers ({', '.join(sorted(rest)[:5])}), which is not a label; leave "
             f"such rows out ({counts[name]} of {counts.total()}), or write - for a row "
             "without a gold label"
         )
@@ -267,11 +267,11 @@ def score(value: Any) -> float:
     """Return a score; a comma may stand for the decimal point.
 
     Raises:
-      ValueError: The value is no finite number.
+      ValueError: The value is not a finite number.
     """
     if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
         value = value.replace(",", ".")
     found = None if isinstance(value, bool) else number(value)
     if found is None or not math.isfinite(found):
-        raise ValueError(f"holds {show(value)}, which is no finite number")
+        raise ValueError(f"holds {show(value)}, which is not a finite number")
     return found

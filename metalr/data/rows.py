@@ -211,7 +211,7 @@ def _text(value: Any) -> str:
     if is_missing(value):
         raise ValueError(f"is empty (holds {show(value)}); leave the row out")
     if not isinstance(value, str):
-        raise ValueError(f"holds {show(value)}, which is no text")
+        raise ValueError(f"holds {show(value)}, which is not text")
     return well_formed(value)
 
 
@@ -266,7 +266,9 @@ def _answers(value: Any, context: str, task: Task) -> dict[str, list[Any]]:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"has an answer without text ({show(text)})")
         if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-            raise ValueError(f"has the answer_start {show(start)}, which is no offset")
+            raise ValueError(
+                f"has the answer_start {show(start)}, which is not an offset"
+            )
         there = context[start : start + len(text)]
         if there != text:
             raise ValueError(

@@ -75,10 +75,10 @@ def texts(value: Any) -> list[str]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list) or not value:
-        raise ValueError(f"holds {show(value)}, which is no list of texts")
+        raise ValueError(f"holds {show(value)}, which is not a list of texts")
     for text in value:
         if not isinstance(text, str):
-            raise ValueError(f"holds {show(text)} in its list, which is no text")
+            raise ValueError(f"holds {show(text)} in its list, which is not text")
     return value
 
 
@@ -109,14 +109,14 @@ def label(row: dict[str, Any], task: Task) -> Any:
     if task.kind == "multilabel" and not isinstance(value, list):
         value = _split(value, task.separator)
     if not isinstance(value, list):
-        raise ValueError(f"holds {show(value)}, which is no list of labels")
+        raise ValueError(f"holds {show(value)}, which is not a list of labels")
     if task.kind == "tokens" and len(value) != len(row[task.text]):
         raise ValueError(
             f"holds {len(value)} tags, and {task.text!r} {len(row[task.text])} words"
         )
     for one in value:
         if is_missing(one) or not isinstance(one, str | int | float):
-            raise ValueError(f"holds {show(one)} in its list, which is no label")
+            raise ValueError(f"holds {show(one)} in its list, which is not a label")
     return value
 
 
@@ -125,8 +125,8 @@ def _split(value: Any, separator: str | None) -> list[str]:
         return []
     if separator is None:
         raise ValueError(
-            f"holds {show(value)}, which is no list of labels; --label-separator says "
-            "what stands between them"
+            f"holds {show(value)}, which is not a list of labels; --label-separator "
+            "says what stands between them"
         )
     return [name.strip() for name in str(value).split(separator) if name.strip()]
 

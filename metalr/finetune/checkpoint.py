@@ -27,7 +27,7 @@ _TORN = "*.orbax-checkpoint-tmp*"  # what a save that was cut off leaves
 
 
 class Saved(NamedTuple):
-    """What a run goes on from."""
+    """What a run resumes from."""
 
     step: int
     state: Any  # the pytree that was saved
@@ -160,8 +160,8 @@ class Checkpoints:
         if fault := _damage(_place(self._best, step)):
             raise MetalrError(
                 f"the best parameters in {_place(self._best, step)} are damaged "
-                f"({fault}); the same command, without --overwrite, goes on from a "
-                "state before them"
+                f"({fault}); the same command, without --overwrite, resumes from "
+                "an earlier state"
             )
         return self._best.restore(step, args=self._ocp.args.StandardRestore(abstract))
 
@@ -198,8 +198,8 @@ def _save(manager: Any, step: int, args: Any) -> None:
         reason = " ".join(str(error).split())[:200]
         raise MetalrError(
             f"cannot save a checkpoint in {place.parent}: {reason}. What was saved "
-            "before is whole: make room on the disk, and the same command, without "
-            "--overwrite, goes on"
+            "before is whole: make room on the disk; the same command, without "
+            "--overwrite, then resumes"
         ) from error
 
 

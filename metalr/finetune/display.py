@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, and the table at its end.
+"""What a run shows while it trains, and the table at its end.
 
 Every display has the same five methods: `start`, `logged`, `evaluated`, `note`,
 `close`. Rows are those of the history: training rows have `loss` and `learning_rate`,

@@ -95,7 +95,7 @@ def faults(result: Mapping[str, Any]) -> list[str]:
     if not all(isinstance(w, str | None) for w in words) or not all(
         isinstance(note, str) for note in result["notes"]
     ):
-        return ["an origin or a note is no text"]
+        return ["an origin or a note is not text"]
     tables = [("history", row) for row in result["history"]]
     tables += [(name, result[name]) for name in ("metrics", "last_metrics")]
     for name, row in tables:

@@ -49,7 +49,7 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
         return
     if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise MetalrError(
-            f"{folder} exists and is no run of metalr; choose another --output"
+            f"{folder} exists and is not a run of metalr; choose another --output"
         )
     if resume:
         raise MetalrError(f"nothing to resume: {folder} holds no run")

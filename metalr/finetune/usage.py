@@ -99,7 +99,7 @@ def _task(path: Path, content: Any) -> Task:
             f"{path}: 'task' must have {', '.join(_OF_TASK)}, got {content!r:.60}"
         )
     if told["kind"] not in heads.KINDS:
-        raise MetalrError(f"{path}: {told['kind']!r:.40} is no kind of task")
+        raise MetalrError(f"{path}: {told['kind']!r:.40} is not a kind of task")
     found: dict[str, Any] = {n: told[n] for n in _OF_TASK if n in told}
     found["labels"] = tuple(found["labels"])
     return Task(**found, hub=("", None))

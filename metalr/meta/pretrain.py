@@ -70,7 +70,7 @@ def pretrain(
     Args:
       settings: What to make.
       folder: Where the model goes, and checkpoints until it is there.
-      display: Told what goes on.
+      display: Shown the progress.
       stop: Asked after each step; True saves and ends.
 
     Returns:

@@ -271,12 +271,12 @@ def _check_header(path: Path, header: dict[str, Any]) -> None:
             "Collect again, or use the metalr that it was made with"
         )
     if not isinstance(header["runs"], list):
-        raise ValueError("runs is no list")
+        raise ValueError("runs is not a list")
     for run in header["runs"]:
         if not isinstance(run["about"], dict):
-            raise ValueError("about is no object")
+            raise ValueError("about is not an object")
         if not all(isinstance(row, dict) for row in run["evaluations"]):
-            raise ValueError("an evaluation is no object")
+            raise ValueError("an evaluation is not an object")
 
 
 def _short(fault: Exception) -> str:

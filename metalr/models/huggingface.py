@@ -117,7 +117,7 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
       where: Its name, for errors.
 
     Raises:
-      MetalrError: It is no encoder as this package knows them.
+      MetalrError: It is not an encoder as this package knows them.
     """
     name = raw.get("model_type")
     if name not in FAMILIES:
@@ -233,8 +233,8 @@ def export(
         files.fill(folder, write)
     except (OSError, SafetensorError) as fault:
         raise MetalrError(
-            f"cannot write the model to {folder}: {fault}; make room on the disk, and "
-            "the same command goes on"
+            f"cannot write the model to {folder}: {fault}; make room on the disk; "
+            "the same command then resumes"
         ) from fault
 
 

@@ -164,7 +164,7 @@ def read(files: list[Path], config: EncoderConfig, kind: str) -> dict[str, np.nd
         except (SafetensorError, OSError, TypeError, AttributeError) as fault:
             reason = " ".join(str(fault).split())[:200]
             raise MetalrError(
-                f"{path} is no whole safetensors file ({reason}); fetch it again"
+                f"{path} is not a complete safetensors file ({reason}); fetch it again"
             ) from fault
     return found
 

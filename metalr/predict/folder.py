@@ -57,7 +57,7 @@ def locate(folder: Path) -> Path:
       MetalrError: It is neither.
     """
     if not os.path.isdir(folder):
-        raise MetalrError(f"{folder} is no folder; name one of a run or of a model")
+        raise MetalrError(f"{folder} is not a folder; name one of a run or of a model")
     for place in (folder / "model", folder):
         if (place / "config.json").is_file():
             return place

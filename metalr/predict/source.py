@@ -80,8 +80,8 @@ def _json_lines(file: IO[str]) -> Iterator[Row]:
             ) from fault
         if not isinstance(row, dict):
             raise MetalrError(
-                f"stdin line {number} is no JSON object: {line.strip()!r:.60}. One row "
-                'a line: {"text": "..."}'
+                f"stdin line {number} is not a JSON object: {line.strip()!r:.60}. One "
+                'row a line: {"text": "..."}'
             )
         yield row
 

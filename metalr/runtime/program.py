@@ -123,7 +123,7 @@ def goes_on() -> str:
     """Say which command continues with what this one has saved."""
     anew = "--overwrite"
     without = f" without {anew}" if anew in sys.argv else ""
-    return f"the same command{without} goes on"
+    return f"the same command{without} resumes"
 
 
 def guarded(main: Callable[[], int]) -> int:

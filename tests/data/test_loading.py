@@ -283,7 +283,7 @@ BAD_FILES: dict[str, tuple[list[dict], dict[str, Any], str]] = {
     "no label value": (
         [{"text": "a", "label": "x"}, {"text": "a", "label": None}],
         {},
-        "row 2: column 'label' holds None, which is no label",
+        "row 2: column 'label' holds None, which is not a label",
     ),
     "NaN label": (
         [{"text": "a", "label": 1.5}, {"text": "a", "label": math.nan}],
@@ -293,7 +293,7 @@ BAD_FILES: dict[str, tuple[list[dict], dict[str, Any], str]] = {
     "a label in an object": (
         [{"text": "a", "label": {"of": 1}}],
         {},
-        r"holds \{'of': 1\}, which is no label",
+        r"holds \{'of': 1\}, which is not a label",
     ),
     "too many labels": (
         [{"text": "a", "label": f"l{n}"} for n in range(1001)],

@@ -38,7 +38,7 @@ BAD_ROWS: dict[str, tuple[str, dict, str]] = {
     "number as text": (
         "sst2",
         {"sentence": 5, "label": 1},
-        "holds 5, which is no text",
+        "holds 5, which is not text",
     ),
     "column": (
         "sst2",
@@ -49,12 +49,12 @@ BAD_ROWS: dict[str, tuple[str, dict, str]] = {
     "NaN score": (
         "stsb",
         {**PAIR, "label": math.nan},
-        "nan, which is no finite number",
+        "nan, which is not a finite number",
     ),
-    "infinite score": ("stsb", {**PAIR, "label": "inf"}, "'inf', which is no finite"),
-    "score in words": ("stsb", {**PAIR, "label": "high"}, "'high', which is no finite"),
-    "true as score": ("stsb", {**PAIR, "label": True}, "True, which is no finite"),
-    "huge score": ("stsb", {**PAIR, "label": 10**400}, "which is no finite"),
+    "infinite score": ("stsb", {**PAIR, "label": "inf"}, "'inf', which is not"),
+    "score in words": ("stsb", {**PAIR, "label": "high"}, "'high', which is not"),
+    "true as score": ("stsb", {**PAIR, "label": True}, "True, which is not a finite"),
+    "huge score": ("stsb", {**PAIR, "label": 10**400}, "which is not a finite"),
     "answer elsewhere": (
         "squad",
         {**QA, "answers": {"text": ["blue"], "answer_start": [6]}},
@@ -78,7 +78,7 @@ BAD_ROWS: dict[str, tuple[str, dict, str]] = {
     "negative start": (
         "squad",
         {**QA, "answers": {"text": ["."], "answer_start": [-1]}},
-        "the answer_start -1, which is no offset",
+        "the answer_start -1, which is not an offset",
     ),
     "one start short": (
         "squad",

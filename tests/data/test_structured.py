@@ -118,7 +118,7 @@ def test_questions_without_an_answer_make_a_file_squad_v2(tmp_path):
 
 BAD = {
     "fewer tags": ("tokens", {"tokens": ["a", "b"], "tags": ["O"]}, "1 tags.*2 words"),
-    "no list": ("tokens", {"tokens": "a b", "tags": ["O"]}, "no list of texts"),
+    "no list": ("tokens", {"tokens": "a b", "tags": ["O"]}, "not a list of texts"),
     "no separator": ("multilabel", {"text": "a", "labels": "x,y"}, "label-separator"),
     "a number": ("tokens", {"tokens": ["a", 1], "tags": ["O", "O"]}, "holds 1 in its"),
     "choice": ("choice", {"text": "a", "choices": ["x"], "label": 3}, "numbered from"),

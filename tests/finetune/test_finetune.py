@@ -185,7 +185,7 @@ def test_rate_that_is_far_too_high_is_told_with_the_way_out(run, capsys):
 def test_way_to_go_on_never_deletes_what_was_saved(flags, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["finetune.py", *flags])
     without = " without --overwrite" * len(flags)
-    assert cli.goes_on() == f"the same command{without} goes on"
+    assert cli.goes_on() == f"the same command{without} resumes"
 
 
 def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):
     (tmp_path / "thesis/chapter.txt").write_text("years of work")
     for flags in ((), ("--overwrite",), ("--resume",)):
         assert run("--task", "sst2", *SMALL, "--output", "thesis", *flags) == 2
-        assert "is no run of metalr" in capsys.readouterr().err
+        assert "is not a run of metalr" in capsys.readouterr().err
     assert (tmp_path / "thesis/chapter.txt").read_text() == "years of work"
 
 
@@ -248,7 +248,7 @@ def test_run_that_was_killed_goes_on_to_the_result_of_the_uninterrupted(
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 128 + signum
-        assert "the same command goes on" in out
+        assert "the same command resumes" in out
     assert "Traceback" not in err
 
     argv.append("--resume")

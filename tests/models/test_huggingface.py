@@ -309,11 +309,11 @@ def larger_tokenizer(folder):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (truncate, r"model\.safetensors is no whole safetensors file"),
-        (put_foreign_bytes, r"model\.safetensors is no whole safetensors file"),
+        (truncate, r"model\.safetensors is not a complete safetensors file"),
+        (put_foreign_bytes, r"model\.safetensors is not a complete safetensors file"),
         (pickle_only, "pickled weights only.*save_pretrained"),
         (no_weights, r"holds no model\.safetensors"),
-        (lose_a_shard, "model-00001-of-00002.safetensors is no whole"),
+        (lose_a_shard, "model-00001-of-00002.safetensors is not a complete"),
         (
             lose_two_weights_and_bend_one,
             "2 missing: bert.embeddings.word_embeddings.weight, "

@@ -263,7 +263,7 @@ def parsed(argv):
 
 
 BAD_FLAGS = {
-    "no such folder": (["nowhere", "--file", "-"], "is no folder"),
+    "no such folder": (["nowhere", "--file", "-"], "is not a folder"),
     "format": (["RUN", "--file", "-", "--format", "jsno"], "did you mean 'jsonl'"),
     "output": (["RUN", "--file", "-", "--output", "out.xlsx"], "format of an output"),
     "pair": (["RUN", "--file", "-", "--pair-column", "b"], "reads one text a row"),
@@ -284,7 +284,7 @@ def test_wrong_flags_are_told_in_one_line(name, runs, monkeypatch, capsys):
 
 BROKEN = {
     "format": ({"format": 99}, "another version"),
-    "kind": ({"task": {"kind": "poetry"}}, "no kind of task"),
+    "kind": ({"task": {"kind": "poetry"}}, "not a kind of task"),
     "labels": ({"task": {"labels": [1]}}, "'task' must have"),
     "length": ({"max_length": -1}, "max_length must be"),
 }

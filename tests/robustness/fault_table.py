@@ -127,7 +127,7 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     row.tracebacks += "Traceback" in err
     statuses = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL of one": 2}
     expected = statuses.get(fault.split(" before")[0], 2 if limit else -9)
-    wished = process.returncode == expected and (expected < 100 or "goes on" in out)
+    wished = process.returncode == expected and (expected < 100 or "resumes" in out)
     # Before its first step a signal ends the program as the system does it.
     at_once = fault.startswith(("SIGINT", "SIGTERM")) and (process.returncode or 0) < 0
     at_once = at_once and process.returncode == -getattr(signal, fault.split()[0])

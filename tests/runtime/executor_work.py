@@ -14,7 +14,7 @@ def square(number):
     if number == 13:
         raise MetalrError("13 is unlucky")
     if number == 14:
-        raise ValueError("14 is no number")
+        raise ValueError("14 is not a number")
     if number == 15:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number

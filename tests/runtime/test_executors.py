@@ -204,7 +204,7 @@ def test_ray_retries_what_died_and_loses_and_doubles_nothing(tmp_path):
     values = sorted(value for _, value in results)
     assert values == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert found["fault"] == "13 is unlucky"
-    assert "ValueError: 14 is no number" in found["bug"]
+    assert "ValueError: 14 is not a number" in found["bug"]
     assert "failed for good after 1 retries" in found["death"]
     assert found["stop"][0] is False and found["kept"]
     pid = int((tmp_path / "pid").read_text())

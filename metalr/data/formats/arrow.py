@@ -89,8 +89,8 @@ def look_at_folder(path: Path, options: Options) -> DataFile:
         found = [path / Path(file["filename"]).name for file in files]
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise MetalrError(
-            f"{path} is no folder that Dataset.save_to_disk made; a data file ends in "
-            f".csv, .tsv, .jsonl, .json, .parquet or .arrow"
+            f"{path} is not a folder that Dataset.save_to_disk made; a data file ends "
+            f"in .csv, .tsv, .jsonl, .json, .parquet or .arrow"
         ) from fault
     return _arrow_table(path, found)
 
@@ -235,4 +235,4 @@ def _refused(path: Path, kind: str) -> Iterator[None]:
         TypeError,
         ArithmeticError,  # dates and decimals that Python cannot say
     ) as fault:
-        raise MetalrError(f"{path} is no readable {kind} file: {fault}") from fault
+        raise MetalrError(f"{path} is not a readable {kind} file: {fault}") from fault

@@ -75,7 +75,7 @@ def _lines(found: text.TextFile) -> Iterator[Row]:
         row = _parse(line, f"{found.path} line {number}")
         if not isinstance(row, dict):
             raise MetalrError(
-                f"{found.path} line {number} is no JSON object: {line[:40]!r}. "
+                f"{found.path} line {number} is not a JSON object: {line[:40]!r}. "
                 'One row a line: {"sentence": "...", "label": 0}'
             )
         yield row

@@ -108,7 +108,7 @@ def _caught(path: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-        raise MetalrError(f"{path} is no whole gzip file: {fault}") from fault
+        raise MetalrError(f"{path} is not a complete gzip file: {fault}") from fault
     except OSError as fault:
         raise MetalrError(f"{path} can't be read: {fault.strerror or fault}") from fault
     except MemoryError as fault:

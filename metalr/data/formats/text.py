@@ -71,8 +71,8 @@ def _known(encoding: str) -> str:
         "a".encode(found.name)  # base64 and the like are no encodings of text
     except (LookupError, ValueError):
         raise MetalrError(
-            f"--encoding {encoding!r} is no encoding that Python knows; try cp1252, "
-            "latin-1, utf-16 or gb18030"
+            f"--encoding {encoding!r} is not an encoding that Python knows; try "
+            "cp1252, latin-1, utf-16 or gb18030"
         ) from None
     return "utf-8-sig" if found.name == "utf-8" else found.name
 

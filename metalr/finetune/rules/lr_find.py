@@ -32,7 +32,7 @@ class LrFindState(NamedTuple):
     """State of `lr_find`."""
 
     step: jax.Array  # [] int32, of the probe, or of the run after it
-    found: jax.Array  # [] float32, the rate; 0 while the probe goes on
+    found: jax.Array  # [] float32, the rate; 0 until the probe ends
     steps_left: jax.Array  # [] int32, for the run after the probe
     losses: jax.Array  # [n] float32, smoothed
     smooth: jax.Array  # [] float32, before the correction of its bias
