@@ -49,8 +49,8 @@ def load(
         file itself defines (its label set, or a score where labels are fractions, or
         questions where it has SQuAD's columns).
       source: "auto" (the hub where it answers, else toy), "hub", "toy", a folder that
-        holds `<task>/{train,validation}` in a format of `read_rows`, or one file,
-        which is the same as `train_file`.
+        holds `<task>/{train,validation}` in a format of `metalr.data.formats`, or one
+        file, which is the same as `train_file`.
       train_file: The user's own rows. A tenth of them is held out where there is no
         `validation_file`.
       validation_file: The rows to score on.

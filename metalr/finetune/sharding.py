@@ -25,7 +25,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metalr.errors import MetalrError
 
-PARALLEL = ("auto", "one", "jit", "pmap")
 DATA, MODEL = "data", "model"
 
 _CUT_FROM = 2**9  # elements of a matrix; biases and less are not worth the messages
@@ -40,7 +39,7 @@ Batch = dict[str, Any]
 class DeviceLayout:
     """Where batches and states lie. `ONE` is the layout of one device."""
 
-    parallel: str = "one"  # a row of PARALLEL, "auto" decided
+    parallel: str = "one"  # as in `RunConfig`, "auto" decided
     mesh: Mesh | None = None  # None: one device
     shard_params: bool = False
 
@@ -228,8 +227,8 @@ def create_layout(
     """Lay a run over devices.
 
     Args:
-      parallel: A row of PARALLEL. auto: jit over all devices, but one device of a CPU,
-        whose cores one device uses already.
+      parallel: auto, one, jit or pmap. auto: jit over all devices, but one device of a
+        CPU, whose cores one device uses already.
       shard_params: Cut parameters and optimizer state over the rows' axis.
       model: Devices that share one copy of the kernels.
       devices: None: all that there are.

@@ -42,7 +42,7 @@ def read(folder: Path, dtype: str) -> tuple[usages.Usage, huggingface.Pretrained
     usage = usages.read(place) or guess(raw, place)
     task = usage.task
     model = huggingface.load(str(place), task.kind, task.labels, seed=0, dtype=dtype)
-    if huggingface.DRAWN in (note := model.origin.get("note", "")):
+    if huggingface.DRAWN in (note := model.origin.note):
         raise MetalrError(
             f"{place} was not fine-tuned for {task.kind}: {note}. "
             f"Fine-tune it first: finetune.py --model {place}"

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import metalr
 from metalr import cli, errors
-from metalr.data import hub_rows, sources
+from metalr.data import hub_rows
 from metalr.data.formats import json_rows, text
 from metalr.errors import MetalrError
 from metalr.models import weights
 from metalr.runtime import files
+from tests.data.rows_of_files import read_rows
 from tests.models import small_models
 from tests.robustness import fuzzing
 
@@ -133,7 +134,7 @@ def test_file_that_would_fill_the_memory_is_refused_on_the_way(
     tracemalloc.start()
     try:
         with pytest.raises(MetalrError, match=BOMBS[kind]):
-            sources.read_rows(path)
+            read_rows(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -234,11 +235,12 @@ def test_page_that_claims_billions_of_values_takes_no_memory(tmp_path):
     path.write_bytes(content.replace(said, b"\x16\x88\xd9\xf7\xe2\x80\x04"))
     script = """
 import resource, sys
-from metalr.data import sources
+from pathlib import Path
+from metalr.data.formats import opening, table
 from metalr.errors import MetalrError
 before = resource.getrlimit(resource.RLIMIT_AS)
 try:
-    sources.read_rows(sys.argv[1])
+    list(opening.look(Path(sys.argv[1]), table.PLAIN).rows(None))
 except MetalrError as fault:
     assert "not a readable Parquet" in str(fault)
 assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metalr.data import sources
 from metalr.data.formats import opening, text
 from metalr.errors import MetalrError
+from tests.data.rows_of_files import read_rows
 
 ROWS = [{"sentence": 'a "good", long\nfilm', "label": 1}, {"sentence": "é", "label": 0}]
 SQUAD = {
@@ -64,24 +64,24 @@ def lines(rows: list[dict]) -> str:
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.json", "x.JSONL"])
 def test_json_lines_come_back_as_written(tmp_path, name):
-    assert sources.read_rows(write(tmp_path / name, lines(ROWS))) == ROWS
+    assert read_rows(write(tmp_path / name, lines(ROWS))) == ROWS
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
     path = write(tmp_path / "x.jsonl", "\ufeff" + lines(ROWS) + "\n  \n")
-    assert sources.read_rows(path) == ROWS
+    assert read_rows(path) == ROWS
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_file_may_be_one_list(tmp_path, indent):
     path = write(tmp_path / "x.json", json.dumps(ROWS, indent=indent))
-    assert sources.read_rows(path) == ROWS
+    assert read_rows(path) == ROWS
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_squads_nested_file_comes_out_flat_as_on_the_hub(tmp_path, indent):
     path = write(tmp_path / "dev-v1.1.json", json.dumps(SQUAD, indent=indent))
-    assert sources.read_rows(path) == [
+    assert read_rows(path) == [
         {
             "id": "q1",
             "title": "T",
@@ -98,14 +98,14 @@ def test_parquet_comes_back_as_written(tmp_path):
     (tmp_path / "label=7").mkdir()
     path = tmp_path / "label=7" / "x.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    assert sources.read_rows(path) == rows
+    assert read_rows(path) == rows
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
 def test_a_text_of_a_book_s_length_is_read(name, tmp_path):
     text = "word " * 200_000
     path = write(tmp_path / name, f"text\n{text}\n")
-    assert sources.read_rows(path) == [{"text": text}]
+    assert read_rows(path) == [{"text": text}]
 
 
 @many
@@ -115,18 +115,18 @@ def test_csv_reads_what_the_csv_module_writes(tmp_path, rows):
     writer = csv.DictWriter(out, ["a", "b"])
     writer.writeheader()
     writer.writerows(rows)
-    assert sources.read_rows(write(tmp_path / "x.csv", out.getvalue())) == rows
+    assert read_rows(write(tmp_path / "x.csv", out.getvalue())) == rows
 
 
 @many
 @given(tables)
 def test_json_lines_read_what_the_json_module_writes(tmp_path, rows):
-    assert sources.read_rows(write(tmp_path / "x.jsonl", lines(rows))) == rows
+    assert read_rows(write(tmp_path / "x.jsonl", lines(rows))) == rows
 
 
 def test_a_quote_in_a_tsv_file_is_a_character_of_the_text(tmp_path):
     path = write(tmp_path / "x.tsv", 'sentence\tlabel\n"so" he said\t1\n"open\t0\n')
-    assert [row["sentence"] for row in sources.read_rows(path)] == [
+    assert [row["sentence"] for row in read_rows(path)] == [
         '"so" he said',
         '"open',
     ]
@@ -141,7 +141,7 @@ def test_garbage_is_refused_without_a_traceback(tmp_path, raw, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(raw)
     try:
-        rows = sources.read_rows(path)
+        rows = read_rows(path)
     except MetalrError as fault:
         assert str(path) in str(fault)
     else:
@@ -174,7 +174,7 @@ BAD = {
 @pytest.mark.parametrize("name, content, message", BAD.values(), ids=BAD)
 def test_a_bad_file_gets_a_line_that_says_where(tmp_path, name, content, message):
     with pytest.raises(MetalrError, match=message) as fault:
-        sources.read_rows(write(tmp_path / name, content))
+        read_rows(write(tmp_path / name, content))
     assert "\n" not in str(fault.value)
 
 
@@ -182,22 +182,22 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
     whole = gzip.compress(lines(ROWS).encode())
     (tmp_path / "x.jsonl.gz").write_bytes(whole[:-12])
     with pytest.raises(MetalrError, match="not a complete gzip file"):
-        sources.read_rows(tmp_path / "x.jsonl.gz")
+        read_rows(tmp_path / "x.jsonl.gz")
 
 
 def test_an_endless_line_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "MAX_LINE", 1000)
     path = write(tmp_path / "x.jsonl.gz", b"x" * 5000)
     with pytest.raises(MetalrError, match="line 1 is longer than 1000 bytes"):
-        sources.read_rows(path)
+        read_rows(path)
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
     write(tmp_path / "train.csv", "a\n1\n")
     with pytest.raises(MetalrError, match="the nearest there: train.csv"):
-        sources.read_rows(tmp_path / "trian.csv")
+        read_rows(tmp_path / "trian.csv")
     with pytest.raises(MetalrError, match="there is no folder"):
-        sources.read_rows(tmp_path / "none" / "x.csv")
+        read_rows(tmp_path / "none" / "x.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(MetalrError, match="is not a folder that Dataset.save"):
-        sources.read_rows(tmp_path / "folder.csv")
+        read_rows(tmp_path / "folder.csv")
