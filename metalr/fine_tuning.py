@@ -28,7 +28,7 @@ class FineTuned:
     """A run that ended."""
 
     folder: Path
-    result: Mapping[str, Any]  # `result.json`; see `metalr.finetune.result.FIELDS`
+    result: Mapping[str, Any]  # `result.json`; see `metalr.finetune.result.Result`
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -48,7 +48,7 @@ class FineTuned:
     @property
     def interrupted(self) -> bool:
         """Whether `stop` ended the run; the same call goes on with it."""
-        return self.result["stopped"] == "asked"
+        return self.result.get("stopped") == "asked"
 
     def load(self, **how: Any) -> Model:
         """Return the model of the best step as a function, as `metalr.load` does.
@@ -124,7 +124,7 @@ def fine_tune(
                 result = run(
                     config, screen, folder=folder, overwrite=overwrite, stop=stop
                 )
-            if result["stopped"] == "asked":
+            if result.get("stopped") == "asked":
                 return FineTuned(folder, result)
             if first:
                 draw_curves(result, place.curves)
