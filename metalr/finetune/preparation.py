@@ -73,8 +73,9 @@ def prepare(
       MetalrError: A setting, a file or a model is invalid.
     """
     scheduler = schedulers.get(config.scheduler)
-    rate = config.learning_rate or scheduler.learning_rate
-    config = dataclasses.replace(config, learning_rate=rate)
+    config = dataclasses.replace(
+        config, learning_rate=config.learning_rate or scheduler.learning_rate
+    )
     layout = layout or sharding.create_layout(
         config.parallel, shard_params=config.shard_params, model=config.model_shards
     )
@@ -102,7 +103,7 @@ def prepare(
         model,
         workload,
         pace,
-        _transformation(config, rate, pace, of),
+        _transformation(config, scheduler, pace, of),
         lambda params: loaded.restore(of.model(params)),
         [*notes, *of.notes, *shortened, *_lopsided(data, config.metric)],
         layout,
@@ -304,10 +305,14 @@ def _trimmed(
 
 
 def _transformation(
-    config: RunConfig, rate: float, pace: loop.Pace, of: training.Trained
+    config: RunConfig,
+    scheduler: schedulers.Scheduler,
+    pace: loop.Pace,
+    of: training.Trained,
 ) -> Any:
+    assert config.learning_rate is not None  # `prepare` has set it
     plan = schedulers.RunPlan(
-        learning_rate=rate,
+        learning_rate=config.learning_rate,
         total_steps=pace.total_steps,
         warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
         predictor=functools.partial(load_predictor, config.predictor),
@@ -316,8 +321,8 @@ def _transformation(
     )
     adamw = schedulers.adamw(config.weight_decay, config.clip_norm)
     inner = training.inner(config, adamw, of.layers)
-    row = schedulers.get(config.scheduler)
-    return training.wrapped(config, schedulers.at_a_rate(row.build, inner, plan), of)
+    tx = schedulers.at_a_rate(scheduler.build, inner, plan)
+    return training.wrapped(config, tx, of)
 
 
 def _loss_fn(

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalr.meta.zoo import sweeps as zoo
 from metalr.predictor import Predictor, init_predictor
 
-DECAYS = ("linear", "cosine", "constant")  # what follows the warm-up
+DECAYS = ("linear", "cosine", "constant")  # after the warm-up; of `zoo.SHAPES`
 # Octaves between a run's base rate and its peak. The multiplier allows 10; the rest is
 # left to a walk over the 7 octaves of the peaks.
 _REACH = 7.0
@@ -150,15 +151,7 @@ def draw(index: int, sources: Sources, seed: int) -> Sweep:
 
 def level(sweep: Sweep) -> np.ndarray:
     """Return the share of the peak rate at each step: [T] float32."""
-    step, w, total = np.arange(sweep.horizon), sweep.warmup, sweep.horizon
-    ramp = np.minimum(1.0, (step + 1) / (w + 1))
-    left = np.clip((total - step) / max(1, total - w), 0, 1)
-    after = {
-        "linear": left,
-        "cosine": 0.5 - 0.5 * np.cos(np.pi * left),
-        "constant": np.ones(total),
-    }
-    return np.minimum(ramp, after[sweep.decay]).astype(np.float32)
+    return zoo.level(sweep.decay, sweep.horizon, sweep.warmup)
 
 
 def evaluated_at(sweep: Sweep) -> list[int]:
