@@ -47,7 +47,7 @@ class Spread(NamedTuple):
 def spread(values: Iterable[float]) -> Spread:
     """Return centre and spread; a missed target (infinite) makes the mean infinite.
 
-    All are NaN where a value is, which is what nothing is known of.
+    All are NaN where a value is NaN, that is, unknown.
 
     No value is interpolated between a number and a miss: the median is infinite where
     half of the values are, and the quartiles are then values that occurred.
@@ -109,7 +109,7 @@ def slowdowns(
       share: Of the way from chance to the typical score of the baseline.
       references: The workloads.
       clock: What a run takes to a target: its steps, or `criteria.seconds_to_target`.
-        One of which nothing is known is NaN, as are then the slowdowns.
+        An unknown one is NaN, and so are its slowdowns.
     """
     times = np.full((len(methods), len(references)), math.inf)
     for i, method in enumerate(methods.values()):

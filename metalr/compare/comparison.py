@@ -233,7 +233,7 @@ def ahead(
 def best_untuned(comparison: Comparison) -> str | None:
     """Return the untuned method with the highest mean share of the best, if any.
 
-    It is chosen by the scores that it is then judged by, which favours it.
+    It is chosen by the very scores that it then shows, which favours it.
     """
     means = {
         name: np.mean(comparison.values(method.runs, "share of the best"))

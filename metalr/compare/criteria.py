@@ -42,8 +42,8 @@ class Reference(NamedTuple):
     def target(self, share: float) -> float:
         """Return chance + share (typical - chance), as AlgoPerf sets its targets.
 
-        With the best score in its place where the baseline has no run; infinite where
-        that does not beat chance.
+        The best score replaces the typical one where the baseline has no run. Infinite
+        where that does not beat chance.
         """
         goal = self.best if math.isnan(self.typical) else self.typical
         if goal <= self.chance:

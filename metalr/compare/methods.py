@@ -24,7 +24,7 @@ from metalr.finetune.schedulers import FIXED_RATE, SCHEDULERS
 
 TUNED_BASELINE = "linear tuned"  # the usual practice of those who tune
 BEST_SHAPE = "best shape tuned"
-# Shapes with a method of their own at `FIXED_RATE`: what one who never tunes can do.
+# Shapes with a method of their own at `FIXED_RATE`, for those who never tune.
 AT_THE_FIXED_RATE = ("linear", "wsd")
 
 
@@ -54,7 +54,7 @@ def group(runs: Sequence[Run]) -> dict[str, Method]:
     Each scheduler has one method with its runs at its default base rate or, if there
     are none, at its most frequent one. A tunable scheduler has that rate in the name
     and, if it was run at several, a tuned method, and "best shape tuned" chooses among
-    all of these. How the rate is chosen, `tune` says.
+    all of these. `tune` says how the rate is chosen.
     """
     found: dict[str, Method] = {}
     shapes: list[Run] = []
@@ -99,10 +99,10 @@ def _at_rate(name: str, runs: Sequence[Run], rate: float) -> Method:
 def tune(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[Workload, int]]:
     """Choose a scheduler and rate for each workload and seed, by the other seeds.
 
-    Of a workload and seed that run is chosen whose scheduler and rate have the best
-    mean final score over the *other* seeds (a tie: the lower rate), among those with
-    the most of them; so no method is chosen by the scores that it then shows. With one
-    seed there are no others, and its own score decides.
+    For each workload and seed, the run is chosen whose scheduler and rate have the best
+    mean final score over the *other* seeds, among those with the most of them (of equal
+    ones the lower rate). So no method is chosen by the scores that it then shows. With
+    one seed there are no others, and its own score decides.
 
     Returns:
       The runs, one a workload and seed, and how many were to choose from.

@@ -1,4 +1,4 @@
-"""Classes that are rare: how much their rows count, and how often they are drawn."""
+"""Weights of rare classes: how much their rows count, how often they are drawn."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +18,9 @@ _WEIGHTED = ("classification", "tokens", "multilabel")
 def class_weights(said: str | None, task: Task, encoded: Encoded) -> np.ndarray | None:
     """Return how much each class counts, [C] float32; None: all the same.
 
-    balanced is n / (C n_c), as of scikit-learn: every class has the same weight in
-    all. For several labels it is the share of rows without a label to those with it,
-    which is what PyTorch calls `pos_weight`.
+    balanced is n / (C n_c), as in scikit-learn: all classes have the same total weight.
+    For several labels it is the number of rows without a label over those with it, as
+    PyTorch's `pos_weight`.
 
     Args:
       said: balanced, a JSON file of weights by class, or None.
@@ -47,7 +47,7 @@ def class_weights(said: str | None, task: Task, encoded: Encoded) -> np.ndarray 
     labels = encoded.labels
     flat = labels.flat if isinstance(labels, Ragged) else labels
     counts = np.bincount(flat[flat >= 0], minlength=len(task.labels))
-    present = (counts > 0).sum()  # a class without a row has no say
+    present = (counts > 0).sum()  # a class without rows has no weight
     weights = counts.sum() / (present * np.maximum(counts, 1))
     return weights.astype(np.float32)
 

@@ -3,9 +3,9 @@
 A run's folder holds `last/` (two newest training states with the run's journal, so
 that a torn newest one leaves another) and `best/` (parameters alone). Each is sealed
 by its step and a list of the SHA-256 of its files, written when they are on the disk:
-one that a kill, a power cut or a bad disk has damaged is known by it and passed over,
-and so is one that was put in the place of another. Reading
-needs an abstract target: orbax gives optax's NamedTuples back as dicts without one.
+one that a kill, a power cut or a bad disk has damaged is recognised and passed over,
+and so is one that was replaced by another. Reading needs an abstract target: without
+one, orbax gives optax's NamedTuples back as dicts.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class Checkpoints:
             # orbax would do it too, in a thread that `close` does not wait for.
             if hosts.is_first():
                 _remove_torn(folder / name)
-            # Two of the best as well: a run that goes on from the state before a
+            # Two of the best as well: a run that resumes from the state before a
             # damaged one needs what was best by then.
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2,
@@ -76,7 +76,7 @@ class Checkpoints:
           step: Steps taken.
           state: A pytree of arrays.
           journal: As JSON. `journal["best"]["step"]`, if there is one, is the step
-            of the `save_best` that this state counts on.
+            of the `save_best` that this state relies on.
 
         Raises:
           MetalrError: It cannot be written; earlier ones are untouched.
@@ -124,7 +124,7 @@ class Checkpoints:
         return None
 
     def _lost_best(self, journal: dict[str, Any]) -> str | None:
-        """Say if the best parameters that a state counts on are damaged.
+        """Say if the best parameters that a state relies on are damaged.
 
         If they are gone, newer ones were saved since, and will be again.
         """
@@ -176,7 +176,7 @@ def _place(manager: Any, step: int) -> Path:
 
 
 def _save(manager: Any, step: int, args: Any) -> None:
-    """Save and seals a step, in place of later ones, which a resumed run redoes."""
+    """Save and seal a step, in place of later ones, which a resumed run redoes."""
     place = _place(manager, step)
     whole = step in manager.all_steps() and _damage(place) is None
     hosts.wait_for_all("looked at the checkpoint")

@@ -135,7 +135,7 @@ def whole(some: Tree, tree: Tree) -> Tree:
 def only(
     tx: optax.GradientTransformation, mask: Tree
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transformation that leaves the leaves alone where the mask is False.
+    """Return a transformation that does not update leaves where the mask is False.
 
     `tx` sees the others alone, in the functions of the parameters that it is given too.
     """
@@ -185,7 +185,7 @@ def averaged(
         steps = state.averaged_steps + 1
         share = jnp.maximum(1 - decay, 9 / (steps + 9)).astype(jnp.float32)
         new = optax.apply_updates(params, updates)
-        # A leaf that stays keeps every bit so.
+        # So a leaf that does not move keeps all its bits.
         move = lambda old, x: old + share * (x - old)  # noqa: E731
         average = jax.tree.map(move, state.averaged_params, new)
         return updates, AveragedState(steps, average, inner)

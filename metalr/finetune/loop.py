@@ -180,7 +180,7 @@ def make_step(
 
 @dataclasses.dataclass
 class _Journal:
-    """What a run has seen; a checkpoint holds it, as JSON, beside the state."""
+    """The history of a run; a checkpoint holds it, as JSON, beside the state."""
 
     history: list[Row] = dataclasses.field(default_factory=list)
     best: Row = dataclasses.field(default_factory=dict)
@@ -194,7 +194,7 @@ class _Journal:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "_Journal":
-        """Return what a checkpoint says, perhaps one of another version of metalr."""
+        """Return the journal in a checkpoint, perhaps of another version of metalr."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{name: content[name] for name in known & content.keys()})
 
@@ -218,15 +218,15 @@ class _Journal:
         return True
 
     def waited(self, patience: int) -> bool:
-        """Return whether so many evaluations were no new best; never for 0."""
+        """Return whether the last `patience` evaluations were no new best; 0: never."""
         return bool(patience) and self.stale >= patience
 
     def content(self, done: int) -> dict[str, Any]:
-        """Return it as JSON has it, after so many steps.
+        """Return the journal as JSON, after `done` steps.
 
-        Half an interval is kept as well, so that the rows of a resumed run are those
-        of the uninterrupted one. A loss in it that is not finite raises: a state like
-        that must not take the place of a good one.
+        An unfinished interval is kept as well, so that the rows of a resumed run are
+        those of the uninterrupted one. A loss in it that is not finite raises: such a
+        state must not replace a good one.
         """
         self.pending = [_plain(row) for row in self.pending]
         for step, row in enumerate(self.pending, done + 1 - len(self.pending)):
@@ -260,18 +260,18 @@ def train(
     layout: DeviceLayout = ONE,
     on_step: Callable[[int, Row], object] = lambda done, logged: None,
 ) -> Outcome:
-    """Train to the end of `pace`, going on from the newest checkpoint if any.
+    """Train to the end of `pace`, from the newest checkpoint if there is one.
 
     Args:
       workload: Parameters, loss, batches and evaluation.
       tx: The optimizer with its schedule.
       pace: Lengths and intervals in steps.
-      display: Told of each logged row and evaluation.
-      checkpoints: Where states go; None keeps nothing.
-      stop: Asked after each step; True ends the run after saving.
+      display: Shown each logged row and evaluation.
+      checkpoints: Where states are saved; None saves nothing.
+      stop: Called after each step; True saves and ends the run.
       layout: Of batches and states on devices.
-      on_step: Told the number of steps done, and what the last one logs, when the
-        device was given one more.
+      on_step: Called after a step is dispatched, with the number of steps so far and
+        what the last one logs.
 
     Raises:
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What

@@ -1,4 +1,4 @@
-"""Schedules that answer to the training loss by a rule, not by learning.
+"""Schedules that change the rate by the training loss, by a fixed rule.
 
 Each is an optax stateful schedule, `rate = schedule(state)` before the step and
 `state = schedule.update(state, value=loss)` after it, so that the rate which is logged

@@ -210,8 +210,8 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
 def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
     """Return the task with its scores, and with the one that picks the best step.
 
-    A task of the table has the scores that its set is quoted by. Of the user's own
-    rows nobody knows how many a class has.
+    A task of the table has the scores that its set is reported by. The classes of the
+    user's own rows may be of any frequency, so these have scores for rare ones too.
     """
     task, names = data.task, data.task.metrics
     if task.kind == "classification" and data.origin.kind == "file":

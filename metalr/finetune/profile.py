@@ -9,7 +9,7 @@ FIRST, STEPS = 10, 10  # the first steps compile
 
 
 class Profile:
-    """Traces steps of a run, told of each as it goes out.
+    """Traces some steps of a run; it is called after each.
 
     Args:
       folder: Where the trace goes, in a folder for its time; its
@@ -24,11 +24,11 @@ class Profile:
         self._begun = self._on = False
 
     def __call__(self, done: int, result: Any) -> None:
-        """Begin or ends the trace, where it is time.
+        """Begin or end the trace at the steps chosen for it.
 
         Args:
-          done: Steps that went out.
-          result: What the last of them gives; the device may be at work on it.
+          done: Number of steps dispatched.
+          result: What the last of them returns; the device may still compute it.
         """
         if done >= self._last:
             jax.block_until_ready(result)
@@ -39,7 +39,7 @@ class Profile:
             self._begun = self._on = True
 
     def close(self) -> None:
-        """End the trace if it is still on."""
+        """End the trace if it has not ended."""
         if self._on:
             self._on = False
             jax.profiler.stop_trace()

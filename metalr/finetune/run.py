@@ -85,7 +85,7 @@ def run(
 def _refuse_unread(config: RunConfig) -> None:
     """Refuse flags that the scheduler does not read.
 
-    A plan may have them for its other rows; whoever types one for one run means it.
+    A plan may have them for its other rows, but a flag of a single run is meant.
     """
     for name in schedulers.get(config.scheduler).ignores:
         if getattr(config, name) != getattr(RunConfig, name):

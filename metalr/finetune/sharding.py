@@ -139,7 +139,7 @@ class DeviceLayout:
         """Make loss and gradient of a piece of a batch those of the whole.
 
         It is sum over pieces of (weight of the piece / weight of the batch) times what
-        the piece gives. With `jit` a piece is no concern of the program's.
+        the piece gives. Under `jit` the program does not see pieces.
         """
         if self.parallel != "pmap":
             return value_and_grad

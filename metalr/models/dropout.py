@@ -1,4 +1,4 @@
-"""Dropout whose masks hang on the key and on an element's place in the batch alone."""
+"""Dropout whose masks depend on the key and an element's place in the batch alone."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def random_words(
 def dropout(
     x: jax.Array, rate: float, key: jax.Array | None, first_row: int | jax.Array = 0
 ) -> jax.Array:
-    """Zeroe elements with probability `rate` and scales the rest by 1/(1 - rate).
+    """Zero elements with probability `rate`, and scale the rest by 1/(1 - rate).
 
     Args:
       x: [rows, ...].

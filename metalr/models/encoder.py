@@ -100,7 +100,7 @@ class Encoder(nnx.Module):
             self.final_norm = layer_norm(config, rngs)
 
     def context(self, attention_mask: jax.Array) -> Context:
-        """Return what the layers are told of a batch with this mask, [B, L] bool."""
+        """Return what the layers need of a batch with this mask, [B, L] bool."""
         mask = jnp.where(attention_mask, 0.0, -1e30)[:, None, None, :]
         length = attention_mask.shape[1]
         if modern.used(self.config):

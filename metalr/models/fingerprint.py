@@ -20,8 +20,8 @@ TOKENIZER = (
 def fingerprint(model: Pretrained) -> dict[str, str]:
     """Return where a model is from, and the SHA-256 of what it was read from.
 
-    Of files and not of arrays: what is drawn at random may round differently on another
-    device, where a run may go on.
+    Of files and not of arrays: a run may resume on another device, where what is drawn
+    at random may round differently.
     """
     config, *weights = model.files
     beside = (config.parent / name for name in TOKENIZER)

@@ -179,7 +179,7 @@ class MaskedModel(nnx.Module):
 
 
 def labels_of(kind: str, num_labels: int) -> int:
-    """Return how many outputs the head of a task has; a word's score is none.
+    """Return how many outputs the head of a task has, masked words left out.
 
     Raises:
       MetalrError: If the kind is unknown, or there are too few labels.
@@ -227,7 +227,7 @@ def outline(
 
 
 class _OneKey(nnx.Rngs):
-    """Gives every layer the same key; shapes don't tell.
+    """Gives every layer the same key, which shapes do not depend on.
 
     A traced count of keys takes a time that grows with its square: two minutes for a
     hundred layers.

@@ -12,7 +12,7 @@ from metalr.models.dropout import dropout, fold
 
 
 class Context(NamedTuple):
-    """What all layers are told of a batch; what a family lacks is None."""
+    """What all layers need of a batch; what a family lacks is None."""
 
     mask: jax.Array  # [B, 1, 1, L], 0, or -1e30 on padding
     relative: jax.Array | None = None  # [1, heads, L, L], added to the scores

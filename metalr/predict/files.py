@@ -1,4 +1,4 @@
-"""Rows with predictions into a file, whole or not at all, or onto the screen."""
+"""Write rows with predictions to a file, completely or not at all, or print them."""
 
 import csv
 import gzip

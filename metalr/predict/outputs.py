@@ -1,4 +1,4 @@
-"""Logits to what is said of a row: columns whose names begin with `predicted_`."""
+"""From logits to predictions: columns whose names begin with `predicted_`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from metalr.finetune.usage import Usage
 def outputs(
     usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
 ) -> list[Row]:
-    """Return what the logits say of each row.
+    """Return the prediction of each row.
 
     Args:
       usage: The model's.

@@ -1,4 +1,4 @@
-"""Rows to predict, of a file or of stdin."""
+"""Read the rows to predict, from a file or from stdin."""
 
 import csv
 import json

@@ -12,9 +12,9 @@ _PLAIN_SECONDS = 30.0  # between lines where there is no terminal
 
 
 def watched(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items and shows how many went by, and how fast.
+    """Yield the items, and show how many there were and how fast they came.
 
-    They are read as they come, so nobody knows how many there are.
+    They are read as they come, so that their number is not known before the end.
 
     Args:
       items: The rows.

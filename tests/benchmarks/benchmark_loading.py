@@ -67,7 +67,7 @@ def measure(path: str) -> None:
 
 
 def main() -> int:
-    """Write the file and measures in another process."""
+    """Write the file, and measure in another process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=3_600_000)
     parser.add_argument("--most", type=float, default=1500.0, help="megabytes")

@@ -97,7 +97,7 @@ def test_damaged_newest_file_is_passed_over_and_said(part, hurt, whole, cut, tmp
 
 
 def rewrite(folder, change):
-    """Change a checkpoint's journal as another version would, and seals it again."""
+    """Change a checkpoint's journal as another version would, and seal it again."""
     place = folder / "last/15"
     path = place / "journal/metadata"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))

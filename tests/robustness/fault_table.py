@@ -144,7 +144,7 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
 def kill(
     program: Program, kills: int, until: float, rng: random.Random, table: Path | None
 ) -> None:
-    """Disturb runs, several times each, and compares their ends."""
+    """Disturb runs, several times each, and compare their ends."""
     whole = program.work / f"{program.name}-whole"
     begun = time.monotonic()
     process = program.start(whole)

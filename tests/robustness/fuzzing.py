@@ -280,7 +280,7 @@ def _read_traces(path: Path) -> None:
 
 
 def _show_result(path: Path) -> None:
-    """Read a result as `metalr show` and a finished run do, and exports its model."""
+    """Read a result as `metalr show` and a finished run do, and export its model."""
     text = io.StringIO()
     shown = Console(file=text, width=200)
     show.print_runs(show.read_runs([path]), shown)

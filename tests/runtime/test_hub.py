@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def fresh_hub(monkeypatch):
-    """Forget what the hub answered and sees no settings of the machine."""
+    """Forget what the hub answered, and the settings of the machine."""
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", hub.PATIENCE):
         monkeypatch.delenv(name, raising=False)
     hub.forget()
