@@ -52,7 +52,7 @@ def loss(
     elif kind == "regression":
         rows = jnp.square(logits[:, 0] - labels)
     elif kind == "qa":
-        # Unlike transformers', so that a row's loss hangs not on its neighbours'
+        # Unlike transformers', so that a row's loss does not depend on others'
         # lengths.
         mask = jnp.asarray(batch["attention_mask"])[:, :, None]
         logits = jnp.where(mask, logits, -1e30)

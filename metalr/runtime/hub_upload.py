@@ -19,7 +19,8 @@ def check(name: str) -> str:
       OWNER/NAME.
 
     Raises:
-      MetalrError: It is no name, the hub does not answer, or nobody is logged in.
+      MetalrError: The name is malformed, the hub does not answer, or no account is
+        logged in.
     """
     import huggingface_hub
 

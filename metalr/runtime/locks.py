@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metalr.errors import MetalrError
 
-# Some network file systems have no locks; work goes on there without them.
+# Some network file systems have no locks; metalr works there without them.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
