@@ -148,7 +148,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     from metalr.meta.zoo import collect as cheap
     from metalr.meta.zoo.problems import KINDS
 
-    data, note = loading.settle(args.tasks, args.data)
+    data, note = loading.resolve(args.tasks, args.data)
     print(note or f"data: {data}")
     ranges: dict[str, Any] = sweeps.SMALL if data == "toy" else {}
     given = {

@@ -219,7 +219,7 @@ def _compare(args: argparse.Namespace) -> int:
     from metalr.report import report
 
     if not args.report_only:
-        plans.choose_baseline(runs, args.baseline)  # a wrong name is told now
+        plans.choose_baseline(runs, args.baseline)  # a wrong name is refused now
     with run_folder.held(args.output):
         if not args.report_only:
             status = _carry_out(args, runs, path, plan.protocol)
@@ -251,14 +251,14 @@ def _carry_out(
     stop, todo = Stop(), execute.pending(runs, path)
     if todo:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done, in {path}")
-        with progress.counting(len(todo)) as tell:
+        with progress.counting(len(todo)) as log:
             execute.execute(
                 todo,
                 path,
                 workers=args.workers,
                 executor=args.executor,
                 stop=stop,
-                on_line=lambda line: tell(execute.describe(line)),
+                on_line=lambda line: log(execute.describe(line)),
                 protocol=protocol,
             )
     if args.pairs and not stop():
@@ -278,11 +278,11 @@ def _measure_overhead(runs: Sequence[Any], path: Path, pairs: int, stop: Stop) -
     if not todo:
         return
     compilation.use_cache()
-    with progress.counting(len(todo)) as tell:
+    with progress.counting(len(todo)) as log:
         for line in overhead.measure(list(todo.values()), pairs=pairs):
             store.append(path, line)
             ratio = sorted(line["step_ratio"])[len(line["step_ratio"]) // 2]
-            tell(f"{line['scheduler']}: a step takes {ratio:.3f} of AdamW's")
+            log(f"{line['scheduler']}: a step takes {ratio:.3f} of AdamW's")
             if stop():
                 return
 

@@ -202,7 +202,7 @@ def speed_ratio(
     Args:
       comparison: The runs.
       method: Name of a method.
-      clock: "steps" or "seconds"; NaN where the runs do not tell their seconds.
+      clock: "steps" or "seconds"; NaN where the runs lack their seconds.
     """
     pairs = _pairs(comparison, method, None, f"{clock} to 95 %")
     ratios = [aggregates.step_ratios(own, theirs) for own, theirs in pairs]

@@ -173,7 +173,7 @@ def resolve_data(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
     names = [str(run.task) for run in runs if is_open(run)]
     if not names:
         return list(runs), ""
-    data, note = loading.settle(names, "auto")
+    data, note = loading.resolve(names, "auto")
     resolve = lambda run: dataclasses.replace(run, data=data)  # noqa: E731
     return [resolve(run) if is_open(run) else run for run in runs], note
 

@@ -44,9 +44,9 @@ class Encoded(NamedTuple):
 
 def parts(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[list[str]]]:
     """Yield columns of texts, of as many rows as a tokenizer should take at once."""
-    with progress.loading("tokenizing", len(rows)) as tell:
+    with progress.loading("tokenizing", len(rows)) as log:
         for first in range(0, len(rows), _CHUNK):
-            tell(first)
+            log(first)
             chunk = rows[first : first + _CHUNK]
             yield from _short([texts_of(chunk, name) for name in names])
 

@@ -118,7 +118,7 @@ def fingerprint(data: TaskData) -> dict[str, str]:
     return {"kind": kind, "where": where, "sha256": digest.hexdigest()}
 
 
-def settle(names: Sequence[str], source: str) -> tuple[str, str]:
+def resolve(names: Sequence[str], source: str) -> tuple[str, str]:
     """Return where "auto" leads, once for many runs, and a note on it.
 
     Raises:

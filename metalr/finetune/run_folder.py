@@ -98,10 +98,10 @@ def take(
 def _check_begun(folder: Path, rows: dict[str, str], model: dict[str, str]) -> None:
     """Refuse a folder whose run was begun on other rows or with another model."""
     if (folder / ROWS).is_file() and (before := files.read_json(folder / ROWS)) != rows:
-        told = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
-        which = "the same place" if told[0] == told[1] else f"now {told[1]}"
+        places = [f"{x.get('kind')} {x.get('where')}" for x in (before, rows)]
+        which = "the same place" if places[0] == places[1] else f"now {places[1]}"
         raise MetalrError(
-            f"{folder} holds a run that was begun on other rows ({told[0]}; "
+            f"{folder} holds a run that was begun on other rows ({places[0]}; "
             f"{which}); bring them back, or choose another --output"
         )
     if model and (folder / MODEL).is_file():

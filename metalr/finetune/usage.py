@@ -90,16 +90,16 @@ def _count(path: Path, value: Any, name: str) -> int:
 
 
 def _task(path: Path, content: Any) -> Task:
-    told = content if isinstance(content, dict) else {}
-    pair, labels = told.get("pair"), told.get("labels", [])
-    texts = all(isinstance(told.get(name), str) for name in _TEXTS)
+    fields = content if isinstance(content, dict) else {}
+    pair, labels = fields.get("pair"), fields.get("labels", [])
+    texts = all(isinstance(fields.get(name), str) for name in _TEXTS)
     good = isinstance(labels, list) and all(isinstance(n, str) for n in labels)
     if not texts or not isinstance(pair, str | None) or not good:
         raise MetalrError(
             f"{path}: 'task' must have {', '.join(_OF_TASK)}, got {content!r:.60}"
         )
-    if told["kind"] not in heads.KINDS:
-        raise MetalrError(f"{path}: {told['kind']!r:.40} is not a kind of task")
-    found: dict[str, Any] = {n: told[n] for n in _OF_TASK if n in told}
+    if fields["kind"] not in heads.KINDS:
+        raise MetalrError(f"{path}: {fields['kind']!r:.40} is not a kind of task")
+    found: dict[str, Any] = {n: fields[n] for n in _OF_TASK if n in fields}
     found["labels"] = tuple(found["labels"])
     return Task(**found, hub=("", None))

@@ -152,8 +152,8 @@ def _scores(result: Mapping[str, Any]) -> str:
 
 
 def _data(result: Mapping[str, Any], where: str) -> str:
-    told, reading = result["data"], result.get("reading", {})
-    lines = [f"- source: {told.get('kind', '')}, {_plain(where)}"]
+    origin, reading = result["data"], result.get("reading", {})
+    lines = [f"- source: {origin.get('kind', '')}, {_plain(where)}"]
     if columns := reading.get("columns"):
         lines.append(f"- columns: {', '.join(map(_plain, columns))}")
     if classes := reading.get("classes"):
@@ -163,8 +163,8 @@ def _data(result: Mapping[str, Any], where: str) -> str:
         lines.append(f"- rows of each class: {counts}{more}")
     for reason, count in reading.get("left_out", {}).items():
         lines.append(f"- left out: {count} {_plain(reason)}")
-    if told.get("note"):
-        lines.append(f"- {_plain(told['note'])}")
+    if origin.get("note"):
+        lines.append(f"- {_plain(origin['note'])}")
     return "\n".join(lines)
 
 

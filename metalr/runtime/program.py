@@ -156,12 +156,12 @@ def _status_of(main: Callable[[], int]) -> int:
         where = fault.filename or "a file"
         way = f"; make room on the disk, and {goes_on()}" if full else ""
         verb = "write" if full else "use"
-        told = MetalrError(f"cannot {verb} {where}: {fault.strerror or fault}{way}")
-        print(f"error: {told}", file=sys.stderr)
+        said = MetalrError(f"cannot {verb} {where}: {fault.strerror or fault}{way}")
+        print(f"error: {said}", file=sys.stderr)
         return EXIT_FAULT
     except MemoryError as fault:
-        told = MetalrError(f"there is not enough memory ({fault}); take less at a time")
-        print(f"error: {told}", file=sys.stderr)
+        said = MetalrError(f"there is not enough memory ({fault}); take less at a time")
+        print(f"error: {said}", file=sys.stderr)
         return EXIT_FAULT
     except KeyboardInterrupt:  # before the loop listens for it
         return 128 + signal.SIGINT

@@ -31,7 +31,7 @@ def counting(total: int) -> Iterator[Callable[[str], None]]:
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("", total=total)
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         nonlocal done, shown
         done += 1
         now = time.monotonic()
@@ -44,7 +44,7 @@ def counting(total: int) -> Iterator[Callable[[str], None]]:
             say(f"{done}/{total} runs  {pace}  {line}")
 
     with bar if console.is_terminal else contextlib.nullcontext():
-        yield tell
+        yield log
 
 
 def say(line: str, file: IO[str] | None = None) -> None:
@@ -97,7 +97,7 @@ def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
     shown = begun = time.monotonic()
     wait = 0.5 if console.is_terminal else _PLAIN_SECONDS
 
-    def tell(done: int) -> None:
+    def log(done: int) -> None:
         nonlocal shown
         now = time.monotonic()
         if now - begun < _PATIENCE or now - shown < wait:
@@ -112,7 +112,7 @@ def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
             say(line)
 
     try:
-        yield tell
+        yield log
     finally:
         if console.is_terminal and shown > begun:
             console.print(" " * (console.width - 1), end="\r")
