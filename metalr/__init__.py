@@ -19,30 +19,37 @@ from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from metalr.explanation import explain
+    from metalr.finder import find, suggest
     from metalr.fine_tuning import fine_tune
-    from metalr.optax_schedule import inject, scale_by_metalr, wrap
+    from metalr.optax_schedule import default_schedule, inject, scale_by_metalr, wrap
     from metalr.predict.model import load
     from metalr.predictor import load_predictor
 
 __all__ = [
     "MetalrError",
+    "default_schedule",
     "explain",
     "fine_tune",
+    "find",
     "inject",
     "load",
     "load_predictor",
     "scale_by_metalr",
+    "suggest",
     "wrap",
 ]
 
 # Found when they are asked for: `--help` need not wait for jax.
 _HOME = {
+    "default_schedule": "metalr.optax_schedule",
     "explain": "metalr.explanation",
     "fine_tune": "metalr.fine_tuning",
+    "find": "metalr.finder",
     "scale_by_metalr": "metalr.optax_schedule",
     "inject": "metalr.optax_schedule",
     "load": "metalr.predict.model",
     "load_predictor": "metalr.predictor",
+    "suggest": "metalr.finder",
     "wrap": "metalr.optax_schedule",
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalr import find_command
 from metalr.errors import MetalrError
 from metalr.finetune.config import add_flags
 from metalr.meta import pretrain_config
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="of a run with --lora: the whole model in place of the adapter",
     )
+    find_command.add(commands)
     predict_command.add(commands)
     _add_compare(commands)
     _add_pretrain(commands)
@@ -72,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schedulers": _schedulers,
         "show": _show,
         "export": _export,
+        "find": find_command.find,
+        "suggest": find_command.suggest,
         "predict": predict_command.carry_out,
         "compare": _compare,
         "pretrain": _pretrain,

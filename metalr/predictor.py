@@ -267,7 +267,7 @@ def load_predictor(path: str | Path | None = None) -> Predictor:
       MetalrError: If there is none, if it was made for another list of features, or if
         its arrays are not those that were saved.
     """
-    folder = _shipped() if path is None else Path(path).absolute()
+    folder = folder_of(path)
     metadata = read_metadata(folder)
     try:
         arrays = _read_arrays(folder / _ARRAYS)
@@ -295,7 +295,7 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     Raises:
       MetalrError: If there is none, or if it was made for another list of features.
     """
-    folder = _shipped() if path is None else Path(path).absolute()
+    folder = folder_of(path)
     try:
         metadata = files.read_json(folder / "metadata.json")
         version, names = metadata["feature_version"], metadata["features"]
@@ -315,6 +315,11 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
             f"in {', '.join(other)}. {_WAY_OUT}"
         )
     return metadata
+
+
+def folder_of(path: str | Path | None = None) -> Path:
+    """Return the folder of a predictor, as in `load_predictor`."""
+    return _shipped() if path is None else Path(path).absolute()
 
 
 def _flat(predictor: Predictor) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from metalr.finetune.loss_schedules import GreedySchedule, PlateauSchedule
 from metalr.finetune.rules import (
     adalrs,
     estimating,
+    find,
     gala,
     gen,
     lr_find,
@@ -202,6 +203,20 @@ SCHEDULERS: dict[str, Scheduler] = {
         lr_find.lr_find(lr_find.steep),
         rate_free=True,
         ignores=("learning_rate",),
+    ),
+    "find_linear": Scheduler(
+        "a probe of a quarter of the run finds the rate, then linear decay",
+        "metalr.find",
+        find.find(learned=False),
+        learned=True,
+        rate_free=True,
+    ),
+    "find_metalr": Scheduler(
+        "a probe of a quarter of the run finds the rate, then metalr from it",
+        "metalr.find",
+        find.find(learned=True),
+        learned=True,
+        rate_free=True,
     ),
     "prodigy": Scheduler(
         "Prodigy's estimate on linear warm-up and decay",

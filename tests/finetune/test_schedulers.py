@@ -25,7 +25,7 @@ OWN_RATE = [name for name in OWN_OPTIMIZER if name not in ("autogluon", "kerashu
 INNERS_OF = dict.fromkeys(
     ("adalrs", "gala", "gen", "lr_find_valley", "lr_find_steep"),
     ("adamw", "adafactor"),
-)
+) | dict.fromkeys(("find_linear", "find_metalr"), ("adamw",))
 
 
 def build(name, inner="adamw", plan=PLAN):

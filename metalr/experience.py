@@ -1,0 +1,159 @@
+"""What the traces know of runs besides their best rate: a small table, as JSON.
+
+How wide an interval has to be, what a rate costs that is 4x off, and where the loss and
+the score end. `python -m metalr.meta.probe_table` makes it and writes it beside the
+predictor that it was measured with; sweeps were left out of whatever was measured on
+them.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalr import predictor
+from metalr.errors import MetalrError
+from metalr.runtime import files
+
+FILE = "probe.json"
+ANY, ENCODER = "any", "encoder"  # kinds of run, the rows of the table
+_WINDOW = 8  # steps in the mean of a loss
+LEAST = 20  # losses that a forecast needs
+
+
+class Experience(NamedTuple):
+    """The table; rows by kind of run."""
+
+    coverage: float  # share of intervals that hold the best rate
+    width: float  # standard deviations on either side of them
+    scale: float  # of a probe's standard deviation, on sweeps left out
+    prior_scale: float  # of that of the facts
+    lost: dict[str, dict[str, tuple[float, float, float]]]  # by kind and way
+    # Weights, and the error that as many forecasts have at most: of a logarithm.
+    losses: dict[str, tuple[list[float], float]]
+    scores: tuple[list[float], float] | None = None  # the same, of a score
+
+    def deviation(self, variance: float) -> float:
+        """Return the standard deviation of a probe's estimate, in octaves."""
+        return self.scale * math.sqrt(max(variance, 0.0))
+
+    def costs(self, kind: str) -> dict[str, tuple[float, float, float]]:
+        """Return the share of the loss's fall that a rate 4x off loses, quartiles."""
+        return self.lost.get(kind, self.lost.get(ANY, {}))
+
+    def final_loss(
+        self, kind: str, losses: np.ndarray
+    ) -> tuple[float, float, float] | None:
+        """Forecast the last validation loss: low, middle, high.
+
+        None where a loss is not positive, or the table has no such row.
+        """
+        row = self.losses.get(kind, self.losses.get(ANY))
+        inputs = loss_inputs(losses)
+        if row is None or inputs is None:
+            return None
+        weights, error = row
+        middle = float(np.dot(weights, inputs))
+        first = _first(losses)
+        low, mid, high = (first * math.exp(middle + k * error) for k in (-1, 0, 1))
+        return low, mid, high
+
+    def final_score(
+        self, now: float, share: float
+    ) -> tuple[float, float, float] | None:
+        """Forecast the last score of a fine-tune: low, middle, high, in [0, 1].
+
+        Args:
+          now: The score after the probe.
+          share: Of the run that the probe was.
+        """
+        if self.scores is None:
+            return None
+        weights, error = self.scores
+        middle = now + float(np.dot(weights, score_inputs(now, share)))
+        low, mid, high = (min(max(middle + k * error, 0.0), 1.0) for k in (-1, 0, 1))
+        return low, mid, high
+
+
+def loss_inputs(losses: np.ndarray) -> np.ndarray | None:
+    """Return what a forecast of the loss is made of: [1], or None.
+
+    More than how far the loss has fallen (its slope, how much of the run is left) made
+    the forecast worse on tasks left out.
+
+    Args:
+      losses: Of the first steps: [n].
+    """
+    losses = np.asarray(losses, np.float64)
+    if len(losses) < LEAST or not np.isfinite(losses).all() or losses.min() <= 0:
+        return None
+    return np.array([math.log(np.mean(losses[-_WINDOW:]) / _first(losses))])
+
+
+def score_inputs(now: float, share: float) -> np.ndarray:
+    """Return what a forecast of the gain of a score is made of: [1].
+
+    Args:
+      now: The score, in [0, 1].
+      share: Of the run that is done.
+    """
+    return np.array([(1 - now) * math.log(1 / share)])
+
+
+def _first(losses: np.ndarray) -> float:
+    return float(np.mean(losses[: _WINDOW // 2]))
+
+
+def load(path: str | Path | None = None) -> Experience:
+    """Read the table beside a predictor, the shipped one if no path is given.
+
+    Without a table, intervals are as wide as the predictor says, and there is neither a
+    cost nor a forecast.
+
+    Raises:
+      MetalrError: The file is there and is no such table.
+    """
+    folder = predictor.folder_of(path)
+    stamp = (folder / FILE).stat().st_mtime_ns if (folder / FILE).exists() else None
+    return _load(folder, stamp)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(folder: Path, stamp: int | None) -> Experience:
+    if stamp is None:
+        return Experience(0.8, 1.28, 1.0, 1.0, {}, {})
+    content = files.read_json(folder / FILE)
+    try:
+        known = content["predictor_sha256"] == predictor.read_metadata(folder)["sha256"]
+        return Experience(
+            float(content["coverage"]),
+            float(content["width"]),
+            # Of other weights nobody knows yet how far they are off.
+            float(content["scale"]) if known else max(1.0, content["scale"]),
+            float(content["prior_scale"]) if known else max(1, content["prior_scale"]),
+            {k: _quartiles(row) for k, row in content["lost"].items()},
+            {k: _weights(row) for k, row in content["losses"].items()},
+            _weights(content["scores"]) if content["scores"] else None,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MetalrError(
+            f"{folder / FILE} is no table of metalr's probes ({error!r}); make it "
+            "again: python -m metalr.meta.probe_table"
+        ) from error
+
+
+def _quartiles(row: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
+    found = {}
+    for way, shares in row.items():
+        low, middle, high = map(float, shares)
+        found[way] = (low, middle, high)
+    return found
+
+
+def _weights(row: dict[str, Any]) -> tuple[list[float], float]:
+    weights = [float(x) for x in row["weights"]]
+    if len(weights) != 1:
+        raise ValueError(f"{len(weights)} weights in place of 1")
+    return weights, float(row["error"])

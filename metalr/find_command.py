@@ -1,0 +1,200 @@
+"""`metalr find` and `metalr suggest`: a rate for a fine-tune before it is begun."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from metalr.errors import MetalrError
+from metalr.finetune.config import RunConfig, add_flags, check, from_flags
+
+# What the found rate is the peak of, in words; other schedulers set rates themselves.
+_SHAPES = {
+    "static": "one rate",
+    "constant": "warm-up and one rate",
+    "linear": "linear decay",
+    "cosine": "cosine decay",
+    "wsd": "a hold and linear decay",
+    "rex": "REX decay",
+}
+
+
+def add(commands: Any) -> None:
+    """Add both commands to those of a parser."""
+    find = commands.add_parser(
+        "find",
+        help="find the learning rate of a fine-tune by a short probe",
+        description="Takes at most 100 steps on a copy and prints a rate with an "
+        "interval, what it costs to be 4x off, and a forecast; or the curve of a range "
+        "test, if metalr knows no such runs. The flags are those of finetune.py.",
+    )
+    add_flags(find)
+    more = find.add_argument_group("this call").add_argument
+    more("--png", type=Path, metavar="FILE", help="draw the probe into a PNG")
+    more("--use", action="store_true", help="then fine-tune at the rate")
+    suggest = commands.add_parser(
+        "suggest",
+        help="a learning rate from the facts of a fine-tune, without a step",
+        description="Looks at one gradient and at what is known of a fine-tune before "
+        "it begins. The flags are those of finetune.py.",
+    )
+    add_flags(suggest)
+    more = suggest.add_argument_group("this call").add_argument
+    more("--steps", type=int, metavar="N", help="of the whole run, as --max-steps")
+
+
+def find(args: argparse.Namespace) -> int:
+    """Carry out `metalr find` and return the exit status."""
+    config = from_flags(args)
+    shape = _shape(config)
+    # After the flags are known to be good: these take seconds to import.
+    from metalr import experience, finder
+    from metalr.finetune.run import title
+    from metalr.runtime import compilation
+
+    compilation.use_cache()
+    prepared, run = _prepared(config, shape)
+    print("\n".join(title(prepared)))
+    found = finder.find(
+        **run,
+        kind=experience.ENCODER,
+        on_end=prepared.workload.evaluate,
+    )
+    print(finder.describe(found, _SHAPES[shape]))
+    if forecast := _score(found, prepared.data.task.metric, run["told"]):
+        print(forecast)
+    if args.png:
+        from metalr.report.finding import draw_finding
+
+        draw_finding(found, args.png)
+        print(args.png)
+    return _use(config, found) if args.use else 0
+
+
+def suggest(args: argparse.Namespace) -> int:
+    """Carry out `metalr suggest` and return the exit status."""
+    if args.steps is not None:
+        # As many epochs as that takes.
+        args.max_steps, args.epochs = args.steps, float(max(args.steps, 1))
+    config = from_flags(args)
+    shape = _shape(config)
+    from metalr import finder
+    from metalr.runtime import compilation
+
+    compilation.use_cache()
+    _, run = _prepared(config, shape)
+    print(finder.suggest(**run).text.replace("its schedule", _SHAPES[shape]))
+    return 0
+
+
+def _shape(config: RunConfig) -> str:
+    """Return the schedule whose peak is looked for: metalr's own rides on linear."""
+    from metalr.finetune import schedulers
+
+    row = schedulers.get(config.scheduler)
+    if config.scheduler in _SHAPES:
+        return config.scheduler
+    if not row.learned or row.rate_free:
+        raise MetalrError(
+            f"--scheduler {config.scheduler} finds or sets its rate itself; use "
+            f"{', '.join(_SHAPES)} or metalr"
+        )
+    return "linear"
+
+
+def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
+    """Load a run, and returns it with the arguments of `metalr.find`."""
+    import jax
+
+    from metalr import experience
+    from metalr.finetune import preparation, schedulers
+    from metalr.finetune.rules import shapes
+    from metalr.predictor import load_predictor
+
+    # An average of the parameters has no part in what is found.
+    parallel = "jit" if config.parallel == "pmap" else config.parallel
+    probed = dataclasses.replace(config, scheduler=shape, ema=0.0, parallel=parallel)
+    prepared = preparation.prepare(check(probed))
+    workload, pace, layout = prepared.workload, prepared.pace, prepared.layout
+    rate = float(prepared.config.learning_rate or 0.0)
+    plan = schedulers.RunPlan(
+        learning_rate=rate,
+        total_steps=pace.total_steps,
+        warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
+    )
+    of = {"constant": shapes.ramp, "wsd": shapes.hold_then_decay}
+    return prepared, {
+        "loss_fn": _in_parts(workload.loss_fn, pace.accumulate, layout),
+        "params": layout.put_state(workload.params),
+        "optimizer": prepared.tx,
+        "batches": lambda step: layout.put(workload.batches.batch(step)),
+        "steps": pace.total_steps,
+        "learning_rate": rate,
+        "schedule": of.get(shape, getattr(shapes, shape, None))(plan),
+        "key": jax.random.key(pace.seed),
+        "predictor": load_predictor(config.predictor),
+        "told": experience.load(config.predictor),
+    }
+
+
+def _in_parts(
+    loss_fn: Callable[..., Any], accumulate: int, layout: Any
+) -> Callable[..., Any]:
+    """Return a loss that needs the memory of a part of the batch at a time."""
+    if accumulate == 1:
+        return loss_fn
+    import jax
+    import jax.numpy as jnp
+
+    def whole(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+        parts = {name: layout.split(x, accumulate) for name, x in batch.items()}
+        keys = jax.random.split(key, accumulate)
+        share = jnp.sum(parts["weights"], axis=1) / jnp.sum(batch["weights"])
+
+        @jax.checkpoint
+        def one(part: Any) -> jax.Array:
+            rows, key, share = part
+            # A part may hold filling rows alone, whose mean is 0/0.
+            return jnp.where(share > 0, share * loss_fn(params, rows, key), 0.0)
+
+        return jnp.sum(jax.lax.map(one, (parts, keys, share)))
+
+    return whole
+
+
+def _score(found: Any, metric: str, told: Any) -> str | None:
+    """Return a forecast of the last score in words."""
+    now = (found.score or {}).get(metric)
+    if metric == "eval_loss" or now is None or not found.known:
+        return None
+    forecast = told.final_score(now, min(1.0, found.steps / found.total_steps))
+    if forecast is None:
+        return None
+    low, middle, high = forecast
+    return (
+        f"final {metric} about {middle:.3f}, between {low:.3f} and {high:.3f} "
+        f"({now:.3f} after the probe)"
+    )
+
+
+def _use(config: RunConfig, found: Any) -> int:
+    """Fine-tune at the rate that was found."""
+    import signal
+
+    from metalr.fine_tuning import fine_tune
+    from metalr.runtime.program import Stop, goes_on
+
+    if found.rate is None:
+        raise MetalrError(
+            "--use needs a rate, and none was found; choose one by the curve and give "
+            "it to finetune.py as --learning-rate"
+        )
+    rate = float(f"{found.rate:.3g}")
+    print(f"fine-tuning at {rate:g}")
+    stop = Stop()
+    ended = fine_tune(dataclasses.replace(config, learning_rate=rate), stop=stop)
+    if ended.interrupted:
+        print(f"stopped at step {ended.result['steps']}, saved; {goes_on()}")
+        return stop.status or 128 + signal.SIGTERM
+    return 0

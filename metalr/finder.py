@@ -1,0 +1,377 @@
+"""Find a learning rate by a short probe, or from the facts of a run alone.
+
+    found = metalr.find(loss_fn, params, optax.adamw, batches, steps=900)
+    print(found.text)
+    tx = optax.adamw(metalr.default_schedule(found.rate, 900))
+
+A range test raises the rate until the loss leaves, and reads the best one off the
+curve; what is best for a hundred steps at a rising rate is seldom best for a run. The
+probe takes the first steps of the run itself, under metalr: the prior of the run's
+facts, and then the evidence of each step, fused (`metalr.controller`). What is known of
+such runs besides (`metalr.experience`) gives the interval, the cost of a wrong rate and
+a forecast. A run of a kind that training has not seen gets no rate: only the curve of a
+range test.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from metalr import batch_source, experience, probe
+from metalr.errors import MetalrError
+from metalr.experience import Experience
+from metalr.optax_schedule import default_schedule
+from metalr.predictor import Predictor, load_predictor
+from metalr.read_schedule import read_schedule
+
+# A probe is sure below this standard deviation, after so many steps.
+SURE, LEAST_STEPS = 0.5, 20
+# Where an optimizer is given as a function of its rate, facts are read at this one.
+_ANY_RATE = 1e-3
+
+
+class Finding(NamedTuple):
+    """What a probe found; rates are peaks of the schedule.
+
+    In `relative` findings they are multiples of the optimizer's own rate.
+    """
+
+    rate: float | None  # None: the run is of no known kind
+    low: float | None  # the interval
+    high: float | None
+    coverage: float  # share of such intervals that hold the best rate
+    prior: float  # before any step: the facts alone
+    relative: bool  # in multiples of the optimizer's own rate
+    known: bool  # whether training has seen runs of the kind
+    distance: float  # from those, out of range above 1
+    total_steps: int  # of the run
+    steps: int  # of the probe, those of a range test included
+    losses: tuple[float, ...]  # of the probe, before each step
+    rates: tuple[float, ...]  # that the steps were taken with, at the schedule's peak
+    means: tuple[float, ...]  # the estimate after each
+    costs: dict[str, tuple[float, float, float]]  # of 4x lower and higher, quartiles
+    forecast: tuple[float, float, float] | None  # final loss: low, middle, high
+    curve: tuple[tuple[float, float], ...]  # range test: rate, loss after a step at it
+    score: Any = None  # what `on_end` said of the copy's last parameters
+
+    @property
+    def text(self) -> str:
+        """All of it in a few lines."""
+        return describe(self)
+
+
+def find(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    optimizer: optax.GradientTransformation | Callable[..., Any],
+    batches: Any,
+    *,
+    steps: int,
+    learning_rate: float | None = None,
+    schedule: optax.Schedule | None = None,
+    key: jax.Array | None = None,
+    has_aux: bool = False,
+    predictor: Predictor | None = None,
+    kind: str = experience.ANY,
+    most_steps: int = probe.MOST_STEPS,
+    on_end: Callable[[Any], Any] | None = None,
+    told: Experience | None = None,
+) -> Finding:
+    """Find the peak learning rate of a run by its first steps, on copies.
+
+    Parameters, optimizer state, batches and random keys are afterwards what they were,
+    bit for bit.
+
+    Args:
+      loss_fn: (params, batch) -> loss, the mean of the batch; with `key`, (params,
+        batch, key) -> loss.
+      params: Any pytree that `jax.grad` takes.
+      optimizer: A function of the learning rate, as `optax.adamw`; or a finished
+        optimizer with its schedule.
+      batches: A function of the step, a sequence, or an iterable that begins anew each
+        time, as a loader does. An iterator is refused.
+      steps: Of the whole run.
+      learning_rate: Peak rate of a finished optimizer. None: what is found is a
+        multiple of it.
+      schedule: Shape of the schedule. None: `metalr.default_schedule` for a function,
+        and for a finished optimizer what can be read off it.
+      key: Of the loss, folded with the step.
+      has_aux: Whether the loss is the first of two that `loss_fn` returns.
+      predictor: As in `metalr.wrap`.
+      kind: A row of what is known of runs: "encoder" for fine-tunes, or "any".
+      most_steps: Of the probe, at most 100; half of the run if that is less.
+      on_end: Given the copy's parameters after the probe; what it returns is `score`.
+      told: What is known of such runs; None: what comes with the predictor.
+
+    Raises:
+      MetalrError: An argument is outside of its range, the schedule cannot be read, or
+        the first loss is not finite.
+
+    >>> import jax.numpy as jnp
+    >>> def loss_fn(params, batch):
+    ...     return jnp.mean((batch @ params["w"] - 1) ** 2)
+    >>> params, batch = {"w": jnp.full(3, 0.1)}, jnp.eye(3)
+    >>> found = find(loss_fn, params, optax.adam, [batch], steps=40)
+    >>> found.steps <= 20
+    True
+    """
+    run, base = _run(
+        loss_fn,
+        params,
+        optimizer,
+        batches,
+        steps=steps,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        key=key,
+        has_aux=has_aux,
+    )
+    if not 1 <= most_steps <= probe.MOST_STEPS:
+        raise MetalrError(
+            f"`most_steps` must lie in [1, {probe.MOST_STEPS}], got {most_steps}"
+        )
+    predictor = load_predictor() if predictor is None else predictor
+    told = experience.load() if told is None else told
+    most = min(most_steps, longest(steps))
+    with batch_source.random_states_kept():
+        facts = probe.facts(run, predictor)
+        log, last = probe.respond(
+            run,
+            predictor,
+            facts.log2_best,
+            most=most,
+            ended=lambda log: _is_over(log, facts, told),
+        )
+        score = on_end(last) if on_end is not None else None
+        known, distance = _is_known(log, facts)
+        curve = () if known else _curve(run, facts, log, base, most)
+    mean, deviation = log.mean[-1], told.deviation(log.variance[-1])
+    rate = base * 2.0 ** float(mean)
+    return Finding(
+        rate=rate if known else None,
+        low=rate * 2.0 ** (-told.width * deviation) if known else None,
+        high=rate * 2.0 ** (told.width * deviation) if known else None,
+        coverage=told.coverage,
+        prior=base * 2.0**facts.log2_best,
+        relative=learning_rate is None and _is_finished(optimizer),
+        known=known,
+        distance=distance,
+        total_steps=steps,
+        steps=len(log.value) + len(curve),
+        losses=tuple(log.value.tolist()),
+        rates=tuple((base * 2.0**log.rate).tolist()),
+        means=tuple((base * 2.0**log.mean).tolist()),
+        costs=told.costs(kind) if known else {},
+        forecast=told.final_loss(kind, log.value) if known else None,
+        curve=curve,
+        score=score,
+    )
+
+
+class Suggestion(NamedTuple):
+    """What the facts of a run say before any step."""
+
+    rate: float
+    low: float
+    high: float
+    coverage: float
+    relative: bool
+    known: bool
+    distance: float
+    total_steps: int
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        line = _interval(self) + " (no step was taken)"
+        return line if self.known else f"{line}; {_unknown(self.distance)}"
+
+
+def suggest(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    optimizer: optax.GradientTransformation | Callable[..., Any],
+    batches: Any,
+    *,
+    steps: int,
+    predictor: Predictor | None = None,
+    told: Experience | None = None,
+    **settings: Any,
+) -> Suggestion:
+    """Suggest a peak learning rate from one gradient; no step is taken.
+
+    Args:
+      loss_fn: As in `find`, as all that follow.
+      params: The parameters.
+      optimizer: The optimizer.
+      batches: The batches; the first is read.
+      steps: Of the whole run.
+      predictor: As in `metalr.wrap`.
+      told: As in `find`.
+      **settings: learning_rate, schedule, key and has_aux of `find`.
+
+    Raises:
+      MetalrError: As in `find`.
+    """
+    run, base = _run(loss_fn, params, optimizer, batches, steps=steps, **settings)
+    predictor = load_predictor() if predictor is None else predictor
+    told = experience.load() if told is None else told
+    with batch_source.random_states_kept():
+        facts = probe.facts(run, predictor)
+    rate, deviation = base * 2.0**facts.log2_best, math.sqrt(facts.variance)
+    width = told.width * told.prior_scale * deviation
+    return Suggestion(
+        rate=rate,
+        low=rate * 2.0**-width,
+        high=rate * 2.0**width,
+        coverage=told.coverage,
+        relative=settings.get("learning_rate") is None and _is_finished(optimizer),
+        known=math.isfinite(facts.variance) and facts.distance <= 1,
+        distance=facts.distance,
+        total_steps=steps,
+    )
+
+
+def longest(steps: int) -> int:
+    """Return how many steps a probe of a run of that many has at most.
+
+    >>> [longest(steps) for steps in (10, 30, 100, 900)]
+    [10, 20, 50, 100]
+    """
+    return min(probe.MOST_STEPS, max(LEAST_STEPS, steps // 2), steps)
+
+
+def describe(found: Finding, shape: str = "its schedule") -> str:
+    """Return a finding in a few lines.
+
+    Args:
+      found: What was found.
+      shape: The schedule in words, such as "linear decay".
+    """
+    if not found.known:
+        line = f"no rate: {_unknown(found.distance)}"
+        if not found.curve:
+            return line
+        rates, losses = zip(*found.curve, strict=True)
+        lowest = int(np.nanargmin(losses))
+        shown = sorted({0, len(rates) // 4, len(rates) // 2, lowest, len(rates) - 1})
+        points = ", ".join(f"{losses[k]:.3g} at {rates[k]:.1e}" for k in shown)
+        return f"{line}\nrange test, the loss of a step: {points}"
+    lines = [
+        _interval(found, shape),
+        *(
+            f"{way}: {share[1]:.0%} of what the loss falls is lost (half of such runs: "
+            f"{share[0]:.0%} to {share[2]:.0%})"
+            for way, share in found.costs.items()
+        ),
+    ]
+    if found.forecast:
+        low, middle, high = found.forecast
+        lines.append(f"final loss about {middle:.3g}, between {low:.3g} and {high:.3g}")
+    return "\n".join([*lines, f"from {found.steps} steps of a copy"])
+
+
+def _interval(found: Any, shape: str = "its schedule") -> str:
+    unit = "x the optimizer's own, " if found.relative else ""
+    return (
+        f"rate {found.rate:.2g} {unit}between {found.low:.2g} and {found.high:.2g} "
+        f"({found.coverage:.0%} of such intervals hold the best one), for "
+        f"{found.total_steps} steps of {shape}"
+    ).replace(f"{found.rate:.2g} between", f"{found.rate:.2g}, between")
+
+
+def _unknown(distance: float) -> str:
+    return (
+        "metalr has not learned from runs of this kind (they are "
+        f"{distance:.2g} times as far from those as a known kind is at most)"
+    )
+
+
+# ---------------------------------------------------------------- its inside
+
+
+def _is_finished(optimizer: Any) -> bool:
+    return isinstance(optimizer, optax.GradientTransformation)
+
+
+def _run(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    optimizer: Any,
+    batches: Any,
+    *,
+    steps: int,
+    learning_rate: float | None = None,
+    schedule: optax.Schedule | None = None,
+    key: jax.Array | None = None,
+    has_aux: bool = False,
+) -> tuple[probe.Run, float]:
+    """Check what was given, and returns it with the rate that octaves count from."""
+    if steps < 2:
+        raise MetalrError(f"`steps`, of the whole run, must be at least 2, got {steps}")
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise MetalrError(f"`learning_rate` must be positive, got {learning_rate}")
+    base = 1.0 if learning_rate is None else learning_rate
+    if not _is_finished(optimizer):
+        if not callable(optimizer):
+            raise MetalrError(
+                "`optimizer` must be one of optax, or a function of the learning rate "
+                f"as optax.adamw, got a {type(optimizer).__name__}"
+            )
+        base = _ANY_RATE if learning_rate is None else learning_rate
+        shape = schedule or default_schedule(1.0, steps)
+        optimizer, schedule = optimizer(lambda step: base * shape(step)), shape
+    inner = optax.with_extra_args_support(optimizer)
+    levels = (
+        read_schedule(inner, params, steps)
+        if schedule is None
+        else np.array([float(schedule(step)) for step in range(steps)])
+    )
+    if levels is None or not np.isfinite(levels).all() or not np.any(levels > 0):
+        raise MetalrError(
+            "the schedule of this optimizer cannot be read; give its shape, a function "
+            "of the step, as `schedule=`"
+        )
+    run = probe.Run(
+        loss_fn,
+        params,
+        inner,
+        batch_source.by_step(batches),
+        steps,
+        np.asarray(levels / np.max(levels), np.float32),
+        key,
+        has_aux,
+    )
+    return run, base
+
+
+def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:
+    """Tell whether training has seen runs of the kind, and how far they are."""
+    seen = log.distance[1:]  # before the first update there is nothing to see
+    distance = float(np.median(seen)) if len(seen) else 0.0
+    distance = max(distance, facts.distance)
+    return distance <= 1 and math.isfinite(facts.variance), distance
+
+
+def _is_over(log: probe.Log, facts: probe.Facts, told: Experience) -> bool:
+    """Tell whether more steps of a probe would say nothing new."""
+    if len(log.value) < LEAST_STEPS:
+        return False
+    known, _ = _is_known(log, facts)
+    return not known or told.deviation(log.variance[-1]) < SURE
+
+
+def _curve(
+    run: probe.Run, facts: probe.Facts, log: probe.Log, base: float, most: int
+) -> tuple[tuple[float, float], ...]:
+    """Take what is left of the steps for a range test."""
+    left = most - len(log.value)
+    if left < LEAST_STEPS:
+        return ()
+    octaves, losses = probe.range_test(run, facts.relative_rate, left)
+    rates = base * 2.0**octaves
+    return tuple(zip(rates.tolist(), losses.tolist(), strict=True))

@@ -1,0 +1,342 @@
+"""Make the table of `metalr.experience` from traces: what a probe should know.
+
+    python -m metalr.meta.probe_table                  # beside the shipped predictor
+    python -m metalr.meta.probe_table --predictor FOLDER --traces FOLDER
+
+A recorded run on linear decay is a probe at a rate that nobody moved. Of each sweep the
+run is taken whose peak is nearest to what the facts say, under a predictor that was
+fitted without the sweep: tasks of encoders are left out whole, sweeps of the zoo one by
+one. How far the estimate is from the best peak gives the width of the intervals. Costs
+come from the outcomes of the sweeps themselves; forecasts are ridge regressions, whose
+error is that on tasks and kinds left out.
+
+The weights of a predictor have a part in the widths alone: make the table again with
+every new one.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalr import experience, finder
+from metalr.experience import ANY, ENCODER
+from metalr.meta import fit, labels, replays, traces
+from metalr.predictor import Predictor, folder_of, read_metadata
+from metalr.runtime import files
+
+COVERAGE, WIDTH = 0.8, 1.2816  # of a normal error: 80 % lie within so many deviations
+_OFF = 2.0  # octaves: 4x
+_TELLING = 0.5  # least signal of a sweep that is learned from
+_RIDGE = 3.0  # rows' worth of pull of a forecast's weights to zero
+_GOOD = 0.25  # share of what the rate decides, lost by runs that forecasts learn from
+_SCORES = ("accuracy", "f1", "matthews", "exact_match")
+
+
+class Curve(NamedTuple):
+    """The runs of a sweep on linear decay, from the lowest peak to the highest."""
+
+    name: str
+    kind: str  # encoder, or a kind of the zoo
+    task: str  # of an encoder, or its kind
+    size: str
+    runs: list[traces.Run]
+    peaks: np.ndarray  # [P] log2
+    outcome: np.ndarray  # [P] J, at most that of a run that learned nothing
+    best: float  # log2 of the best peak
+
+    @property
+    def row(self) -> str:
+        """Its row in the table."""
+        return ENCODER if self.kind == ENCODER else "zoo"
+
+    def nearest(self, log2_rate: float) -> int:
+        """Return which run has the nearest peak."""
+        return int(np.argmin(abs(self.peaks - log2_rate)))
+
+
+class Probe(NamedTuple):
+    """What a probe of a left-out sweep would have found; rates as log2."""
+
+    name: str
+    kind: str
+    task: str
+    size: str
+    best: float
+    prior: float
+    prior_deviation: float
+    found: float
+    deviation: float
+    steps: int
+    distance: float
+
+
+def curves(runs: Sequence[traces.Run]) -> list[Curve]:
+    """Return the sweeps that tell a best rate under linear decay."""
+    found = []
+    for number, of_sweep in labels.by_sweep(runs).items():
+        own = [run for run in of_sweep if _is_linear(run)]
+        if len(own) < 3 or labels.best_rate(own).signal < _TELLING:
+            continue
+        own.sort(key=lambda run: run.about["peak"])
+        peaks = np.log2([run.about["peak"] for run in own])
+        about = own[0].about
+        outcome = np.minimum([labels.outcome(run.evaluations) for run in own], 0.1)
+        found.append(
+            Curve(
+                name=str(number),
+                kind=about.get("problem", ENCODER),
+                task=about["task"],
+                size=labels.size(own[0]),
+                runs=own,
+                peaks=peaks,
+                outcome=outcome,
+                best=best_peak(peaks, outcome),
+            )
+        )
+    return found
+
+
+def _is_linear(run: traces.Run) -> bool:
+    about = run.about
+    shape = about.get("shape", about.get("prior", "linear"))
+    return about["kind"] == "peak" and shape == "linear"
+
+
+def best_peak(peaks: np.ndarray, outcome: np.ndarray) -> float:
+    """Return the best peak of a sweep as `labels.best_rate` does: a softmin.
+
+    >>> best_peak(np.array([-3.0, -2.0, -1.0]), np.array([-0.5, -2.0, -0.5]))
+    -2.0
+    """
+    spread = float(min(np.ptp(outcome), -outcome.min()))
+    share = np.exp(-(outcome - outcome.min()) / max(0.1 * spread, 1e-3))
+    return round(float(share @ peaks / share.sum()), 6)
+
+
+# ------------------------------------------------------------ probes, left out
+
+
+def probes(
+    runs: Sequence[traces.Run],
+    settings: fit.Settings | None = None,
+    *,
+    folds: int = 3,
+    tell: Callable[[str], object] = lambda line: None,
+) -> list[Probe]:
+    """Replay a probe of each sweep under a predictor that has not seen it."""
+    settings = settings or fit.Settings()
+    data = labels.examples(runs, seed=settings.seed)
+    sweeps = curves(runs)
+    # A task is left out with all of its sweeps, a sweep of the zoo by itself.
+    of_row = np.where(data.task != "", data.task, data.sweep)
+    names = sorted(set(of_row))
+    fold_of = dict(zip(names, _spread(len(names), folds), strict=True))
+    number = np.array([fold_of[name] for name in of_row])
+    found = []
+    for fold in range(folds):
+        tell(f"fold {fold + 1} of {folds}")
+        predictor = fit.fit(data, settings, kept=number != fold)
+        own = [c for c in sweeps if fold_of[c.task if c.size else c.name] == fold]
+        found += list(_probed(predictor, own))
+    return found
+
+
+def _spread(count: int, folds: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.arange(count) % folds)
+
+
+def _probed(predictor: Predictor, sweeps: Sequence[Curve]) -> list[Probe]:
+    """Replay the run of each sweep that is nearest to the prior."""
+    first = [sweep.runs[len(sweep.runs) // 2] for sweep in sweeps]
+    early = replays.replay(predictor, first, 4)
+    priors = early.mean[:, 1]  # at the first update there is little more
+    chosen = [
+        sweep.runs[sweep.nearest(prior)]
+        for sweep, prior in zip(sweeps, priors, strict=True)
+    ]
+    replay = replays.replay(predictor, chosen, finder.probe.MOST_STEPS)
+    found = []
+    for k, (sweep, run) in enumerate(zip(sweeps, chosen, strict=True)):
+        steps = finder.longest(run.steps)
+        found.append(
+            Probe(
+                *sweep[:4],
+                best=sweep.best,
+                prior=float(priors[k]),
+                prior_deviation=math.sqrt(early.variance[k, 1]),
+                found=float(replay.mean[k, steps - 1]),
+                deviation=math.sqrt(replay.variance[k, steps - 1]),
+                steps=steps,
+                distance=float(np.median(replay.distance[k, 1:steps])),
+            )
+        )
+    return found
+
+
+def _scale(errors: np.ndarray, deviations: np.ndarray) -> float:
+    """Return the factor on deviations at which intervals cover what they should.
+
+    One more than the share of the rows asks for: a further one is as likely to lie
+    between any two of them (Vovk et al. 2005).
+    """
+    ratios = np.sort(abs(errors) / deviations)
+    place = min(len(ratios) - 1, math.ceil(COVERAGE * (len(ratios) + 1)) - 1)
+    return float(ratios[place] / WIDTH)
+
+
+# ---------------------------------------------------------- costs and forecasts
+
+
+def lost(sweeps: Sequence[Curve]) -> dict[str, tuple[float, float, float]]:
+    """Return the share of the fall of the loss that a rate 4x off loses: quartiles."""
+    found = {}
+    for way, off in (("4x lower", -_OFF), ("4x higher", _OFF)):
+        shares = []
+        for sweep in sweeps:
+            at = sweep.best + off
+            if sweep.peaks[0] - 0.5 <= at <= sweep.peaks[-1] + 0.5:
+                found_at = np.interp([sweep.best, at], sweep.peaks, sweep.outcome)
+                best, wrong = float(found_at[0]), float(found_at[1])
+                shares.append(np.clip((wrong - best) / max(-best, 1e-3), 0, 1))
+        if shares:
+            low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75]).round(3)
+            found[way] = (float(low), float(middle), float(high))
+    return found
+
+
+class Row(NamedTuple):
+    """A run that a forecast is learned from."""
+
+    group: str  # left out together: a task, or a kind of the zoo
+    inputs: np.ndarray
+    target: float
+
+
+def good_runs(
+    runs: Sequence[traces.Run], sweeps: Sequence[Curve]
+) -> list[tuple[Curve, traces.Run]]:
+    """Return the runs that end about as well as the best peak, on any schedule."""
+    of = {sweep.name: sweep for sweep in sweeps}
+    found = []
+    for run in runs:
+        sweep = of.get(str(run.about["sweep_id"]))
+        if sweep is None:
+            continue
+        best, worst = sweep.outcome.min(), min(0.0, sweep.outcome.max())
+        if labels.outcome(run.evaluations) <= best + _GOOD * (worst - best):
+            found.append((sweep, run))
+    return found
+
+
+def loss_rows(good: Sequence[tuple[Curve, traces.Run]]) -> list[Row]:
+    """Return what forecasts of the loss are learned from."""
+    found = []
+    for sweep, run in good:
+        first, last = (run.evaluations[k]["eval_loss"] for k in (0, -1))
+        inputs = experience.loss_inputs(run.loss[: finder.longest(run.steps)])
+        if inputs is not None and min(first, last) > 0:
+            found.append(Row(sweep.task, inputs, math.log(last / first)))
+    return found
+
+
+def score_rows(good: Sequence[tuple[Curve, traces.Run]]) -> list[Row]:
+    """Return what forecasts of the score are learned from: runs of encoders."""
+    found = []
+    for sweep, run in good:
+        rows, most = run.evaluations, finder.longest(run.steps)
+        name = next((n for n in _SCORES if n in rows[0]), None)
+        early = [row for row in rows[1:-1] if row["step"] <= most]
+        if name is None or not early:
+            continue
+        now, last = early[-1], rows[-1]
+        inputs = experience.score_inputs(now[name], now["step"] / run.steps)
+        found.append(Row(sweep.task, inputs, last[name] - now[name]))
+    return found
+
+
+def forecast(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Fit a ridge; its error is what 80 % of those on groups left out are below."""
+    if len(rows) < 12:
+        return None
+    group = np.array([row.group for row in rows])
+    x = np.array([row.inputs for row in rows], np.float64)
+    y = np.array([row.target for row in rows], np.float64)
+    errors = np.zeros(len(y))
+    for name in np.unique(group):
+        out = group == name
+        errors[out] = abs(x[out] @ _solved(x[~out], y[~out]) - y[out])
+    return {
+        "weights": [round(float(w), 6) for w in _solved(x, y)],
+        "error": round(float(np.quantile(errors, COVERAGE)), 4),
+        "median_error": round(float(np.median(errors)), 4),
+        "runs": len(y),
+        "groups": len(np.unique(group)),
+    }
+
+
+def _solved(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Solve a ridge whose far rows count less (Huber 1964): a run may learn late."""
+    scale = np.maximum(x.std(0), 1e-3)
+    z, weight = x / scale, np.ones(len(y))
+    for _ in range(10):
+        left = (z * weight[:, None]).T
+        found = np.linalg.solve(left @ z + _RIDGE * np.eye(z.shape[1]), left @ y)
+        errors = abs(z @ found - y)
+        weight = np.minimum(1, 1.3 * np.median(errors) / np.maximum(errors, 1e-9))
+    return found / scale
+
+
+def make(
+    runs: Sequence[traces.Run],
+    sha256: str,
+    settings: fit.Settings | None = None,
+    *,
+    tell: Callable[[str], object] = lambda line: None,
+) -> tuple[dict[str, Any], list[Probe]]:
+    """Return the table as JSON, and the probes that its widths were read off."""
+    sweeps = curves(runs)
+    found = probes(runs, settings, tell=tell)
+    best, prior, said = (
+        np.array([getattr(p, name) for p in found])
+        for name in ("best", "prior", "found")
+    )
+    deviations = np.array([p.deviation for p in found])
+    of_prior = np.array([p.prior_deviation for p in found])
+    encoders = [sweep for sweep in sweeps if sweep.row == ENCODER]
+    kinds = {ANY: sweeps, ENCODER: encoders}
+    good = {kind: good_runs(runs, its) for kind, its in kinds.items()}
+    losses = {kind: forecast(loss_rows(its)) for kind, its in good.items()}
+    return {
+        "predictor_sha256": sha256,
+        "sweeps": len(found),
+        "coverage": COVERAGE,
+        "width": WIDTH,
+        "scale": round(_scale(said - best, deviations), 4),
+        "prior_scale": round(_scale(prior - best, of_prior), 4),
+        "lost": {kind: lost(its) for kind, its in kinds.items() if lost(its)},
+        "losses": {kind: row for kind, row in losses.items() if row},
+        "scores": forecast(score_rows(good[ENCODER])),
+    }, found
+
+
+def main() -> None:
+    """Make the table and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictor", help="folder (default: the shipped one)")
+    parser.add_argument("--traces", type=Path, default=Path("checkpoints/traces"))
+    args = parser.parse_args()
+    folder = folder_of(args.predictor)
+    _, runs = traces.read_all(traces.paths_in(args.traces))
+    table, _ = make(runs, read_metadata(folder)["sha256"], tell=print)
+    text = json.dumps(table, indent=2) + "\n"
+    files.replace(folder / experience.FILE, lambda draft: draft.write_text(text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`metalr find` and `metalr suggest` as a person uses them."""
+
+import json
+import re
+
+import pytest
+
+from metalr import cli, find_command
+from tests.models import small_models
+
+SMALL = (
+    "--data", "toy", "--train-rows", "64", "--validation-rows", "16", "--epochs", "8",
+    "--max-steps", "24", "--batch-size", "8", "--max-length", "16",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(small_models.save_bert(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METALR_CACHE", str(tmp_path.parent / "cache"))
+
+
+def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
+    tiny, capsys, tmp_path
+):
+    flags = ("--model", tiny, *SMALL, "--accumulate", "2", "--output", "out")
+    more = ("--scheduler", "linear", "--png", "probe.png", "--use")
+    assert cli.main(["find", *flags, *more]) == 0
+    said = capsys.readouterr().out
+    found = re.search(r"rate (\S+), between (\S+) and (\S+) \(80% of", said)
+    if found is None:  # a model of random weights may be of no kind that is known
+        assert "range test" in said or "no rate" in said
+        return
+    rate, low, high = map(float, found.groups())
+    assert low < rate < high and "for 24 steps of linear decay" in said
+    assert "from 20 steps of a copy" in said
+    assert (tmp_path / "probe.png").stat().st_size > 5_000
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["learning_rate"] == pytest.approx(rate, rel=0.05)
+    assert (tmp_path / "out/model/model.safetensors").is_file()
+
+
+def test_suggest_takes_the_length_of_the_run(tiny, capsys):
+    flags = ("--model", tiny, "--task", "sst2", *SMALL[:6])
+    assert cli.main(["suggest", *flags, "--steps", "900", "--max-length", "16"]) == 0
+    said = capsys.readouterr().out
+    assert "for 900 steps of linear decay (no step was taken)" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--scheduler", "prodigy"), "finds or sets its rate itself"),
+        (("--scheduler", "lr_find_valley"), "finds or sets its rate itself"),
+        (("--scheduler", "linaer"), "linear"),
+        (("--batch-size", "0"), "at least 1"),
+    ],
+)
+def test_what_has_no_rate_to_find_is_refused(flags, said, capsys):
+    assert cli.main(["find", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_loss_in_parts_is_that_of_the_whole_batch():
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from metalr.finetune import sharding
+
+    rng = np.random.default_rng(0)
+    batch = {
+        "x": rng.normal(size=(8, 3)).astype(np.float32),
+        "weights": np.array([1, 1, 1, 0, 1, 1, 0, 0], np.float32),
+    }
+
+    def loss(params, batch, key):
+        del key
+        each = jnp.tanh(batch["x"] @ params) ** 2 * batch["weights"]
+        return jnp.sum(each) / jnp.sum(batch["weights"])
+
+    params, key = jnp.ones(3), jax.random.key(0)
+    in_parts = find_command._in_parts(loss, 2, sharding.ONE)
+    whole = jax.value_and_grad(loss)(params, batch, key)
+    parts = jax.value_and_grad(in_parts)(params, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts)

@@ -1,0 +1,250 @@
+"""A probe finds what the predictor knows, and leaves everything as it was."""
+
+import hashlib
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import metalr
+from metalr import experience, finder, probe
+from metalr.errors import MetalrError
+from metalr.predictor import Density, init_predictor
+
+STEPS = 60
+TOLD = experience.Experience(0.8, 1.28, 1.0, 1.0, {}, {})
+
+
+def loss_fn(params, batch):
+    prediction = jnp.tanh(batch["x"] @ params["w"]) @ params["v"]
+    return jnp.mean((prediction - batch["y"]) ** 2)
+
+
+def problem(seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {"w": (4, 8), "v": (8,)}
+    params = {
+        k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()
+    }
+    x = rng.normal(size=(7, 16, 4)).astype(np.float32)
+    batches = [{"x": rows, "y": np.sin(rows.sum(1))} for rows in x]
+    return params, batches
+
+
+def knowing(relative=-7.0, variance=1.0, far=False):
+    """Make a predictor that knows the best update beside the weights alone."""
+    blank = init_predictor()
+    size = len(blank.mean)
+    seen = Density(
+        np.full((1, size), 30, np.float32), np.eye(size)[None], np.float32(1)
+    )
+    return blank._replace(
+        prior_bias=np.full(1, relative, np.float32),
+        prior_variance=np.full(1, variance, np.float32),
+        seen=seen if far else blank.seen,
+    )
+
+
+def digest(tree):
+    hashed = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        hashed.update(jax.tree_util.keystr(path).encode())
+        hashed.update(np.asarray(leaf).tobytes())
+    return hashed.hexdigest()
+
+
+class Loader:
+    """Shuffles with the global generators each time that it is iterated."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        order = random.sample(range(len(self.batches)), len(self.batches))
+        return (self.batches[order[k]] for k in np.random.permutation(len(order)))
+
+
+# ------------------------------------------------------------ what it leaves alone
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["probe", "range test"])
+def test_parameters_state_batches_and_keys_are_bit_for_bit_what_they_were(far):
+    params, batches = problem()
+    tx = optax.adamw(metalr.default_schedule(1e-3, 100))
+    mine = {
+        "params": params,
+        "opt_state": tx.init(params),
+        "key": jax.random.key(7),
+        "batches": batches,
+    }
+    loader = Loader(batches)
+    before = digest(mine), random.getstate(), np.random.get_state()[1].tobytes()
+    found = metalr.find(
+        lambda params, batch, key: loss_fn(params, batch) + 0 * jax.random.uniform(key),
+        params,
+        tx,
+        loader,
+        steps=100,
+        key=mine["key"],
+        predictor=knowing(far=far),
+        told=TOLD,
+        on_end=lambda copy: digest(copy),
+    )
+    after = digest(mine), random.getstate(), np.random.get_state()[1].tobytes()
+    assert after == before
+    assert found.score != digest(params)  # the copy has moved
+    assert found.known != far and bool(found.curve) == far
+
+
+# ------------------------------------------------------------------- what it finds
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_suggested_rate_makes_the_update_that_the_prior_asks_for(scale):
+    params, batches = problem()
+    params = jax.tree.map(lambda x: x * scale, params)
+    grads = jax.grad(loss_fn)(params, batches[0])
+    norm = lambda tree: float(optax.tree.norm(tree))  # noqa: E731
+    expected = 2.0**-7 * norm(params) / norm(grads)
+    found = metalr.suggest(
+        loss_fn, params, optax.sgd, batches, steps=STEPS, predictor=knowing(), told=TOLD
+    )
+    assert found.rate == pytest.approx(expected, rel=1e-2)
+    assert np.log2(found.high / found.rate) == pytest.approx(1.28, rel=1e-3)
+    assert found.known and not found.relative
+
+
+def test_the_rate_does_not_depend_on_the_one_that_the_user_had():
+    params, batches = problem()
+    told = {"steps": STEPS, "predictor": knowing(), "told": TOLD}
+    tx = lambda peak: optax.adam(metalr.default_schedule(peak, STEPS))  # noqa: E731
+    suggest = lambda tx, **more: metalr.suggest(  # noqa: E731
+        loss_fn, params, tx, batches, **told, **more
+    )
+    rate = suggest(optax.adam).rate
+    for peak in (1e-5, 0.1):
+        assert suggest(tx(peak), learning_rate=peak).rate == pytest.approx(rate, 1e-3)
+    own = suggest(tx(1e-2))
+    assert own.relative and own.rate * 1e-2 == pytest.approx(rate, rel=1e-3)
+    assert "x the optimizer's own" in own.text
+
+
+def test_a_probe_ends_when_it_is_sure_where_the_evidence_agrees_with_the_prior():
+    params, batches = problem()
+    found = metalr.find(
+        loss_fn, params, optax.sgd, batches, steps=400,
+        predictor=knowing(variance=0.01), told=TOLD,
+    )  # fmt: skip
+    assert found.steps == finder.LEAST_STEPS
+    # An untrained network asks for no correction, so that the rate stays the prior's.
+    np.testing.assert_allclose([found.rate, *found.rates], found.prior, rtol=0.02)
+    assert f"rate {found.rate:.2g}, between {found.low:.2g} and" in found.text
+
+
+def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
+    params, batches = problem()
+    shape = optax.linear_schedule(0.0, 1.0, 5)
+    found = metalr.find(
+        loss_fn, params, optax.sgd(shape), batches, steps=400, learning_rate=1.0,
+        predictor=knowing(far=True), told=TOLD,
+    )  # fmt: skip
+    assert found.rate is None and found.low is None and not found.costs
+    assert found.distance > 1 and "no rate" in found.text
+    rates, losses = map(np.array, zip(*found.curve, strict=True))
+    assert len(rates) > 20 and np.all(np.diff(np.log(rates)) > 0)
+    state, expected = params, []
+    for step, rate in enumerate(rates):
+        grads = jax.grad(loss_fn)(state, batches[step % 7])
+        moves = step > 0  # at a schedule's zero nothing can be raised
+        state = jax.tree.map(lambda p, g, r=rate * moves: p - r * g, state, grads)
+        expected.append(float(loss_fn(state, batches[(step + 1) % 7])))
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+
+
+# -------------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batches": iter([1])}, "iterator is not"),
+        ({"batches": {"x": np.ones(3)}}, "got one dict"),
+        ({"batches": []}, "at least one batch"),
+        ({"steps": 1}, "at least 2, got 1"),
+        ({"learning_rate": -1.0}, "must be positive, got -1.0"),
+        ({"optimizer": "adam"}, "a function of the learning rate"),
+        ({"schedule": lambda step: 0.0}, "cannot be read"),
+        ({"loss_fn": lambda params, batch: jnp.nan * params["v"][0]}, "finite loss"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_probed_is_refused_with_the_way_out(change, said):
+    params, batches = problem()
+    given = {
+        "loss_fn": loss_fn,
+        "params": params,
+        "optimizer": optax.sgd,
+        "batches": batches,
+        "steps": STEPS,
+    } | change
+    with pytest.raises(MetalrError, match=said):
+        metalr.find(**given, predictor=knowing(), told=TOLD)
+
+
+# ------------------------------------------------------------------------- its parts
+
+
+def test_the_probe_rises_fast_and_then_follows_the_schedule():
+    levels = np.array([metalr.default_schedule(1.0, 600, 60)(k) for k in range(600)])
+    own = probe.probe_levels(levels)
+    assert own[9] == pytest.approx(10 / 11) and np.all(own[10:61] == levels.max())
+    np.testing.assert_array_equal(own[60:], levels[60:].astype(np.float32))
+
+
+def test_forecasts_are_the_weights_times_what_was_seen():
+    told = TOLD._replace(
+        losses={"any": ([2.0], 0.1)},
+        scores=([0.5], 0.03),
+        lost={"any": {"w": (0, 1, 2)}},
+    )
+    losses = np.r_[np.full(30, 2.0), np.full(10, 1.0)]
+    low, middle, high = told.final_loss("encoder", losses)
+    np.testing.assert_allclose(
+        [low, middle, high], 2 * np.exp([-0.1, 0, 0.1]) * 0.25, rtol=1e-6
+    )
+    assert told.final_loss("any", -losses) is None
+    low, middle, high = told.final_score(0.6, 1 / np.e)
+    np.testing.assert_allclose([low, middle, high], [0.77, 0.8, 0.83])
+    assert told.costs("encoder") == {"w": (0, 1, 2)}
+
+
+def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_path):
+    import json
+
+    from metalr.predictor import save_predictor
+
+    save_predictor(tmp_path, init_predictor(), {})
+    assert experience.load(tmp_path).scale == 1.0
+    table = {
+        "predictor_sha256": "of another",
+        "coverage": 0.8,
+        "width": 1.28,
+        "scale": 0.5,
+        "prior_scale": 1.5,
+        "lost": {},
+        "losses": {"any": {"weights": [1.0], "error": 0.2}},
+        "scores": None,
+    }
+    (tmp_path / experience.FILE).write_text(json.dumps(table))
+    told = experience.load(tmp_path)
+    assert (told.scale, told.prior_scale) == (1.0, 1.5)
+    assert told.losses == {"any": ([1.0], 0.2)}
+    for wrong in ({}, table | {"scale": None}, table | {"losses": {"any": [1]}}):
+        (tmp_path / experience.FILE).write_text(json.dumps(wrong))
+        experience._load.cache_clear()
+        with pytest.raises(MetalrError, match="no table of metalr's probes"):
+            experience.load(tmp_path)
