@@ -1,4 +1,4 @@
-"""Reads the schedule of a finished optimizer by watching what it does.
+"""Read the schedule of a finished optimizer by watching what it does.
 
 An optax optimizer keeps its schedule in a closure. Under a constant gradient of one the
 size of its update is that schedule times a constant, once its moments have filled. So a
@@ -9,6 +9,7 @@ name, the copy takes the steps of the run one by one.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr.coordinates import is_trainable
+from metalr.coordinates import is_trainable, leaves_of
 
 _STEPS = 10_000  # watched at most
 _FILLING = 100  # steps after which moments hardly change
@@ -99,6 +100,32 @@ def levels(
     return log, area if total_steps is not None else 0.0
 
 
+def structure(params: Any) -> Any:
+    """Return what `read_schedule` depends on of parameters, as something hashable."""
+    shapes = tuple(
+        (jnp.shape(x), str(x.dtype))
+        if is_trainable(x) and hasattr(x, "dtype")
+        else None
+        for x in leaves_of(params)
+    )
+    return jax.tree.structure(params, is_leaf=lambda x: x is None), shapes
+
+
+def read_level(
+    inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
+) -> tuple[Callable, Any]:
+    """Return the `levels` of an optimizer's schedule; warn where it cannot be read."""
+    table = read_schedule(inner, params, total_steps)
+    if table is None:
+        warnings.warn(
+            "metalr.wrap cannot read the schedule of this optimizer and takes it for a "
+            "constant rate; tell it with `schedule=`.",
+            stacklevel=4,
+        )
+        table = np.ones(1, np.float32)
+    return levels(table, total_steps)
+
+
 def _sizes(
     inner: optax.GradientTransformationExtraArgs, tree: Any, steps: int
 ) -> np.ndarray:
@@ -127,14 +154,19 @@ def _sizes(
             jnp.arange(steps)
         )
 
-    parts = jax.tree.leaves(state, is_leaf=_is_counted)
-    if any(map(_is_counted, parts)) and not _gathers(state):
+    counted = any(map(_is_counted, jax.tree.leaves(state, is_leaf=_is_counted)))
+    if counted and not _gathers(state):
         return np.array(at_each(state))
-    if not any(map(_is_integer, parts)):
+    if not counted and not _counts_elsewhere(state):
         return np.ones(steps)  # without a count there is no schedule
-    sizes = np.array(jax.jit(walk, static_argnums=1)(state, min(steps, _STEPS))[1])
+    walked = jax.jit(walk, static_argnums=1)
+    sizes = np.array(walked(state, min(steps, _STEPS))[1])
     moved = np.flatnonzero(sizes)
     if _gathers(state) and len(moved):  # micro-batches, and moves at the last of them
+        filling = min(_FILLING * int(moved[0] + 1), _STEPS)
+        state = _restarted(walked(state, filling)[0])
+        sizes = np.array(walked(state, min(steps, _STEPS))[1])
+        moved = np.flatnonzero(sizes)
         following = np.searchsorted(moved, np.arange(len(sizes)))
         sizes = sizes[moved[np.minimum(following, len(moved) - 1)]]
     return sizes
@@ -152,14 +184,50 @@ def _at(state: Any, step: jax.Array) -> Any:
     return jax.tree.map(move, state, is_leaf=_is_counted)
 
 
+def _restarted(state: Any) -> Any:
+    """Return a state at its first micro-batch again, but for its moments."""
+
+    def move(part: Any) -> Any:
+        if not isinstance(part, optax.MultiStepsState):
+            return part
+        return part._replace(
+            mini_step=jnp.zeros_like(part.mini_step),
+            gradient_step=jnp.zeros_like(part.gradient_step),
+            acc_grads=jax.tree.map(jnp.zeros_like, part.acc_grads),
+            inner_opt_state=_at(part.inner_opt_state, jnp.int32(0)),
+        )
+
+    return jax.tree.map(move, state, is_leaf=_is_gathering)
+
+
 def _is_counted(part: Any) -> bool:
     return type(part).__name__ in _COUNTED
+
+
+def _counts_elsewhere(state: Any) -> bool:
+    """Tell whether a rule that is not optax's counts; the counts of optax's are known.
+
+    Moments of optax's count as well, and under a constant rate those of radam or nadam
+    are no schedule.
+    """
+    parts = jax.tree.leaves(state, is_leaf=_is_of_optax)
+    wrapped = [x for part in parts if _is_of_optax(part) for x in part]
+    return any(_is_integer(part) for part in parts if not _is_of_optax(part)) or any(
+        _counts_elsewhere(x) for x in wrapped if not hasattr(x, "dtype")
+    )
+
+
+def _is_of_optax(part: Any) -> bool:
+    return hasattr(part, "_fields") and type(part).__module__.startswith("optax.")
 
 
 def _is_integer(leaf: Any) -> bool:
     return jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
 
 
+def _is_gathering(part: Any) -> bool:
+    return isinstance(part, optax.MultiStepsState)
+
+
 def _gathers(state: Any) -> bool:
-    is_it = lambda part: isinstance(part, optax.MultiStepsState)  # noqa: E731
-    return any(map(is_it, jax.tree.leaves(state, is_leaf=is_it)))
+    return any(map(_is_gathering, jax.tree.leaves(state, is_leaf=_is_gathering)))

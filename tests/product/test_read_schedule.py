@@ -59,17 +59,51 @@ def test_the_schedule_is_read_for_any_rule(name):
         )
 
 
-@pytest.mark.parametrize("rule", [optax.sgd, optax.adam, optax.rmsprop, optax.adagrad])
-def test_a_number_is_a_constant_rate(rule):
-    inner = optax.with_extra_args_support(rule(0.1))
-    np.testing.assert_allclose(read_schedule(inner, PARAMS, STEPS), 1, rtol=1e-4)
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"injected"}))
+def test_a_number_is_a_constant_rate(name):
+    params = {k: v for k, v in PARAMS.items() if k != "none" or name != "masked"}
+    inner = optax.with_extra_args_support(OPTIMIZERS[name](0.1))
+    np.testing.assert_array_equal(read_schedule(inner, params, STEPS), 1)
 
 
-def test_micro_batches_stretch_the_schedule():
+def test_a_rule_that_is_not_optax_s_is_watched_step_by_step():
+    own = optax.GradientTransformation(
+        lambda params: {"steps": jnp.int32(0)},
+        lambda grads, state, params=None: (
+            jax.tree.map(lambda g: -g / (1 + state["steps"]), grads),
+            {"steps": state["steps"] + 1},
+        ),
+    )
+    inner = optax.masked(optax.chain(optax.trace(0.0), own), {"w": True})
+    found = read_schedule(optax.with_extra_args_support(inner), {"w": jnp.ones(2)}, 9)
+    np.testing.assert_allclose(found, 1 / np.arange(1.0, 10.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("total_steps", [STEPS, None])
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("name", ["adamw", "injected", "momentum", "rmsprop", "sgd"])
+def test_micro_batches_stretch_the_schedule_and_moments_do_not(
+    name, every, total_steps
+):
     schedule = optax.linear_schedule(1.0, 0.0, 10)
-    inner = optax.MultiSteps(optax.sgd(schedule), every_k_schedule=4)
-    found = read_schedule(optax.with_extra_args_support(inner), PARAMS, STEPS)
-    np.testing.assert_allclose(found, np.repeat(1 - np.arange(10) / 10, 4), atol=1e-6)
+    inner = optax.MultiSteps(OPTIMIZERS[name](schedule), every_k_schedule=every)
+    inner = optax.with_extra_args_support(inner)
+    found = read_schedule(inner, {"w": jnp.ones((3, 4))}, total_steps)
+    expected = np.repeat(1 - np.arange(10) / 10, every)
+    assert len(found) == (total_steps or 10_000)
+    np.testing.assert_allclose(found[: 10 * every], expected, rtol=5e-3, atol=1e-3)
+    np.testing.assert_allclose(found[10 * every :], 0, atol=1e-3)
+
+
+def test_a_number_of_micro_batches_that_grows_is_followed():
+    every = lambda step: jnp.where(step < 3, 2, 4)  # noqa: E731
+    schedule = optax.linear_schedule(1.0, 0.0, 10)
+    inner = optax.MultiSteps(optax.sgd(schedule, 0.9), every_k_schedule=every)
+    found = read_schedule(
+        optax.with_extra_args_support(inner), {"w": jnp.ones(2)}, 6 + 4 * 7
+    )
+    expected = np.repeat(1 - np.arange(10) / 10, [2] * 3 + [4] * 7)
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-3)
 
 
 def test_a_long_run_is_read_to_its_end():

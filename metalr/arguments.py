@@ -1,0 +1,106 @@
+"""Check what users hand in; errors say the rule, the value and the way out."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalr.errors import MetalrError
+
+# Rules whose own state remembers where the parameters are, or how large their steps
+# were: a factor on what they return makes their memory wrong.
+_REMEMBERING = {
+    "ScheduleFreeState": "optax.contrib.schedule_free(metalr.wrap(base), ...)",
+    "MechanicState": "optax.contrib.mechanize(metalr.wrap(base), ...)",
+    "LookaheadState": "optax.lookahead(metalr.wrap(base), ...)",
+    "SAMState": "optax.contrib.sam(metalr.wrap(base), ...)",
+    "ProdigyState": "the optimizer alone: it estimates the rate itself",
+    "DAdaptAdamWState": "the optimizer alone: it estimates the rate itself",
+    "DoGState": "the optimizer alone: it estimates the rate itself",
+    "DoWGState": "the optimizer alone: it estimates the rate itself",
+    "COCOBState": "the optimizer alone: it estimates the rate itself",
+}
+
+
+def checked_value(value: Any) -> jax.Array:
+    """Return the loss as a float32 scalar.
+
+    Raises:
+      MetalrError: It is missing, or is none.
+    """
+    way_out = (
+        "Call `tx.update(grads, opt_state, params, value=loss)`; a trainer that cannot "
+        "pass it on (flax's TrainState) has to call `tx.update` itself."
+    )
+    if value is None:
+        raise MetalrError(f"metalr needs the loss as `value=`, got none. {way_out}")
+    if isinstance(value, tuple | list | dict):
+        raise MetalrError(
+            f"`value` must be the loss alone, got a {type(value).__name__}: with "
+            f"`has_aux=True`, take the loss out first. {way_out}"
+        )
+    if jnp.shape(value) != ():
+        raise MetalrError(
+            f"`value` must be one number, the mean loss of the batch; got an array of "
+            f"shape {jnp.shape(value)}. Take its mean."
+        )
+    return jnp.asarray(value, jnp.float32)
+
+
+def refuse_remembering(inner_state: Any) -> None:
+    """Raise an error for a rule whose memory a factor on its updates would belie."""
+    known = lambda x: type(x).__name__ in _REMEMBERING  # noqa: E731
+    for part in jax.tree.leaves(inner_state, is_leaf=known):
+        name = type(part).__name__
+        if name in _REMEMBERING:
+            raise MetalrError(
+                "metalr multiplies the update of a rule, and "
+                f"{name.removesuffix('State')} keeps a record of its own updates that "
+                f"would no longer be true. Use {_REMEMBERING[name]}."
+            )
+
+
+def check_rate(
+    learning_rate: float | optax.Schedule, schedule: optax.Schedule | None
+) -> None:
+    """Raise an error for what is no rate, or is one that is told twice."""
+    if callable(learning_rate):
+        if schedule is not None:
+            raise MetalrError(
+                "`learning_rate` must be a number where `schedule` is given, got two "
+                "schedules. Multiply them into one."
+            )
+    elif isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
+        raise MetalrError(
+            f"`learning_rate` must be positive, got {learning_rate}. Give the peak "
+            "rate, 2e-5 for instance, or a schedule."
+        )
+
+
+def static_arguments(
+    inner_factory: Callable, inner_kwargs: dict, static_args: str | Iterable[str]
+) -> set[str]:
+    """Name what `inject_hyperparams` would trace, round or call by mistake.
+
+    It gives numbers the type of the parameters: a b2 of 0.999 is 1 in bfloat16, and
+    Adam's correction of the bias then divides by 0.
+    """
+    parameters = inspect.signature(inner_factory).parameters
+    if "learning_rate" not in parameters:
+        raise MetalrError(
+            "`inner_factory` must take `learning_rate`, as optax.adamw does; "
+            f"{inner_factory!r} does not. Build the optimizer and use `wrap`."
+        )
+    static = {static_args} if isinstance(static_args, str) else set(static_args)
+    for name, parameter in parameters.items():
+        value = inner_kwargs.get(name, parameter.default)
+        function = callable(value) and (
+            name not in inner_kwargs or name.endswith("mask")
+        )
+        if isinstance(value, int | float) or function:
+            static.add(name)
+    return static - {"learning_rate"}

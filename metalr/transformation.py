@@ -1,0 +1,197 @@
+"""Observe a step, move the multiplier, update: the transformation of all doors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalr import controller, coordinates, features, observe
+from metalr.arguments import checked_value, refuse_remembering
+from metalr.controller import Controller
+from metalr.coordinates import is_trainable
+from metalr.errors import MetalrError
+
+_UPDATE_NORM = observe.Observation._fields.index("update_norm")
+
+
+def transformation(
+    fixed: Controller,
+    inner: optax.GradientTransformationExtraArgs,
+    level: Callable[[Any], tuple[Callable, Any]],
+    inner_update: Callable,
+) -> optax.GradientTransformationExtraArgs:
+    """Make the optax transformation.
+
+    Args:
+      fixed: What the controller is told of the run.
+      inner: The optimizer.
+      level: Of the parameters: what `read_schedule.levels` returns for their run.
+      inner_update: Takes gradients, state and parameters of the optimizer, the new
+        `MetalrState` and further arguments, and returns updates at this step's rate
+        and the optimizer's state.
+    """
+
+    def init(params: Any) -> Any:
+        where = coordinates.layout(params, fixed.stride)
+        inner_state = inner.init(params)
+        refuse_remembering(inner_state)
+        state = controller.zero_state(fixed, observe.init(params, where), inner_state)
+        if fixed.curvature_every:
+            return state._replace(observer=(state.observer, jnp.zeros(())))
+        return state
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra_args
+    ) -> Any:
+        if params is None:
+            raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
+        value = checked_value(value)
+        where = coordinates.layout(params, fixed.stride)
+        log_level, log_area = level(params)
+        squares = coordinates.squared_norms(updates, where)
+        finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
+        # An inner `apply_if_finite` skips and counts the step itself.
+        hidden = not isinstance(state.inner_state, optax.ApplyIfFiniteState)
+        grads = _zeroed(finite, updates) if hidden else updates
+        clean = _zeroed(finite, updates) if not hidden else grads
+        value = jnp.where(finite, value, state.summary.last_value)
+        observer, exact = state.observer, None
+        if fixed.curvature_every:
+            observer, exact = observer
+        seen, new_observer = observe.observe(
+            clean,
+            observer,
+            params,
+            where,
+            value=value,
+            squares=jnp.where(finite, squares, 0),
+            log_level=log_level(state.lr_step),
+            log_multiplier=jnp.log(state.lr_multiplier),
+            exact_curvature=exact,
+        )
+        # Whoever differentiates a step holds the factor fixed.
+        seen, new_observer = jax.lax.stop_gradient((seen, new_observer))
+        vector, summary = features.update(
+            seen,
+            state.summary,
+            step=state.lr_step,
+            total_steps=fixed.total_steps,
+            log_area=log_area,
+        )
+        decided = controller.decide(fixed, state, seen, vector, summary, finite)
+
+        # A skipped step is one before which nothing moved: no evidence in a trace.
+        first = state.summary.counted_steps == 0
+        last = state.lr_observation.at[_UPDATE_NORM].set(0)
+        last = jnp.where(finite | first, jnp.stack(seen), last)
+
+        def keep(new, old):
+            return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
+
+        inner_args = {"value": value, **extra_args}
+        changes, inner_state = inner_update(
+            grads, state.inner_state, params, decided, inner_args
+        )
+        changes = _dropped(finite, changes)
+        untouched = ~finite & first
+        inner_state = _forgetting(untouched, inner_state, inner.init(params))
+        new_observer = keep(new_observer, observer)
+        if fixed.curvature_every:
+            grad_fn = extra_args.get("grad_fn")
+            exact = _exact_curvature(
+                fixed, state.lr_step, exact, params, clean, changes, grad_fn
+            )
+            new_observer = (new_observer, exact)
+        return changes, decided._replace(
+            lr_features=keep(vector, state.lr_features),
+            lr_observation=last,
+            observer=new_observer,
+            summary=keep(summary, state.summary),
+            inner_state=inner_state,
+        )
+
+    as_optax: Any = update  # optax's protocol has no place for a required `value`
+    return optax.GradientTransformationExtraArgs(init, as_optax)
+
+
+@jax.custom_jvp
+def _zeroed(finite: jax.Array, updates: Any) -> Any:
+    """Return the gradients, or zeros where the step is not finite.
+
+    Skipping is a gradient of zero and an update that is dropped. To keep the moments as
+    well, XLA:CPU would copy them, or write the update out, at every step. The loop,
+    which does not run on a finite step, leaves the gradient where it is; a `cond` would
+    copy it, and a `where` would be fused into the optimizer and round there in another
+    order.
+    """
+    _, grads = jax.lax.while_loop(
+        lambda carry: ~carry[0],
+        lambda carry: (jnp.ones_like(carry[0]), _zeros(carry[1])),
+        (finite, updates),
+    )
+    return grads
+
+
+@_zeroed.defjvp
+def _zeroed_jvp(primals: Any, tangents: Any) -> Any:
+    """Differentiate the choice: a loop could not be, in reverse mode."""
+    finite, updates = primals
+    out = _zeroed(finite, updates)
+    return out, _dropped(finite, tangents[1])
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _dropped(finite: jax.Array, tree: Any) -> Any:
+    """Return zeros in place of the arrays of a tree where a step is not finite."""
+
+    def drop(leaf):
+        if not is_trainable(leaf):
+            return leaf
+        return jnp.where(finite, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(drop, tree)
+
+
+def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
+    """Take the numbers of a state from the first one, where no step was taken yet.
+
+    In a skipped step the inner optimizer is given the last loss again. Before the first
+    step there is none, and whatever is given would be the best that a plateau has ever
+    seen. Moments stay zero under a gradient of zero, and to choose between them would
+    copy them.
+    """
+
+    def choose(leaf, its_first):
+        number = jnp.ndim(leaf) == 0 and jnp.issubdtype(
+            jnp.result_type(leaf), jnp.floating
+        )
+        return jnp.where(untouched, its_first, leaf) if number else leaf
+
+    return jax.tree.map(choose, state, first)
+
+
+def _exact_curvature(
+    fixed: Controller,
+    step: jax.Array,
+    last: Any,
+    params: Any,
+    grads: Any,
+    updates: Any,
+    grad_fn: Callable | None,
+) -> jax.Array:
+    """Measure the line curvature of a step every so often, and keep it between."""
+    if grad_fn is None:
+        raise MetalrError(
+            "`curvature_every` needs the extra argument `grad_fn=`, the gradient of "
+            "the batch's loss as a function of the parameters. Pass it to `update`."
+        )
+    return jax.lax.cond(
+        step % fixed.curvature_every == 0,
+        lambda: features.line_curvature(grad_fn, params, grads, updates),
+        lambda: last,
+    )
