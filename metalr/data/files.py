@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalr.data import holdout, labels, reading, rows, structured
+from metalr.data import guesses, holdout, labels, reading, rows, structured
 from metalr.data.columns import Row
 from metalr.data.formats import opening
 from metalr.data.formats.table import PLAIN, DataFile, Options
@@ -18,27 +18,6 @@ from metalr.runtime.origin import Origin
 
 Columns = tuple[str | None, str | None, str | None]  # text, pair, label; None: guess
 
-# Columns that a user's file is known by when the user names none: pairs first, since a
-# text alone would leave the other half out.
-_GUESSES: tuple[tuple[str, str | None], ...] = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("text", "text_pair"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-    ("sentence_A", "sentence_B"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("query", "passage"),
-    ("text", None),
-    ("sentence", None),
-)
-# And a label's column, where there is no "label" and only one of these.
-_LABELS = (
-    *("labels", "gold_label", "class", "category", "sentiment", "emotion", "intent"),
-    *("score", "rating", "stars", "target", "entailment_judgment"),
-)
 _QA = {"context", "question", "answers"}
 
 
@@ -65,6 +44,8 @@ def read(
     """
     if task_name != "file" and task_name not in TASKS:
         raise unknown_name("task", task_name, ["file", *TASKS])
+    given_files = [Path(f) for f in (train_file, validation_file) if f is not None]
+    opening.refuse_ignored(given_files, given.options)
     table = opening.look(Path(train_file), given.options)
     if task_name == "file":
         task, found, assumed = _define_task(table, given)
@@ -78,6 +59,8 @@ def read(
         found = rows.read(_wanted(table, task), task, str(table.path))
     train = rows.finish(found, task, str(table.path))
     notes = (*table.notes, *assumed)
+    if {"answer", "_task_hash"} <= {*table.names}:
+        notes += ("rows that were rejected or ignored in Prodigy count as others do",)
     where, note = str(train_file), ""
     if validation_file is not None:
         other = opening.look(Path(validation_file), given.options)
@@ -109,8 +92,13 @@ def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return dict(Counter(one) + Counter(other))
 
 
-def columns_of(table: DataFile, task: Task) -> list[str]:
+def columns_of(table: DataFile, task: Task, way_out: str = "") -> list[str]:
     """Return the columns of a table that a task needs.
+
+    Args:
+      table: The table.
+      task: The task.
+      way_out: Ends the message of an error.
 
     Raises:
       MetalrError: The table lacks one.
@@ -126,13 +114,14 @@ def columns_of(table: DataFile, task: Task) -> list[str]:
         if column not in table.names and not _is_json(table):
             raise MetalrError(
                 f"{table.path} row 1: column {column!r} is missing; the row has "
-                f"{', '.join(filter(None, table.names)) or 'none'}"
+                f"{guesses.some(table)}{way_out}"
             )
     return [*columns, "id"] if task.kind == "qa" else columns
 
 
 def _wanted(table: DataFile, task: Task) -> Iterator[Row]:
-    return table.rows(columns_of(table, task))
+    flags = "; --text-column, --pair-column and --label-column name others"
+    return table.rows(columns_of(table, task, "" if task.kind == "qa" else flags))
 
 
 def _is_json(table: DataFile) -> bool:
@@ -171,9 +160,9 @@ def _define_task(
     if kind in structured.KINDS:
         return _define_lists(table, given, kind)
     if text is None:
-        text, guessed = _guess_text(table)
+        text, guessed = guesses.texts(table)
         pair = pair or guessed
-    label = label or _guess_label(table)
+    label = label or guesses.label(table)
     task = Task(name="file", text=text, pair=pair, label=label, hub=("", None))
     found = rows.read(_wanted(table, task), task, where)
     found = _by_name(found, table, task)
@@ -208,9 +197,9 @@ def _define_lists(
     else:
         if text is None:
             begun = [n for n in ("sent1", "premise", "context") if n in names]
-            text = begun[0] if begun and kind == "choice" else _guess_text(table)[0]
+            text = begun[0] if begun and kind == "choice" else guesses.texts(table)[0]
         several = kind == "multilabel" and "labels" in names
-        label = label or ("labels" if several else _guess_label(table))
+        label = label or ("labels" if several else guesses.label(table))
     task = Task(
         name="file",
         kind=kind,
@@ -221,7 +210,9 @@ def _define_lists(
         hub=("", None),
     )
     found = rows.read(_wanted(table, task), task, str(table.path))
-    said = structured.define(found.labels, str(table.path), label, kind)
+    found = _by_name(found, table, task)
+    known = table.classes.get(label)
+    said = structured.define(found.labels, str(table.path), label, kind, known)
     notes = said.notes
     if given.kind is None:
         notes += (f"taken for {kind} by its lists (--kind says another)",)
@@ -235,24 +226,6 @@ def _first(wanted: Iterable[str], names: Iterable[str]) -> str:
     return next((name for name in wanted if name in there), wanted[0])
 
 
-def _guess_text(table: DataFile) -> tuple[str, str | None]:
-    known = set(table.names)
-    fits = [g for g in _GUESSES if g[0] in known and (not g[1] or g[1] in known)]
-    if not fits:
-        shown = ", ".join([name for name in table.names if name][:20])
-        raise MetalrError(
-            f"{table.path} has no column 'text' or 'sentence'; it has "
-            f"{shown}. Name it with --text-column; if that is a row and no header, "
-            "add --no-header and name columns by number, from 1"
-        )
-    return fits[0]
-
-
-def _guess_label(table: DataFile) -> str:
-    found = [name for name in _LABELS if name in table.names]
-    return found[0] if len(found) == 1 and "label" not in table.names else "label"
-
-
 def _by_name(found: rows.Read, table: DataFile, task: Task) -> rows.Read:
     """Put names in the place of ids, in a file that has names for its ids."""
     names = table.classes.get(task.label)
@@ -260,6 +233,8 @@ def _by_name(found: rows.Read, table: DataFile, task: Task) -> rows.Read:
         return found
 
     def name(label: Any) -> Any:
+        if isinstance(label, list):
+            return [name(one) for one in label]
         if not isinstance(label, int) or not -1 <= label < len(names):
             return label
         return "-" if label == -1 else names[label]

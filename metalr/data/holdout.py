@@ -46,15 +46,31 @@ def split(rows: Rows, task: Task, where: str, seed: int) -> Split:
             "give more rows or a --validation-file"
         )
     groups, grouped = _groups(rows, task)
-    classes = np.zeros(len(rows), np.int64)
-    if task.kind == "classification":
-        classes = rows.array(task.label).astype(np.int64)
+    classes = _classes(rows, task)
     held = _draw(groups, classes, seed)
     apart = f", {grouped} on one side" if grouped else ""
     notes = [f"{held.sum()} rows of the training file held out for validation{apart}"]
     if task.kind == "classification":
         notes += _thin(task, classes, held)
+    if task.kind == "qa" and not grouped:
+        notes.append("all questions are of one paragraph, and both sides have some")
     return Split(np.flatnonzero(~held), np.flatnonzero(held), tuple(notes))
+
+
+def _classes(rows: Rows, task: Task) -> np.ndarray:
+    """Return a number for each row, [n] int64, of which the parts should have a share.
+
+    Of several labels, or the tags of words, it is that of the row's rarest.
+    """
+    if task.kind == "classification":
+        return rows.array(task.label).astype(np.int64)
+    classes = np.zeros(len(rows), np.int64)
+    if task.kind in ("multilabel", "tokens"):
+        several = [sorted({*found}) for found in rows.column(task.label)]
+        common = np.bincount([i for found in several for i in found], minlength=1)
+        for row, found in enumerate(several):
+            classes[row] = min(found, key=lambda i: common[i]) + 1 if found else 0
+    return classes
 
 
 def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
@@ -81,10 +97,27 @@ def _draw(groups: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
         if not wanted.any():
             break
     if not taken.any():  # every group is larger than a class's share
-        smallest = int(np.argmin(np.diff(bounds)))
-        rows = order[bounds[smallest] : bounds[smallest + 1]]
-        taken[rows if len(rows) < len(groups) else rows[:1]] = True
+        taken[_smallest(order, bounds, classes)] = True
     return taken
+
+
+def _smallest(order: np.ndarray, bounds: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the rows of the smallest group that leaves every class some rows.
+
+    Args:
+      order: [n] the rows, those of a group one after another.
+      bounds: [groups + 1] where groups begin and end.
+      classes: [n] of each row.
+    """
+    total = np.bincount(classes)
+    by_size = np.argsort(np.diff(bounds), kind="stable")
+    parts = [order[bounds[g] : bounds[g + 1]] for g in by_size[:1000]]
+    for rows in parts:
+        left = total - np.bincount(classes[rows], minlength=len(total))
+        if (left > 0)[total > 0].all():
+            return rows
+    # None can go: a class ends all the same, which is said.
+    return parts[0] if len(parts[0]) < len(order) else parts[0][:1]
 
 
 def _wanted(counts: np.ndarray) -> np.ndarray:

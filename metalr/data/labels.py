@@ -1,27 +1,32 @@
 """The labels of a user's own file: one spelling, their order, and what they mean."""
 
+import decimal
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from metalr.data.cells import DASH, is_missing, number, show, spelled
 from metalr.errors import MetalrError
 
 KINDS = ("classification", "regression", "qa", "tokens", "multilabel", "choice")
 
 _MAX_CLASSES = 1000
 _FEW = 20  # values; more whole numbers may be a scale
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_PERCENT = re.compile(r"([+-]?\d+(?:[.,]\d+)?) ?%", re.ASCII)
 # What stands for nothing among numbers; among words it may be one of them.
 _NOTHING = {"nan", "inf", "-inf", "infinity", "none", "null", "na", "n/a", "<na>", "?"}
 _SCORES = re.compile(
     r"scores?|ratings?|grades?|points?|similarity|relatedness(_score)?|.*_score", re.I
 )
-# What SNLI and the hub write where annotators did not agree, or a label is hidden.
-_HIDDEN, _DASH = "-1", "-"
+# What SNLI and the hub write where annotators did not agree, or a label is hidden;
+# and what transformers leaves out of the loss.
+_HIDDEN, _IGNORED = "-1", "-100"
+# What people write where a row has no label, if no class is called so.
+_DOUBTFUL = {*_NOTHING, "--", "unlabeled", "unlabelled", _IGNORED}
 
 
 class Labels(NamedTuple):
@@ -31,68 +36,9 @@ class Labels(NamedTuple):
     notes: tuple[str, ...]  # what was assumed
 
 
-def is_missing(value: Any) -> bool:
-    """Say whether a cell holds nothing."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def show(value: Any) -> str:
-    """Return a value for an error, shortened."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-def plain(value: Any) -> Any:
-    """Return the label in a list of one, as annotation tools export it.
-
-    >>> plain(["good"]), plain({"choices": ["good"]}), plain("good"), plain([])
-    ('good', 'good', 'good', '-')
-    """
-    if isinstance(value, dict) and list(value) == ["choices"]:
-        value = value["choices"]
-    if isinstance(value, list | tuple) and len(value) < 2:
-        return value[0] if value else _DASH
-    return value
-
-
-def spelled(value: str | int | float) -> str:
-    """Return the one spelling of a label.
-
-    A CSV file's "1" is a JSON file's 1 or 1.0, pandas' "True" is JSON's true, and an
-    accented letter is one sign, not two.
-
-    >>> [spelled(label) for label in ("1", "1.0", 1, 1.0, True, "True", " yes", 0.5)]
-    ['1', '1', '1', '1', 'true', 'true', 'yes', '0.5']
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    name = unicodedata.normalize("NFC", str(value).strip())
-    if name in ("True", "TRUE", "False", "FALSE"):
-        return name.lower()
-    return name.split(".")[0] if re.fullmatch(r"-?\d+\.0+", name) else name
-
-
-def number(value: Any) -> float | None:
-    """Return a value as a number, or None.
-
-    >>> number("0.5"), number("1_0"), number("nan"), number("1e999"), number(True)
-    (0.5, None, None, inf, 1.0)
-    """
-    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 def is_hidden(name: str, task_labels: Sequence[str]) -> bool:
     """Say whether a label's spelling means that the row has none."""
-    return name in (_HIDDEN, _DASH) and name not in task_labels
+    return name in (_HIDDEN, _IGNORED, DASH) and name not in task_labels
 
 
 def define(
@@ -127,7 +73,9 @@ def define(
         counts[name] += 1
         first.setdefault(name, row)
     notes: list[str] = []
-    hidden = _hidden(counts, notes) if kind != "regression" else set()
+    hidden = {DASH} & {*counts}
+    if kind != "regression":
+        hidden = _hidden(counts, notes)
     kept = [name for name in counts if name not in hidden]
     if not kept:
         raise MetalrError(
@@ -136,6 +84,7 @@ def define(
         )
     kind = kind or _kind(kept, counts, where, column, first, notes)
     if kind == "regression":
+        _check_scores(kept, counts, where, column, notes)
         metrics = ("pearson", "spearman")
         fields = {"kind": kind, "metric": metrics[0], "metrics": metrics}
         return Labels(fields, tuple(notes))
@@ -148,6 +97,7 @@ def define(
             f"class {column!r} is named like its column: is a header among the rows "
             f"(row {first[column]})?"
         )
+    notes += _doubts(ordered, counts)
     return _classes(ordered, where, column, notes)
 
 
@@ -155,7 +105,7 @@ def _name(value: Any, where: str, row: int, column: str) -> str:
     if isinstance(value, list | tuple | dict):
         raise MetalrError(
             f"{where} row {row}: column {column!r} holds {show(value)}, which is not a "
-            "label: a row has one of them"
+            f"label: a row has one of them{_of_a_list(value)}"
         )
     if is_missing(value) or not isinstance(value, str | int | float):
         raise MetalrError(
@@ -165,6 +115,19 @@ def _name(value: Any, where: str, row: int, column: str) -> str:
     return spelled(value)
 
 
+def _of_a_list(value: Any) -> str:
+    """Return the way out for a cell that holds more than a label."""
+    inner = list(value) if isinstance(value, list | tuple) else []
+    if inner and all(isinstance(one, str | int) for one in inner[2:] or inner):
+        places = len(inner) == 3 and all(isinstance(i, int) for i in inner[:2])
+        if not places:
+            return " (--kind multilabel takes several)"
+    return (
+        "; if these are places in the text, give words and their tags "
+        "(--kind tokens), and else a column that holds the label alone"
+    )
+
+
 def _hidden(counts: Counter[str], notes: list[str]) -> set[str]:
     """Return the spellings that mean "no gold label" here.
 
@@ -172,12 +135,14 @@ def _hidden(counts: Counter[str], notes: list[str]) -> set[str]:
     have; but in {-1, 0, 1} it may be a class as well, if a tenth of the rows has it.
     """
     found = set()
-    if _DASH in counts and "+" not in counts:
-        found.add(_DASH)
-    others = set(counts) - {_HIDDEN, _DASH}
+    if DASH in counts and "+" not in counts:
+        found.add(DASH)
+    others = set(counts) - {_HIDDEN, _IGNORED, DASH}
+    ids = others == {str(i) for i in range(len(others))}
+    if _IGNORED in counts and ids and others:
+        found.add(_IGNORED)
     if _HIDDEN not in counts:
         return found
-    ids = others == {str(i) for i in range(len(others))}
     share = counts[_HIDDEN] / counts.total()
     limit = 0.1 if len(others) == 2 else 0.5
     words = not any(number(name) is not None for name in others)
@@ -200,7 +165,7 @@ def _kind(
     notes: list[str],
 ) -> str:
     """Return whether labels are classes or scores."""
-    numbers = {name: number(name) for name in names}
+    numbers = {name: _value(name) for name in names}
     nothing = [name for name in names if name.lower() in _NOTHING]
     rest = [name for name in names if name not in nothing]
     if nothing and rest and all(numbers[name] is not None for name in rest):
@@ -211,23 +176,84 @@ def _kind(
             f"such rows out ({counts[name]} of {counts.total()}), or write - for a row "
             "without a gold label"
         )
-    commas = [name for name in names if _COMMA.fullmatch(name)]
-    if commas and all(numbers[n] is not None or n in commas for n in names):
-        notes.append(f"scores with a decimal comma, as {commas[0]!r}")
-        return "regression"
     if any(value is None for value in numbers.values()):
         return "classification"
+    commas = [name for name in names if "," in name]
+    if commas:
+        notes.append(f"scores with a decimal comma, as {commas[0]!r}")
+        return "regression"
     if not all(float(value).is_integer() for value in numbers.values() if value):
         return "regression"
     whole = [int(value or 0) for value in numbers.values()]
     if _is_scale(whole, names, counts, column):
-        low, high = min(names, key=float), max(names, key=float)
+        ordered = sorted(names, key=lambda name: numbers[name] or 0)
         notes.append(
-            f"{len(names)} different whole numbers from {low} to {high} taken for "
-            "scores: a regression (--kind classification makes them classes)"
+            f"{len(names)} different whole numbers from {ordered[0]} to {ordered[-1]} "
+            "taken for scores: a regression (--kind classification makes them classes)"
         )
         return "regression"
     return "classification"
+
+
+def _value(name: str) -> float | None:
+    """Return a label as a number; with a decimal comma or a sign of percent too."""
+    percent = _PERCENT.fullmatch(name)
+    name = percent[1] if percent else name
+    return number(name.replace(",", ".") if _COMMA.fullmatch(name) else name)
+
+
+def _exact(name: str) -> decimal.Decimal | None:
+    return None if number(name) is None else decimal.Decimal(name)
+
+
+def _check_scores(
+    names: list[str], counts: Counter[str], where: str, column: str, notes: list[str]
+) -> None:
+    """Refuse scores that nothing can be learned from, and say what is doubtful."""
+    if len(names) == 1:
+        more = ", which marks hidden labels" if names == [_HIDDEN] else ""
+        raise MetalrError(
+            f"{where}: column {column!r} holds {names[0]} in every row{more}; a score "
+            "that is always the same can't be learned: is it the right column? "
+            "(--label-column)"
+        )
+    commas = [name for name in names if "," in name and "%" not in name]
+    if commas and all(_THOUSANDS.fullmatch(name) for name in commas):
+        raise MetalrError(
+            f"{where}: column {column!r} holds {commas[0]!r}, which may be a thousand "
+            "or more, or a decimal comma; write such scores without the comma"
+        )
+    below = [name for name in names if (_value(name) or 0) < 0]
+    if below == [_HIDDEN] and len(names) > 2:
+        notes.append(
+            f"-1 taken for a score: {counts[_HIDDEN]} of {counts.total()} rows have it "
+            "and no other is below 0; write - where it means that a row has none"
+        )
+
+
+def _doubts(names: list[str], counts: Counter[str]) -> list[str]:
+    """Return what is said of classes that may not be meant as they are."""
+    notes = []
+    odd = [name for name in names if name.lower() in _DOUBTFUL]
+    if odd:
+        notes.append(
+            f"{odd[0]!r} is a class ({counts[odd[0]]} rows); write - where it means "
+            "that a row has no gold label"
+        )
+    for same, say in ((str.casefold, "but for their case"), (_exact, "as numbers")):
+        alike: dict[Any, list[str]] = {}
+        for name in names:
+            alike.setdefault(same(name), []).append(name)
+        found = [of for word, of in alike.items() if len(of) > 1 and word is not None]
+        if found:
+            notes.append(f"classes that are equal {say}: {' and '.join(found[0][:4])}")
+    once = sum(counts[name] == 1 for name in names)
+    if len(names) > _FEW and 2 * once > len(names):
+        notes.append(
+            f"{once} of {len(names)} classes have one row: is it the right column? "
+            "(--label-column), or are they scores? (--kind regression)"
+        )
+    return notes
 
 
 def _is_scale(
@@ -269,9 +295,9 @@ def score(value: Any) -> float:
     Raises:
       ValueError: The value is not a finite number.
     """
-    if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
-        value = value.replace(",", ".")
-    found = None if isinstance(value, bool) else number(value)
+    text = isinstance(value, str)
+    number_of = _value(value.strip()) if text else number(value)
+    found = None if isinstance(value, bool) else number_of
     if found is None or not math.isfinite(found):
         raise ValueError(f"holds {show(value)}, which is not a finite number")
     return found

@@ -8,6 +8,7 @@ import numpy as np
 from metalr.data.columns import Rows
 from metalr.data.cutting import Lost
 from metalr.data.schema import Task
+from metalr.errors import printable
 
 _SHOWN = 8  # classes and columns of a line
 
@@ -34,7 +35,7 @@ class Reading:
             read += f"; not read: {_some(self.unread)}"
         found = [read]
         if self.classes:
-            counts = tuple(f"{name} {count}" for name, count in self.classes.items())
+            counts = tuple(f"{_short(n)} {count}" for n, count in self.classes.items())
             found.append(f"{len(counts)} classes: {_some(counts)}")
         if self.left_out:
             reasons = (f"{count} {reason}" for reason, count in self.left_out.items())
@@ -47,7 +48,7 @@ class Reading:
                 f"cut to {self.max_length} tokens: {_share(self.rows_cut)} of the rows "
                 f"lose their end, {_share(self.tokens_cut)} of all tokens; {more}"
             )
-        return found + list(self.assumed)
+        return [printable(line) for line in (*found, *self.assumed)]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -116,6 +117,12 @@ def _share(share: float) -> str:
     return f"{share * 100:.0f} %" if share >= 0.01 else "under 1 %"
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:37]}..."
+
+
 def _some(names: tuple[str, ...]) -> str:
     more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_short, names[:_SHOWN])) + (
+        f" and {more} more" if more > 0 else ""
+    )

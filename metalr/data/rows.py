@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr.data import labels, structured
+from metalr.data import cells, labels, structured
+from metalr.data.cells import is_missing, show
 from metalr.data.columns import Row, Rows, TextColumns
-from metalr.data.labels import is_missing, show
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.runtime import progress
@@ -85,6 +85,7 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
                 values.append(_text(row[column]))
             for column in task.lists:
                 lists.append(structured.texts(row[column]))
+                row = {**row, column: lists[-1]}
             column = task.label
             label = _label(row, task)
             if task.kind == "qa":
@@ -132,7 +133,7 @@ def finish(found: Read, task: Task, where: str) -> Checked:
     """
     form: Callable[[Any, Task], Any] = {
         "classification": _class_id,
-        "regression": lambda value, task: labels.score(value),
+        "regression": lambda value, task: _score(value),
         "tokens": structured.ids,
         "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
@@ -144,7 +145,9 @@ def finish(found: Read, task: Task, where: str) -> Checked:
             label = known[key]
         else:
             try:
-                label = form(value, task)
+                # Of lists it is known to be none by now.
+                none = value is None and task.kind in structured.KINDS
+                label = None if none else form(value, task)
             except ValueError as fault:
                 number = found.numbers[place] if found.numbers else place + 1
                 raise MetalrError(
@@ -153,7 +156,7 @@ def finish(found: Read, task: Task, where: str) -> Checked:
             if key is not None and len(known) < 10_000:
                 known[key] = label
         if label is None:
-            hidden[str(value)] += 1
+            hidden["-1" if value is None else str(value)] += 1
         final.append(label)
     return _kept(found, task, where, final, hidden)
 
@@ -164,7 +167,7 @@ def _kept(
     """Return the rows that have a label, by column."""
     import pyarrow
 
-    of = {
+    types = {
         "classification": pyarrow.int32(),
         "choice": pyarrow.int32(),
         "regression": pyarrow.float64(),
@@ -172,13 +175,15 @@ def _kept(
         "multilabel": pyarrow.list_(pyarrow.int32()),
     }
     columns: dict[str, Any] = {
-        task.label: pyarrow.array(final, of.get(task.kind), from_pandas=False)
+        task.label: pyarrow.array(final, types.get(task.kind), from_pandas=False)
     }
     if task.kind == "qa":
         columns["id"] = pyarrow.array(found.ids, pyarrow.string())
     of_texts = pyarrow.large_list(pyarrow.large_string())
-    columns |= {n: pyarrow.array(cells, of_texts) for n, cells in found.lists.items()}
+    columns |= {n: pyarrow.array(of, of_texts) for n, of in found.lists.items()}
     rows = found.texts.finish(columns)
+    if task.kind == "regression" and {*final} == {-1.0}:
+        hidden, final = Counter({"-1": len(final)}), [None] * len(final)
     if hidden:
         there = np.flatnonzero([label is not None for label in final])
         if len(there) == 0:
@@ -197,7 +202,7 @@ def _label(row: Row, task: Task) -> Any:
     """Return a label as it is, those of lists in one form."""
     if task.kind in structured.KINDS:
         return structured.label(row, task)
-    return row[task.label] if task.kind == "qa" else labels.plain(row[task.label])
+    return row[task.label] if task.kind == "qa" else cells.plain(row[task.label])
 
 
 def _is_blank(row: Row, task: Task) -> bool:
@@ -215,6 +220,12 @@ def _text(value: Any) -> str:
     return well_formed(value)
 
 
+def _score(value: Any) -> float | None:
+    """Return a score, or None for a row that has none."""
+    is_none = isinstance(value, str) and cells.spelled(value) == cells.DASH
+    return None if is_none else labels.score(value)
+
+
 def _class_id(value: Any, task: Task) -> int | None:
     """Return the id of a label that is given by name or, for a known set, by id.
 
@@ -222,10 +233,10 @@ def _class_id(value: Any, task: Task) -> int | None:
     """
     own = task.name == "file"  # there 1 is the name of a label, not its id
     if not is_missing(value) and isinstance(value, str | int | float):
-        name = labels.spelled(value)
+        name = cells.spelled(value)
         if name in task.labels:
             return task.labels.index(name)
-        number = labels.number(value)
+        number = cells.number(value)
         if not own and number is not None and number in range(len(task.labels)):
             return int(number)
         if labels.is_hidden(name, task.labels):

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metalr.data.labels import Labels, is_missing, number, show, spelled
+from metalr.data.cells import is_missing, number, show, spelled, unwritten
+from metalr.data.labels import Labels
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
 
@@ -22,6 +23,7 @@ WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels", "pos_tags", "label")
 _MOST = 1000  # different labels
 _NUMBERED = re.compile(r"(choice|ending|option|candidate|answer)_?\d+")
+_HIDDEN = ({"-1"}, {"-"}, {"-100"})  # the names of all labels of a row
 _PEEKED = 50  # rows by which a file's kind is told
 
 
@@ -54,6 +56,7 @@ def guess(rows: Iterable[dict[str, Any]], label: str | None) -> str | None:
 
 
 def _looks_like(row: dict[str, Any], label: str | None) -> str | None:
+    row = {name: unwritten(value) for name, value in row.items()}
     lists = {name for name, value in row.items() if isinstance(value, list)}
     if lists & {*WORDS} and lists & ({label} if label else {*TAGS}):
         return "tokens"
@@ -61,7 +64,7 @@ def _looks_like(row: dict[str, Any], label: str | None) -> str | None:
         return "choice"
     column = label or ("labels" if "labels" in row else "label")
     several = row.get(column) if column in lists else None
-    if several is not None and len(several) != 1:
+    if several is not None and len(several) > 1:
         return "multilabel" if all(isinstance(v, str | int) for v in several) else None
     return None
 
@@ -72,8 +75,7 @@ def texts(value: Any) -> list[str]:
     Raises:
       ValueError: It holds something else.
     """
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    value = unwritten(value.tolist() if hasattr(value, "tolist") else value)
     if not isinstance(value, list) or not value:
         raise ValueError(f"holds {show(value)}, which is not a list of texts")
     for text in value:
@@ -98,12 +100,13 @@ def shaped(row: dict[str, Any], task: Task) -> dict[str, Any]:
 def label(row: dict[str, Any], task: Task) -> Any:
     """Return a row's labels as they are, in one form: a list, or a choice's number.
 
+    None says that the row has no gold label.
+
     Raises:
       ValueError: They are none, or not as many as the words.
     """
     value = row[task.label]
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    value = unwritten(value.tolist() if hasattr(value, "tolist") else value)
     if task.kind == "choice":
         return _choice(value, row[task.pair or ""])
     if task.kind == "multilabel" and not isinstance(value, list):
@@ -117,7 +120,13 @@ def label(row: dict[str, Any], task: Task) -> Any:
     for one in value:
         if is_missing(one) or not isinstance(one, str | int | float):
             raise ValueError(f"holds {show(one)} in its list, which is not a label")
-    return value
+    names = {spelled(one) for one in value}
+    if task.kind == "tokens" and "-100" in names:
+        raise ValueError(
+            "holds -100, which marks pieces of words that were cut before; give whole "
+            "words, each with its tag"
+        )
+    return None if names in _HIDDEN else value
 
 
 def _split(value: Any, separator: str | None) -> list[str]:
@@ -168,7 +177,13 @@ def ids(value: Sequence[Any], task: Task) -> list[int]:
     return found
 
 
-def define(values: Sequence[Any], where: str, column: str, kind: str) -> Labels:
+def define(
+    values: Sequence[Any],
+    where: str,
+    column: str,
+    kind: str,
+    known: Sequence[str] | None = None,
+) -> Labels:
     """Return what the labels of the training rows say about a task of lists.
 
     Args:
@@ -176,13 +191,14 @@ def define(values: Sequence[Any], where: str, column: str, kind: str) -> Labels:
       where: Names the file in an error.
       column: Names the labels' column in an error.
       kind: A row of KINDS.
+      known: Names of the ids that the file holds, where it says them.
 
     Raises:
       MetalrError: There are too few labels or too many.
     """
     if kind == "choice":
         return Labels({"kind": kind}, ())
-    names = {spelled(one) for value in values for one in value}
+    names = {spelled(one) for value in values for one in value or ()} | {*(known or ())}
     least = 2 if kind == "tokens" else 1
     if not least <= len(names) <= _MOST:
         raise MetalrError(
@@ -192,9 +208,9 @@ def define(values: Sequence[Any], where: str, column: str, kind: str) -> Labels:
         )
     if kind == "multilabel":
         scores = ("micro_f1", "macro_f1", "accuracy")
-        return Labels(_fields(kind, sorted(names), scores), ())
+        return Labels(_fields(kind, known or sorted(names), scores), ())
     # Of a word's place in an entity the type comes first: B-PER beside I-PER.
-    ordered = sorted(names, key=lambda n: (n != OUTSIDE, n[2:], n[:2]))
+    ordered = known or sorted(names, key=lambda n: (n != OUTSIDE, n[2:], n[:2]))
     return Labels(_fields(kind, ordered, tag_scores(ordered)), ())
 
 

@@ -187,7 +187,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
 
 def test_an_endless_line_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "MAX_LINE", 1000)
-    path = write(tmp_path / "x.jsonl.gz", b"x" * 5000)
+    path = write(tmp_path / "x.jsonl.gz", b'{"' + b"x" * 5000)
     with pytest.raises(MetalrError, match="line 1 is longer than 1000 bytes"):
         read_rows(path)
 

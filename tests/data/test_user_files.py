@@ -1,5 +1,7 @@
 """Files as spreadsheets, pandas, data sets and annotation tools write them."""
 
+import bz2
+import decimal
 import gzip
 import json
 import os
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pandas
 import pyarrow
 import pyarrow.parquet
@@ -74,6 +77,59 @@ SAME = {
     "pandas' row numbers": ("x.csv", FRAME.to_csv()),
     "all quoted, tabs": ("x.tsv", FRAME.to_csv(sep="\t", index=False, quoting=1)),
     "words quoted, tabs": ("x.tsv", FRAME.to_csv(sep="\t", index=False, quoting=2)),
+    "capital names": ("x.csv", PLAIN.replace("text,label", "Text,LABEL")),
+    "names of the Kaggle set": ("x.csv", PLAIN.replace("t,label", "t,sentiment")),
+    "blank rows first": ("x.csv", "\n  \n,\n" + PLAIN),
+    "R's row names": (
+        "x.csv",
+        '"text","label"\n'
+        + "".join(
+            f'"{n}","{r["text"]}",{r["label"]}\n' for n, r in enumerate(DICTS, 1)
+        ),
+    ),
+    "sep line of a tab": ("x.csv", "sep=\t\n" + FRAME.to_csv(sep="\t", index=False)),
+    "sep line in words": ("x.csv", "SEP=\\t\n" + FRAME.to_csv(sep="\t", index=False)),
+    "sep line of another sign": (
+        "x.csv",
+        "sep=^\n" + FRAME.to_csv(sep="^", index=False),
+    ),
+    "two marks": ("x.csv", "\ufeff\ufeff" + PLAIN),
+    "UTF-16 of lines of JSON": (
+        "x.jsonl",
+        FRAME.to_json(orient="records", lines=True).encode("utf-16"),
+    ),
+    "spreadsheet's tabs": (
+        "x.txt",
+        PLAIN.replace('",', '"\t')
+        .replace("t,l", "t\tl")
+        .replace('"quite, good"', "Q")
+        .replace('"', "")
+        .replace("Q", '"quite, good"'),
+    ),
+    "JSON named csv": ("x.csv", FRAME.to_json(orient="records", lines=True)),
+    "a list named jsonl": ("x.jsonl", FRAME.to_json(orient="records")),
+    "a list over lines named jsonl": (
+        "x.jsonl",
+        FRAME.to_json(orient="records", indent=1),
+    ),
+    "objects over lines": ("x.json", "\n".join(json.dumps(r, indent=1) for r in DICTS)),
+    "objects without lines": ("x.jsonl", "".join(map(json.dumps, DICTS))),
+    "commas behind lines": ("x.jsonl", ",\n".join(map(json.dumps, DICTS))),
+    "an answer of an API": ("x.json", {"count": 4, "next": None, "results": DICTS}),
+    "columns under data": ("x.json", {"data": FRAME.to_dict("list")}),
+    "by name, one with more": (
+        "x.json",
+        {f"row {n}": r | ({"more": 1} if n == 2 else {}) for n, r in enumerate(DICTS)},
+    ),
+    "lists in cells": ("x.csv", FRAME.assign(label=[[x] for x in "1010"]).to_csv()),
+    "choices in cells": (
+        "x.csv",
+        FRAME.assign(label=[f'{{"choices": ["{x}"]}}' for x in LABELS]).to_csv(),
+    ),
+    "signs without width": (
+        "x.json",
+        [{**r, "label": f"\u200b{r['label']} "} for r in DICTS],
+    ),
     "empty last lines": ("x.csv", PLAIN + ",\n,\n\n"),
     "gz that is none": ("x.csv.gz", PLAIN.encode()),
     "gz without the name": ("x.csv", gzip.compress(PLAIN.encode())),
@@ -118,6 +174,7 @@ def test_tsv_as_pandas_writes_it_comes_back(tmp_path, text, others):
 @pytest.mark.parametrize(
     "texts",
     [
+        ['"whole"', 'he said "so" twice', "plain"],
         ['"so" he said', '"open', "plain"],
         ['"I am fine', 'and you?"', "plain"],
         ['"whole"', "plain", "words"],
@@ -149,14 +206,49 @@ def test_without_a_header_columns_are_named_by_number(tmp_path):
         ("latin-1", "très bien, à bientôt"),
         ("cp1251", "это очень хороший фильм про любовь и войну"),
         ("gb18030", "这是一部非常好的电影"),
+        ("cp932", "これはとても良い映画です"),
+        ("cp949", "정말 좋은 영화입니다"),
+        ("cp1250", "zażółć gęślą jaźń, bardzo dobry film"),
     ],
 )
 def test_another_encoding_is_named_by_the_user(tmp_path, encoding, text):
     content = f'text,label\nplain words,0\n"{text}",1\n'
     path = write(tmp_path / "x.csv", content.encode(encoding))
-    with pytest.raises(MetalrError, match=r"line 3 is not UTF-8: .*--encoding"):
+    of_it = "cp1252" if encoding == "latin-1" else encoding
+    with pytest.raises(MetalrError, match=f"line 3 is not UTF-8: .*--encoding {of_it}"):
         rows_of(path)
     assert rows_of(path, encoding=encoding)[0] == ["plain words", text]
+
+
+@pytest.mark.parametrize("text", ["это очень хороший фильм", "这是一部好电影"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_encodings_without_a_mark_are_known(tmp_path, encoding, text):
+    content = f"text,label\n{text},0\n{text}2,1\n".encode(encoding)
+    texts, _, said = rows_of(write(tmp_path / "x.csv", content))
+    assert texts == [text, f"{text}2"] and f"read as {encoding}" in said
+
+
+def test_an_encoding_that_is_not_the_file_s_is_said(tmp_path):
+    path = write(tmp_path / "x.csv", PLAIN.replace("so bad", "très mal"))
+    assert "is UTF-8 by its bytes" in rows_of(path, encoding="cp1252")[2]
+    for name in ("utf-16", "utf-32", "ascii"):
+        with pytest.raises(MetalrError, match=f"is not {name}"):
+            rows_of(path, encoding=name)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.jsonl"])
+def test_flags_of_text_and_tables_beside_other_files_are_refused(tmp_path, name):
+    path = tmp_path / name
+    if name == "x.jsonl":
+        FRAME.to_json(path, orient="records", lines=True)
+    else:
+        {"x.parquet": FRAME.to_parquet, "x.arrow": FRAME.to_feather}[name](path)
+        with pytest.raises(MetalrError, match="--encoding is of text files"):
+            rows_of(path, encoding="cp1252")
+        table = write(tmp_path / "y.csv", PLAIN)  # read beside one that has use of it
+        load("file", train_file=path, validation_file=table, encoding="cp1252")
+    with pytest.raises(MetalrError, match="--no-header is of CSV"):
+        rows_of(path, header=False)
 
 
 def test_an_encoding_that_is_none_is_refused(tmp_path):
@@ -188,6 +280,33 @@ def test_names_that_parquet_has_for_ids_are_kept(tmp_path):
         rows_of(tmp_path / "splits")
 
 
+def test_bytes_that_are_no_utf8_are_no_texts(tmp_path):
+    table = pyarrow.table({"text": [b"\xff", b"b"], "label": [0, 1]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(MetalrError, match="which is not text"):
+        rows_of(tmp_path / "x.parquet")
+
+
+LABEL_TYPES = {
+    "decimal": pyarrow.array([decimal.Decimal(i) for i in LABELS]),
+    "bytes": pyarrow.array([str(i).encode() for i in LABELS]),
+    "bytes of a length": pyarrow.array([b"1", b"0", b"1", b"0"], pyarrow.binary(1)),
+    "category": pyarrow.array(LABELS).dictionary_encode(),
+    "category of texts": pyarrow.array(list("1010")).dictionary_encode(),
+    "list of one": pyarrow.array([[i] for i in LABELS]),
+    "unsigned": pyarrow.array(LABELS, pyarrow.uint64()),
+    "float": pyarrow.array([1.0, 0.0, 1.0, 0.0]),
+    "half": pyarrow.array(numpy.array(LABELS, numpy.float16)),
+}
+
+
+@pytest.mark.parametrize("kind", LABEL_TYPES)
+def test_labels_of_every_type_of_arrow_are_labels(tmp_path, kind):
+    table = pyarrow.table({"text": TEXTS, "label": LABEL_TYPES[kind]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert rows_of(tmp_path / "x.parquet")[1] == ["1", "0", "1", "0"]
+
+
 @pytest.mark.parametrize("kind", ["text", "binary", "dictionary", "large", "view"])
 def test_texts_of_every_type_of_arrow_are_texts(tmp_path, kind):
     types = {
@@ -200,11 +319,7 @@ def test_texts_of_every_type_of_arrow_are_texts(tmp_path, kind):
         texts = pyarrow.array([text.encode() for text in TEXTS])
     table = pyarrow.table({"text": texts, "label": LABELS})
     pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
-    if kind == "binary":
-        with pytest.raises(MetalrError, match="which is not text"):
-            rows_of(tmp_path / "x.parquet")
-    else:
-        assert rows_of(tmp_path / "x.parquet")[0] == TEXTS
+    assert rows_of(tmp_path / "x.parquet")[0] == TEXTS
 
 
 FAR = 2**62
@@ -231,6 +346,42 @@ def test_dates_out_of_range_matter_only_where_they_are_labels(tmp_path, kind):
 
 
 REFUSED = {
+    "packed by bzip2": ("x.csv", bz2.compress(PLAIN.encode()), "bzip2; unpack it"),
+    "packed by zstd": ("x.jsonl", b"(\xb5/\xfd..", "zstd; unpack it"),
+    "packed twice": ("x.csv.gz", gzip.compress(gzip.compress(b"x")), "gzipped twice"),
+    "half a gzip header": ("x.csv.gz", b"\x1f\x8b", "not a complete gzip file"),
+    "a packed nothing": ("x.csv.gz", gzip.compress(b""), "is empty"),
+    "packed Parquet": ("x.parquet.gz", gzip.compress(b"PAR1.."), "unpack it .gunzip"),
+    "old workbook": ("x.csv", b"\xd0\xcf\x11\xe0" + b"\0" * 99, "save it as CSV"),
+    "pointer": ("x.csv", "version https://git-lfs.github.com/spec/v1\n", "lfs pull"),
+    "web page": ("x.json", "<!DOCTYPE html>\n<html>", "web page"),
+    "table named json": ("x.json", PLAIN, "name it .csv or .tsv"),
+    "splits": ("x.json", {"data": {"train": DICTS, "test": DICTS}}, "several lists"),
+    "one column": ("x.csv", "text^label\na^1\n", "first line such as sep=\\^"),
+    "two columns of labels": (
+        "x.csv",
+        "text,stars,intent\na,1,b\n",
+        "no column 'label', but intent, stars. Name it with --label-column",
+    ),
+    "no column of labels": ("x.jsonl", '{"text": "a"}', "Name it with --label-column"),
+    "several labels": (
+        "x.json",
+        [{"text": "a", "label": ["x"]}] * 60 + [{"text": "a", "label": ["x", "y"]}],
+        "row 61: .*--kind multilabel",
+    ),
+    "places": ("x.json", [{"text": "a", "label": [[0, 1, "X"]]}], "--kind tokens"),
+    "one score": ("x.csv", "text,label\na,2.5\nb,2.5\n", "always the same"),
+    "thousands": ("x.csv", 'text,label\na,"1,000"\nb,"2,000"\n', "without the comma"),
+    "pieces of words": (
+        "x.json",
+        [{"tokens": ["a", "b"], "tags": [-100, 1]}] * 2,
+        "pieces of words .*whole words",
+    ),
+    "two encodings": (
+        "x.csv",
+        PLAIN.encode() + "très bien,1\n".encode() + "très,1\n".encode("cp1252"),
+        "line 7 is not UTF-8: .*holds two encodings.*cp1252 it reads 'très,1'",
+    ),
     "workbook": ("x.xlsx", b"PK\x03\x04", "save it as CSV"),
     "workbook, named csv": ("x.csv", b"PK\x03\x04" + b"\0" * 50, "save it as CSV"),
     "pickle": ("x.pkl", b"\x80", "could run code"),
@@ -287,6 +438,15 @@ def csv_of(tmp_path, labels, column="label"):
 
 
 UNDERSTOOD = {
+    "percent": ([f"{n % 50}%" for n in range(99)], "regression", "from 0% to 49%"),
+    "ignored": ([0, 1, 2] * 9 + [-100] * 2, "classification", "2 no gold label (-100)"),
+    "no score": ([0.5, 1.5, "-"] * 5, "regression", "left out: 5 no gold label (-)"),
+    "minus one of scores": ([0.5, 1.5, -1] * 5, "regression", "5 of 15 rows have it"),
+    "nan among words": (["yes", "no", "nan"] * 5, "classification", "'nan' is a class"),
+    "case": (["yes", "Yes", "no"] * 5, "classification", "for their case: Yes and yes"),
+    "zeros before": (["7", "07", "8"] * 5, "classification", "as numbers: 07 and 7"),
+    "one row each": ([f"t{n}" for n in range(40)], "classification", "have one row"),
+    "control characters": (["a\x1b[2J", "\u202eb"] * 5, "classification", "\\u202eb 4"),
     "scores to 100": (
         [n * 37 % 101 for n in range(80)],
         "regression",
@@ -358,6 +518,13 @@ def test_the_user_says_what_the_rows_are(tmp_path):
         ("premise", "hypothesis"),
         ("sentence1", "sentence2"),
         ("question1", "question2"),
+        ("Sentence_A", "Sentence_B"),
+        ("text_1", "text_2"),
+        ("textA", "textB"),
+        ("s1", "s2"),
+        ("text", "text2"),
+        ("query", "document"),
+        ("claim", "evidence"),
     ],
 )
 @pytest.mark.parametrize("label", ["label", "gold_label"])

@@ -89,8 +89,9 @@ def look_at_folder(path: Path, options: Options) -> DataFile:
         found = [path / Path(file["filename"]).name for file in files]
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise MetalrError(
-            f"{path} is not a folder that Dataset.save_to_disk made; a data file ends "
-            f"in .csv, .tsv, .jsonl, .json, .parquet or .arrow"
+            f"{path} is not a folder that Dataset.save_to_disk made; name a file of it "
+            "(.csv, .tsv, .jsonl, .json, .parquet, .arrow), or give --data FOLDER with "
+            "TASK/train.* and TASK/validation.*"
         ) from fault
     return _arrow_table(path, found)
 
@@ -180,7 +181,13 @@ def _values(column: Any) -> list[Any]:
     """Return a column's values; equal texts of a dictionary are one object."""
     import pyarrow
 
-    if not pyarrow.types.is_dictionary(column.type):
+    kind = column.type
+    if _is_binary(kind) or (
+        pyarrow.types.is_dictionary(kind) and _is_binary(kind.value_type)
+    ):
+        with contextlib.suppress(pyarrow.ArrowInvalid):  # no UTF-8 stays what it is
+            return column.cast(pyarrow.large_string()).to_pylist()
+    if not pyarrow.types.is_dictionary(kind):
         return column.to_pylist()
     indices = column.indices
     used = indices.unique().drop_null()
@@ -188,6 +195,16 @@ def _values(column: Any) -> list[Any]:
         zip(used.to_pylist(), column.dictionary.take(used).to_pylist(), strict=True)
     )
     return [None if i is None else texts[i] for i in indices.to_pylist()]
+
+
+def _is_binary(kind: Any) -> bool:
+    """Say whether values are bytes, which older writers have for texts."""
+    import pyarrow
+
+    of = pyarrow.types
+    return (
+        of.is_binary(kind) or of.is_large_binary(kind) or of.is_fixed_size_binary(kind)
+    )
 
 
 def _most(path: Path) -> int:
@@ -215,6 +232,10 @@ def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         info = json.loads(schema.metadata[b"huggingface"])["info"]
         for name, feature in info["features"].items():
+            while isinstance(feature, dict) and isinstance(
+                feature.get("feature"), dict
+            ):
+                feature = feature["feature"]  # of a list
             names = feature.get("names") if isinstance(feature, dict) else None
             if isinstance(names, list) and feature.get("_type") == "ClassLabel":
                 found[name] = tuple(str(n) for n in names)

@@ -12,7 +12,7 @@ from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*')
+_SEP_LINE = re.compile(r'"?sep=(\\t|.)"?[\r\n ]*', re.I)
 _SAMPLE = 50  # records that are looked at to tell how a file is written
 _LONE_CR = "\udfff"  # in place of one; no file can hold it
 
@@ -25,11 +25,17 @@ class Dialect(NamedTuple):
     skip_space: bool  # after a delimiter
     skip_lines: int  # before the header
 
+    @property
+    def parted(self) -> str:
+        """What stands between fields, in words."""
+        return _NAMES.get(self.delimiter, repr(self.delimiter))
+
     def __str__(self) -> str:
         """Say the rule that fields are told apart by."""
-        parted = _NAMES.get(self.delimiter, repr(self.delimiter))
-        rule = "quotes around them taken off" if self.quoted else "quotes are text"
-        return f"read with {parted} between the fields, {rule}"
+        rule = "quotes are text"
+        if self.quoted:
+            rule = "quotes around them taken off; one of these in a text needs quotes"
+        return f"read with {self.parted} between the fields, {rule}"
 
 
 def look(path: Path, preferred: str, options: Options) -> DataFile:
@@ -46,21 +52,34 @@ def look(path: Path, preferred: str, options: Options) -> DataFile:
     csv.field_size_limit(text.MAX_LINE)  # of the module; as it comes, 128 KiB
     found = text.look(path, options.encoding)
     dialect = _dialect(found, preferred)
-    first = next(_records(found, dialect), (0, []))[1]
+    sample = [values for _, values in itertools.islice(_records(found, dialect), 50)]
+    first, *body = sample or [[]]
     notes = list(found.notes)
     if dialect.delimiter != preferred:
-        notes.append(f"{path.name} {dialect}")
-    elif dialect.quoted and preferred == "\t":
+        notes.append(f"{path.name} read with {dialect.parted} between the fields")
+    if dialect.delimiter == "\t" and dialect.quoted:
         notes.append(f"{path.name}: quotes around a field are none of its text")
-    if options.header:
-        names = _names(first)
-    else:
+    elif not dialect.quoted and any(
+        v[:1] == '"' == v[-1:] for values in body for v in values if len(v) > 1
+    ):
+        notes.append(f"{path.name}: quotes around a field are taken for its text")
+    if not options.header:
         names = [str(number) for number in range(1, len(first) + 1)]
+    elif _has_row_names(first, body):
+        names = ["", *_names(first)]
+    else:
+        names = _names(first)
 
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         return _rows(found, dialect, names, columns, options.header)
 
     return DataFile(path, tuple(names), rows, tuple(notes))
+
+
+def _has_row_names(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Say whether rows begin with their number, which has no name, as R writes them."""
+    numbers = [values[0] for values in body if len(values) == len(header) + 1]
+    return bool(body) and numbers == [str(n) for n in range(1, len(body) + 1)]
 
 
 def _names(header: Sequence[str]) -> list[str]:
@@ -124,17 +143,22 @@ def _records(
         skipinitialspace=dialect.skip_space,
         strict=dialect.quoted,
     )
+    begun = False
     try:
         for values in reader:
-            if values:
+            # Spreadsheets may have blank rows before the header.
+            begun = begun or any(value.strip() for value in values)
+            if values and begun:
                 if any(_LONE_CR in value for value in values):
                     values = [value.replace(_LONE_CR, "\r") for value in values]
                 yield reader.line_num + dialect.skip_lines, values
     except csv.Error as fault:
         raise MetalrError(
             f"{found.path} line {reader.line_num + dialect.skip_lines} breaks the "
-            f"format: {fault}. Is a quote left open? A quote in a field is doubled, "
-            "and the field between quotes"
+            f"format: {fault} (read with {dialect.parted} between the fields). Is a "
+            "quote left open, or another sign between the fields? A quote in a field "
+            "is doubled, and the field between quotes; a first line such as sep=^ says "
+            "which sign"
         ) from fault
 
 
@@ -149,14 +173,16 @@ def _guarded(line: str) -> str:
 
 def _dialect(found: text.TextFile, preferred: str) -> Dialect:
     sample = list(itertools.islice(text.lines(found), _SAMPLE))
-    said = _SEP_LINE.fullmatch(sample[0].strip()) if sample else None
+    said = _SEP_LINE.fullmatch(sample[0]) if sample else None
     skip = 1 if said else 0
+    blank = re.compile(r"[\s,;|]*")
+    sample[skip:] = itertools.dropwhile(blank.fullmatch, sample[skip:])
     if said:
-        delimiter = said[1]
+        delimiter = said[1].replace("\\t", "\t")
     else:
         delimiter = _delimiter(sample, preferred)
     spaces = _skips_space(sample[skip:], delimiter)
-    quoted = delimiter != "\t" or _is_quoted(found, delimiter)
+    quoted = delimiter != "\t" or _is_quoted(found, delimiter, skip)
     return Dialect(delimiter, quoted, spaces, skip)
 
 
@@ -196,32 +222,52 @@ def _skips_space(sample: list[str], delimiter: str) -> bool:
     )
 
 
-def _is_quoted(found: text.TextFile, delimiter: str) -> bool:
+def _is_quoted(found: text.TextFile, delimiter: str, skip: int) -> bool:
     """Say whether quotes in a tab-separated file are none of its text.
 
-    GLUE's files quote nothing, pandas and spreadsheets do. They quote a field that
-    holds a quote (doubled), a tab or a line end; or all fields of a column. Where
-    every quote that begins a field fits that, and some field needs it, it is so.
+    GLUE's files quote nothing. pandas quotes a field that holds a quote (doubled), a
+    tab or a line end, spreadsheets one with a comma too; and both may quote all fields
+    of a column. Where all quotes fit one of these, and some field begins with one, it
+    is so.
     """
     start = re.compile(f'(^|{delimiter})"')
     if not any(start.search(line) for line in text.lines(found)):
         return False
-    doubled = split = False  # some field could not be written without
-    width = 0
+    quotes = 0  # of the record
+
+    def counted() -> Iterator[str]:
+        nonlocal quotes
+        for line in itertools.islice(text.lines(found), skip, None):
+            quotes += line.count('"')
+            yield _guarded(line)
+
+    needed = split = False  # some field could not be written without
+    as_spreadsheets, width = True, 0
     try:
-        for _, values in _records(found, Dialect(delimiter, True, False, 0)):
+        for values in csv.reader(counted(), delimiter=delimiter, strict=True):
+            if not any(value.strip() for value in values):
+                continue
             width = width or len(values)
-            if len(values) != width:
+            least = sum(_quotes(value, '"\t\n') for value in values)
+            if len(values) != width or quotes < least:
                 return False
-            doubled = doubled or any('"' in value for value in values)
+            needed = needed or any('"' in value for value in values)
             split = split or any("\t" in value or "\n" in value for value in values)
-    except MetalrError:
+            spread = sum(_quotes(value, '"\t\n,') for value in values)
+            as_spreadsheets = as_spreadsheets and quotes == spread
+            quotes = 0
+    except csv.Error:
         return False
-    if doubled:
+    if needed or (as_spreadsheets and not split):
         return True
     bare = uneven = 0
-    for line in text.lines(found):
+    for line in itertools.islice(text.lines(found), skip, None):
         fields = line.rstrip("\r\n").split(delimiter)
         uneven += len(fields) != width
         bare += not any(field[:1] == '"' == field[-1:] for field in fields)
     return bool(split and uneven) or bare <= 1  # the header may have none
+
+
+def _quotes(value: str, signs: str) -> int:
+    """Return how many quotes a field is written with that has to have them."""
+    return 2 * value.count('"') + 2 if any(sign in value for sign in signs) else 0

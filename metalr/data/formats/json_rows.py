@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,53 @@ _FORMS = (
 )
 
 
-def look_at_lines(path: Path, options: Options) -> DataFile:
-    """Look at a `.jsonl` file.
+def look(path: Path, options: Options) -> DataFile:
+    """Look at a file of JSON: one object a line, or one value, whatever its name.
 
     Raises:
       MetalrError: The file breaks its format.
     """
     found = text.look(path, options.encoding)
-    first = list(itertools.islice(_lines(found), _FIRST))
+    begun = _beginning(found)
+    if begun and begun[0] not in "[{":
+        raise MetalrError(
+            f"{path} is not JSON: it begins with {begun!r}, not with [ or {{. If it is "
+            "a table, name it .csv or .tsv"
+        )
+    try:
+        first = list(itertools.islice(_lines(found), _FIRST))
+    except MetalrError:
+        if not _goes_on(found):
+            raise
+        return _whole_table(found, path, _whole(found))
     if len(first) == 1 and _is_container(first[0]):
         return _whole_table(found, path, first[0])
     return _table(found, first, lambda columns: _lines(found))
 
 
-def look(path: Path, options: Options) -> DataFile:
-    """Look at a `.json` file, which is lines or one value.
-
-    Raises:
-      MetalrError: The file breaks its format.
-    """
-    found = text.look(path, options.encoding)
-    head = b""
+def _beginning(found: text.TextFile) -> str:
+    """Return the first signs that are no space."""
     for piece in text.chunks(found):
-        head = piece.lstrip()
-        if head:
-            break
+        if (
+            begun := piece[:4096]
+            .decode(found.encoding, "ignore")
+            .lstrip("\ufeff \r\n\t")
+        ):
+            return begun[:20]
+    return ""
+
+
+def _goes_on(found: text.TextFile) -> bool:
+    """Say whether the first line is no object, and so may be part of a larger value."""
     try:
-        lines = list(itertools.islice(_lines(found), 2)) if head else []
-    except MetalrError:  # a value that goes on in the next line, or is broken
-        lines = []
-    if not head or len(lines) > 1 or (lines and not _is_container(lines[0])):
-        return look_at_lines(path, options)
-    return _whole_table(found, path, _whole(found))
+        next(_lines(found))
+    except MetalrError as fault:
+        if isinstance(fault.__cause__, json.JSONDecodeError):
+            return True
+        # A line that is too long may be all of a .json, and is a fault of a .jsonl.
+        whole = ".json" in map(str.lower, found.path.suffixes)
+        return fault.__cause__ is None and (whole or "not a JSON object" in str(fault))
+    return False
 
 
 def _table(found: text.TextFile, first: list[Row], rows: Any) -> DataFile:
@@ -82,13 +98,7 @@ def _lines(found: text.TextFile) -> Iterator[Row]:
 
 
 def _parse(line: str, where: str) -> Any:
-    if len(line) > _MAX_VALUES // 4:
-        values = sum(line.count(sign) for sign in ",[{")
-        if values > _MAX_VALUES:
-            raise MetalrError(
-                f"{where} holds more than {_MAX_VALUES} values; write one row a line "
-                "(.jsonl)"
-            )
+    _check_values(line, where)
     try:
         return json.loads(line)
     except json.JSONDecodeError as fault:
@@ -101,6 +111,16 @@ def _parse(line: str, where: str) -> Any:
         raise MetalrError(f"{where} is not usable JSON: nested too deeply") from fault
     except ValueError as fault:  # an integer of thousands of digits
         raise MetalrError(f"{where} is not usable JSON: {fault}") from fault
+
+
+def _check_values(line: str, where: str) -> None:
+    if len(line) > _MAX_VALUES // 4:
+        values = sum(line.count(sign) for sign in ",[{")
+        if values > _MAX_VALUES:
+            raise MetalrError(
+                f"{where} holds more than {_MAX_VALUES} values; write one row a line "
+                "(.jsonl)"
+            )
 
 
 def _whole(found: text.TextFile) -> Any:
@@ -116,28 +136,75 @@ def _whole(found: text.TextFile) -> Any:
     raw = b"".join(parts)
     parts.clear()
     try:
-        content = raw.decode(found.encoding)
-    except UnicodeDecodeError as fault:
-        line = raw.count(b"\n", 0, fault.start) + 1
-        raise MetalrError(
-            f"{found.path} line {line} is not {found.encoding}; name the file's "
-            "encoding with --encoding"
-        ) from fault
-    return _parse(content, str(found.path))
+        content = raw.decode(found.encoding).lstrip("\ufeff")
+    except UnicodeError as fault:
+        raise _undecoded(found, raw, getattr(fault, "start", 0)) from fault
+    try:
+        return _parse(content, str(found.path))
+    except MetalrError as fault:
+        if "Extra data" not in str(fault.__cause__):
+            raise
+    return _several(content, found.path)
+
+
+def _undecoded(found: text.TextFile, raw: bytes, at: int) -> MetalrError:
+    """Return the error of a file of which a byte is not in its encoding."""
+    begin, end = raw.rfind(b"\n", 0, at) + 1, raw.find(b"\n", at)
+    line = raw[begin : end if end >= 0 else None]
+    try:
+        line.decode(found.encoding)
+    except UnicodeError as fault:
+        return text.undecoded(found, raw.count(b"\n", 0, at) + 1, line, fault)
+    return MetalrError(
+        f"{found.path} is not {found.encoding}; name its own with --encoding"
+    )
+
+
+_BETWEEN = re.compile(r"[\s,]*(?=[^\s,])")
+
+
+def _several(content: str, path: Path) -> list[Any]:
+    """Return the objects that stand one after another, as jq and others write them."""
+    found, place, reader = [], 0, json.JSONDecoder()
+    while match := _BETWEEN.match(content, place):
+        try:
+            value, place = reader.raw_decode(content, match.end())
+        except (ValueError, RecursionError) as fault:
+            line = content.count("\n", 0, match.end()) + 1
+            raise MetalrError(
+                f"{path} line {line} is not JSON, after {len(found)} objects that are"
+            ) from fault
+        found.append(value)
+    return found
 
 
 # ------------------------------------------------------------ one value
 
 
+_OF_A_ROW = {"text", "sentence", "question", "premise", "tokens", "words"}
+
+
 def _is_container(value: Row) -> bool:
     """Say whether an object holds rows, and is none itself."""
-    if isinstance(value.get("data"), list) or isinstance(value.get("rows"), list):
+    if isinstance(value.get("data"), list | dict) or _list_of_rows(value) is not None:
+        return True
+    if isinstance(value.get("rows"), list):
         return True
     inner = list(value.values())
     columns = all(isinstance(i, list) for i in inner) or all(
         isinstance(i, dict) for i in inner
     )
     return bool(inner) and columns
+
+
+def _list_of_rows(value: Row) -> list[Row] | None:
+    """Return the one list of objects beside numbers and words, as APIs answer with."""
+    found = [
+        of
+        for of in value.values()
+        if isinstance(of, list) and of and all(isinstance(row, dict) for row in of)
+    ]
+    return found[0] if len(found) == 1 and not _OF_A_ROW & {*value} else None
 
 
 def _rows_of(path: Path, whole: Any) -> list[Row]:
@@ -156,6 +223,8 @@ def _rows_of(path: Path, whole: Any) -> list[Row]:
 
 def _of_object(path: Path, whole: Row) -> Any:
     data, inner = whole.get("data"), list(whole.values())
+    if isinstance(data, dict) and not _OF_A_ROW & {*whole}:
+        return _of_object(path, data)
     if isinstance(data, list):
         names = whole.get("columns")
         if isinstance(names, list) and all(isinstance(row, list) for row in data):
@@ -174,7 +243,7 @@ def _of_object(path: Path, whole: Row) -> Any:
         return _of_lists(path, whole)
     if inner and all(isinstance(column, dict) for column in inner):
         return _of_dicts(path, whole)
-    return None
+    return _list_of_rows(whole)
 
 
 def _of_lists(path: Path, whole: Row) -> list[Row]:
@@ -196,7 +265,9 @@ def _of_lists(path: Path, whole: Row) -> list[Row]:
 def _of_dicts(path: Path, whole: Row) -> list[Row]:
     """Return the rows of pandas' to_json: by column, or with orient="index"."""
     keys = list(next(iter(whole.values())))
-    if any(list(of) != keys for of in whole.values()):
+    if any({*of} != {*keys} for of in whole.values()):
+        if all(_OF_A_ROW & {*of} for of in whole.values()):
+            return list(whole.values())  # by row, and some lack a column
         raise MetalrError(
             f"{path} holds objects that do not have the same keys; write one row a "
             "line (.jsonl)"

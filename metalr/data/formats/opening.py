@@ -5,12 +5,13 @@ import difflib
 import functools
 import gzip
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from metalr.data.formats import arrow, conll, delimited, json_rows
-from metalr.data.formats.table import DataFile, Options, Row
+from metalr.data.formats.table import PLAIN, DataFile, Options, Row
 from metalr.errors import MetalrError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".arrow", ".csv", ".tsv", ".json")
@@ -19,8 +20,8 @@ _FILES = (*SUFFIXES, ".conll")
 _csv = functools.partial(delimited.look, preferred=",")
 _tsv = functools.partial(delimited.look, preferred="\t")
 _READERS: dict[str, Callable[..., DataFile]] = {
-    ".jsonl": json_rows.look_at_lines,
-    ".ndjson": json_rows.look_at_lines,
+    ".jsonl": json_rows.look,
+    ".ndjson": json_rows.look,
     ".json": json_rows.look,
     ".csv": _csv,
     ".tsv": _tsv,
@@ -34,6 +35,7 @@ _READERS: dict[str, Callable[..., DataFile]] = {
     ".iob": conll.look,
     ".iob2": conll.look,
 }
+_TEXTS = {json_rows.look, conll.look}
 _WAYS_OUT = {
     (".xlsx", ".xls", ".xlsm", ".ods"): "save it as CSV (UTF-8) there",
     (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst"): "unpack it first",
@@ -43,12 +45,30 @@ _WAYS_OUT = {
     ),
 }
 # What a file begins with says more than its name.
-_STARTS: tuple[tuple[bytes, Callable[..., DataFile]], ...] = (
-    (b"PAR1", arrow.look_at_parquet),
-    (b"ARROW1", arrow.look_at_arrow),
-    (b"-DOCSTAR", conll.look),
-)
-_WORKBOOK = b"PK\x03\x04"
+_STARTS: dict[bytes, Callable[..., DataFile]] = {
+    b"PAR1": arrow.look_at_parquet,
+    b"ARROW1": arrow.look_at_arrow,
+    b"-DOCSTAR": conll.look,
+}
+_FOREIGN = {
+    b"PK\x03\x04": "a workbook or a ZIP archive; save it as CSV (UTF-8), or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old workbook; save it as CSV (UTF-8)",
+    b"\x1f\x8b": "gzipped twice; unpack it once",
+    b"BZh": "packed by bzip2; unpack it first",
+    b"\xfd7zXZ": "packed by xz; unpack it first",
+    b"(\xb5/\xfd": "packed by zstd; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"SQLite format": "a database; write the table as .csv",
+    b"%PDF": "a PDF; write its text as .csv or .jsonl",
+    b"{\\rtf": "rich text; save it as plain text",
+    b"<!doctype": "a web page, perhaps of an error; fetch the file again",
+    b"<html": "a web page, perhaps of an error; fetch the file again",
+    b"<?xml": "XML; write it as .csv or .jsonl",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file by git lfs pull",
+    b"FEA1": "Feather of version 1; write it anew, or as .parquet",
+}
+_TAR = 257  # where an archive has its sign
 
 
 def look(path: Path, options: Options) -> DataFile:
@@ -61,33 +81,76 @@ def look(path: Path, options: Options) -> DataFile:
     if not os.path.exists(path):  # unlike Path's, never raises
         raise _missing_file(path)
     with _caught(path):
-        table = _reader(path)(path, options=options)
+        reader = _reader(path)
+        table = reader(path, options=options)
+    if reader is json_rows.look and _READERS.get(_suffix(path)) in (_csv, _tsv):
+        said = f"{path.name} holds JSON, whatever its name says"
+        table = table._replace(notes=(*table.notes, said))
     rows = table.rows
     return table._replace(rows=lambda columns: _caught_rows(path, rows(columns)))
+
+
+def refuse_ignored(paths: Iterable[Path], options: Options) -> None:
+    """Refuse what a user says of text files where none of the files is one.
+
+    Raises:
+      MetalrError: An option is without effect.
+    """
+    if options == PLAIN:
+        return
+    with contextlib.suppress(OSError, EOFError, zlib.error):  # said when they are read
+        readers = {_reader(path) for path in paths if os.path.exists(path)}
+        tables = readers & {_csv, _tsv}
+        if not options.header and readers and not tables:
+            raise MetalrError("--no-header is of CSV and TSV files; leave it out")
+        if options.encoding and readers and not tables | (readers & _TEXTS):
+            raise MetalrError(
+                "--encoding is of text files; Parquet and Arrow say themselves how "
+                "their texts are written: leave it out"
+            )
 
 
 def _reader(path: Path) -> Callable[..., DataFile]:
     if os.path.isdir(path):
         return arrow.look_at_folder
     suffix = _suffix(path)
+    start, packed = _start(path)
+    reader = next((of for sign, of in _STARTS.items() if start.startswith(sign)), None)
+    if reader in (arrow.look_at_parquet, arrow.look_at_arrow) and packed:
+        raise MetalrError(f"{path} is packed, and no text inside; unpack it (gunzip)")
+    if reader is not None:
+        return reader
+    if suffix in _READERS:
+        begun = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+        for sign, what in _FOREIGN.items():
+            if begun.startswith(sign.lower()):
+                raise MetalrError(f"{path}, whatever its name, is {what}")
+        if start[_TAR : _TAR + 5] == b"ustar":
+            raise MetalrError(f"{path}, whatever its name, is a tar archive; unpack it")
+        if _READERS[suffix] in (_csv, _tsv) and _is_json(begun):
+            return json_rows.look
+        return _READERS[suffix]
+    shown = ", ".join(_FILES)
+    way = next((way for of, way in _WAYS_OUT.items() if suffix in of), "")
+    raise MetalrError(
+        f"{path}: a data file ends in {shown}, not in {suffix!r}"
+        + (f"; {way}" if way else "")
+    )
+
+
+def _start(path: Path) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, unpacked if it is gzipped."""
     with path.open("rb") as file:
-        start = file.read(8)
-    for sign, reader in _STARTS:
-        if start.startswith(sign):
-            return reader
-    if start.startswith(_WORKBOOK) and suffix in _READERS:
-        raise MetalrError(
-            f"{path} is a workbook or a ZIP archive, whatever its name; save it as "
-            "CSV (UTF-8), or unpack it"
-        )
-    if suffix not in _READERS:
-        shown = ", ".join(_FILES)
-        way = next((way for of, way in _WAYS_OUT.items() if suffix in of), "")
-        raise MetalrError(
-            f"{path}: a data file ends in {shown}, not in {suffix!r}"
-            + (f"; {way}" if way else "")
-        )
-    return _READERS[suffix]
+        start = file.read(512)
+    if start[:2] != b"\x1f\x8b":
+        return start, False
+    with gzip.open(path) as file:
+        return file.read(512), True
+
+
+def _is_json(begun: bytes) -> bool:
+    """Say whether a table begins as JSON does: no header has braces and quotes so."""
+    return re.match(rb"\[?\s*\{\s*[\"}]", begun) is not None
 
 
 def _suffix(path: Path) -> str:

@@ -1,12 +1,12 @@
 """Text files as lines: gzip, encodings, line ends, and bounds on all of them."""
 
-import codecs
 import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from metalr.data.formats import encodings
 from metalr.errors import MetalrError
 
 # No row of a text set is near this; a binary file without line ends is stopped here
@@ -18,14 +18,6 @@ MAX_ROWS = 10_000_000
 LEAST_UNPACKED, MOST_PACKED = 64 * 2**20, 100
 
 _SAMPLE = 2**16  # bytes that are looked at to tell how a file is written
-_MARKS = (  # the longer first: the first two bytes of UTF-32 are those of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_WIDE = ("utf-16", "utf-32")  # a line's end is no single byte there
 
 
 class TextFile(NamedTuple):
@@ -57,47 +49,24 @@ def look(path: Path, encoding: str | None) -> TextFile:
     with _open(path, packed) as file:
         sample = file.read(_SAMPLE)
     if encoding is None:
-        encoding = _marked(sample)
+        encoding = encodings.marked(sample)
         if encoding not in ("utf-8", "utf-8-sig"):
             notes.append(f"{path.name} read as {encoding}")
     else:
-        encoding = _known(encoding)
+        encoding = encodings.known(encoding)
+        if not encoding.startswith("utf") and encodings.is_utf8(sample):
+            notes.append(
+                f"{path.name} is UTF-8 by its bytes, and read as {encoding}: is the "
+                "--encoding right?"
+            )
     return TextFile(path, encoding, _newline(sample, encoding), packed, tuple(notes))
-
-
-def _known(encoding: str) -> str:
-    try:
-        found = codecs.lookup(encoding)
-        "a".encode(found.name)  # base64 and the like are no encodings of text
-    except (LookupError, ValueError):
-        raise MetalrError(
-            f"--encoding {encoding!r} is not an encoding that Python knows; try "
-            "cp1252, latin-1, utf-16 or gb18030"
-        ) from None
-    return "utf-8-sig" if found.name == "utf-8" else found.name
-
-
-def _marked(sample: bytes) -> str:
-    for mark, name in _MARKS:
-        if sample.startswith(mark):
-            return name
-    # Text of Latin letters in UTF-16 has a zero in every other byte, and no other does.
-    half = len(sample) // 2
-    for name, zeros in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[::2])):
-        if half and zeros.count(0) > 0.7 * half:
-            return name
-    return "utf-8"
 
 
 def _newline(sample: bytes, encoding: str) -> bytes:
     """Return "\\r" for a file that has no other line end, as old Macs wrote them."""
-    text = sample.decode(encoding, "ignore") if _is_wide(encoding) else None
+    text = sample.decode(encoding, "ignore") if encodings.is_wide(encoding) else None
     ends = ("\n" in text, "\r" in text) if text else (b"\n" in sample, b"\r" in sample)
     return b"\r" if ends == (False, True) else b"\n"
-
-
-def _is_wide(encoding: str) -> bool:
-    return encoding.replace("_", "-").startswith(_WIDE)
 
 
 def _open(path: Path, packed: bool) -> IO[bytes]:
@@ -125,14 +94,15 @@ def lines(text: TextFile) -> Iterator[str]:
       MetalrError: A line is too long or not in the file's encoding, or there are too
         many.
     """
-    if _is_wide(text.encoding) or text.newline == b"\r":
+    if encodings.is_wide(text.encoding) or text.newline == b"\r":
         found = _decoded_lines(text)
     else:
         found = _byte_lines(text)
     for number, line in enumerate(found, start=1):
         if number > MAX_ROWS:
             raise MetalrError(f"{text.path} has more than {MAX_ROWS} lines")
-        yield line
+        # A mark that the encoding does not take off, or the second of two.
+        yield line.lstrip("\ufeff") if number == 1 else line
 
 
 def _byte_lines(text: TextFile) -> Iterator[str]:
@@ -149,8 +119,8 @@ def _byte_lines(text: TextFile) -> Iterator[str]:
                 raise _too_long(text.path, number)
             try:
                 yield raw.decode(first if number == 1 else rest)
-            except UnicodeDecodeError as fault:
-                raise _undecoded(text, number, raw, fault) from fault
+            except UnicodeError as fault:
+                raise undecoded(text, number, raw, fault) from fault
 
 
 def _decoded_lines(text: TextFile) -> Iterator[str]:
@@ -163,10 +133,10 @@ def _decoded_lines(text: TextFile) -> Iterator[str]:
         while True:
             try:
                 line = file.readline(MAX_LINE + 1)
-            except UnicodeDecodeError as fault:
+            except UnicodeError as fault:  # more of it than decoding errors
                 raise MetalrError(
                     f"{text.path} is not {text.encoding} near line {number + 1}; name "
-                    "its own with --encoding"
+                    "its own with --encoding, or leave that out where it is UTF-8"
                 ) from fault
             if not line:
                 return
@@ -198,28 +168,50 @@ def _too_long(path: Path, number: int) -> MetalrError:
     )
 
 
-def _undecoded(
-    text: TextFile, number: int, raw: bytes, fault: UnicodeDecodeError
+def undecoded(
+    text: TextFile, number: int, raw: bytes, fault: UnicodeError
 ) -> MetalrError:
-    name = "UTF-8" if text.encoding.startswith("utf-8") else text.encoding
-    place = (
-        f"{text.path} line {number} is not {name}: byte 0x{raw[fault.start]:02x} at "
-        f"column {fault.start + 1}"
-    )
-    likely = _likely(text)
+    """Return the error of a line that is not in the file's encoding.
+
+    Args:
+      text: The file.
+      number: Of the line.
+      raw: The line.
+      fault: What decoding it raised.
+    """
+    place = f"{text.path} line {number} is not {_said(text.encoding)}"
+    if not isinstance(fault, UnicodeDecodeError):
+        return MetalrError(f"{place}: {fault}; name its own with --encoding")
+    place += f": byte 0x{raw[fault.start]:02x} at column {fault.start + 1}"
+    sample = _odd_lines(text)
+    likely = encodings.likely([raw])
+    if text.encoding.startswith("utf-8") and any(map(encodings.is_utf8, sample)):
+        around = _around(raw, fault.start, likely or "latin-1")
+        return MetalrError(
+            f"{place}, and other lines are: the file holds two encodings. Write that "
+            f"line as UTF-8; in {likely or 'latin-1'} it reads {around!r}"
+        )
+    likely = encodings.likely(sample)
     if likely is None or likely == text.encoding:
         return MetalrError(f"{place}; name the file's encoding with --encoding")
-    around = raw[max(0, fault.start - 12) : fault.start + 13].decode(likely, "replace")
+    around = _around(raw, fault.start, likely)
     return MetalrError(
-        f"{place}. It may be {likely}, where it reads {around.strip()!r}: if that is "
-        f"right, add --encoding {likely}"
+        f"{place}. It may be {likely}, where it reads {around!r}: if that is right, "
+        f"add --encoding {likely}"
     )
 
 
-def _likely(text: TextFile) -> str | None:
-    """Return the encoding that a file seems to have."""
-    from charset_normalizer import from_bytes
+def _said(encoding: str) -> str:
+    return "UTF-8" if encoding.startswith("utf-8") else encoding
 
+
+def _around(raw: bytes, place: int, encoding: str) -> str:
+    text = raw[: place + 13].decode(encoding, "replace")
+    return text[-30:].rstrip("\ufffd").strip()
+
+
+def _odd_lines(text: TextFile) -> list[bytes]:
+    """Return some lines that are more than ASCII."""
     sample, size = [], 0
     with _open(text.path, text.packed) as file:
         for raw in iter(lambda: file.readline(MAX_LINE), b""):
@@ -228,20 +220,4 @@ def _likely(text: TextFile) -> str | None:
                 sample.append(raw)
             if size > 2**22 or len(sample) >= 200:
                 break
-    found = b"".join(sample)[: 2**15]
-    # Most such files are of Windows in western Europe, and a few signs in English
-    # text are too little for a statistic: another guess has to be clear.
-    if _is_western(found):
-        return "cp1252"
-    best = from_bytes(found).best()
-    return best.encoding.replace("_", "-") if best else None
-
-
-def _is_western(raw: bytes) -> bool:
-    try:
-        text = raw.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    signs = [sign for sign in text if not sign.isascii()]
-    words = [sign for sign in text if sign.isascii() and sign.isalpha()]
-    return len(signs) * 3 < len(words)
+    return sample
