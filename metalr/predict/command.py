@@ -4,11 +4,15 @@ import argparse
 import io
 import itertools
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from metalr.errors import MetalrError, unknown_name
+from metalr.runtime import progress
+
+T = TypeVar("T")
 
 _STDIN = "-"
 _STREAMS = ("jsonl", "csv", "tsv")
@@ -42,7 +46,7 @@ def carry_out(args: argparse.Namespace) -> int:
     _check(args)
     # After the flags are known to be good: these take seconds to import.
     from metalr.data.formats.table import Options
-    from metalr.predict import files, source, watch
+    from metalr.predict import files, source
     from metalr.predict.model import load
     from metalr.runtime import compilation
 
@@ -64,7 +68,7 @@ def carry_out(args: argparse.Namespace) -> int:
     )
     found = joined(rows, model.stream)
     if not args.quiet:
-        found = watch.watched(found)
+        found = _watched(found)
     if args.output:
         files.write(args.output, output, found)
         return 0
@@ -83,6 +87,17 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.output and args.output.exists():
         raise MetalrError(f"{args.output} exists; name a new file")
+
+
+def _watched(rows: Iterable[T]) -> Iterator[T]:
+    """Yield the rows, and show on stderr how many came and how fast."""
+    begun, done = time.monotonic(), 0
+    with progress.loading("predicting", stderr=True) as log:
+        for done, row in enumerate(rows, start=1):
+            yield row
+            log(done)
+    speed = done / max(time.monotonic() - begun, 1e-3)
+    progress.say(f"{done} rows, {speed:.3g} rows/s", sys.stderr)
 
 
 def joined(rows: Iterable[Any], predict: Any) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A progress bar for work that is counted in runs."""
+"""Progress of work that is counted in runs or in rows."""
 
 import contextlib
 import os
@@ -81,19 +81,26 @@ def visible(on: bool) -> None:
 
 
 @contextlib.contextmanager
-def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def loading(
+    what: str, total: int | None = None, *, stderr: bool = False
+) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number of rows that are done so far.
 
     What takes no longer than a few seconds shows nothing. On a terminal there is then
     one line that counts, with the seconds left where the total is known; elsewhere a
     line now and then.
+
+    Args:
+      what: The first words of the line.
+      total: Number of rows, if it is known.
+      stderr: Show it there, `visible` or not.
     """
-    if not _visible:
+    if not (_visible or stderr):
         yield lambda done: None
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(stderr=stderr, highlight=False)
     shown = begun = time.monotonic()
     wait = 0.5 if console.is_terminal else _PLAIN_SECONDS
 
@@ -109,7 +116,7 @@ def loading(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
         if console.is_terminal:
             console.print(line, end="\r", markup=False)
         else:
-            say(line)
+            say(line, console.file)
 
     try:
         yield log
