@@ -9,11 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metalr.data import batches, encode, loading, reading, tasks
-from metalr.errors import MetalrError, unknown_name
-from metalr.finetune import balance, decode, evaluate, loop, schedulers, sharding
+from metalr.data import batches, tasks
+from metalr.errors import MetalrError
+from metalr.finetune import (
+    balance,
+    decode,
+    evaluate,
+    inputs,
+    loop,
+    schedulers,
+    sharding,
+)
 from metalr.finetune import trained as training
 from metalr.finetune.config import RunConfig
+from metalr.finetune.inputs import Inputs
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
 from metalr.predictor import load_predictor
@@ -33,24 +42,6 @@ class Prepared(NamedTuple):
     layout: sharding.DeviceLayout
     usage: Callable[[Any], Usage]  # of a model with these parameters in training
     trained: training.Trained
-
-
-class _Tokens(NamedTuple):
-    """Rows as the model reads them."""
-
-    train: encode.Encoded
-    validation: dict[str, encode.Encoded]
-    pad: int
-
-
-class _Loaded(NamedTuple):
-    """Rows and model as they are trained on."""
-
-    data: tasks.TaskData
-    model: huggingface.Pretrained  # without the embeddings that no row uses
-    tokens: _Tokens
-    usage: Usage
-    restore: Callable[[Any], Any]  # parameters -> those with all embeddings
 
 
 def prepare(
@@ -79,7 +70,7 @@ def prepare(
     layout = layout or sharding.create_layout(
         config.parallel, shard_params=config.shard_params, model=config.model_shards
     )
-    loaded = _load(config, data)
+    loaded = inputs.load(config, data)
     data, model, task = loaded.data, loaded.model, loaded.data.task
     most = max_shapes or _shapes(config, loaded.tokens.train.size)
     of = training.choose(config, model)
@@ -112,26 +103,8 @@ def prepare(
     )
 
 
-def _load(config: RunConfig, data: tasks.TaskData | None) -> _Loaded:
-    data = data or _load_data(config)
-    data = data._replace(task=_scored(data, config.metric))
-    model = huggingface.load(
-        config.model,
-        data.task.kind,
-        data.task.labels,
-        seed=config.seed,
-        dtype=config.dtype,
-        dropout=config.dropout,
-    )
-    usage = _usage(config, data.task, model)
-    tokens = _tokens(usage, data, model)
-    data = data._replace(reading=_cut(usage, data, model, tokens))
-    model, tokens, restore = _trimmed(model, tokens)
-    return _Loaded(data, model, tokens, usage, restore)
-
-
 def _batches(
-    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
+    config: RunConfig, loaded: Inputs, layout: sharding.DeviceLayout, max_shapes: int
 ) -> tuple[batches.TrainBatches, np.ndarray | None]:
     """Return the batches of training, and the weights of the classes, if any."""
     task, tokens = loaded.data.task, loaded.tokens
@@ -150,7 +123,7 @@ def _batches(
 
 
 def _scorer(
-    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
+    config: RunConfig, loaded: Inputs, layout: sharding.DeviceLayout, max_shapes: int
 ) -> Callable[[Any], dict[str, float]]:
     return evaluate.scorer(
         config,
@@ -165,7 +138,7 @@ def _scorer(
 
 
 def _tuned(
-    config: RunConfig, loaded: _Loaded, layout: sharding.DeviceLayout, max_shapes: int
+    config: RunConfig, loaded: Inputs, layout: sharding.DeviceLayout, max_shapes: int
 ) -> Callable[[Any], Usage]:
     """Return `params -> usage`, with tuned thresholds where the settings ask for it."""
     data, usage, task = loaded.data, loaded.usage, loaded.data.task
@@ -187,38 +160,6 @@ def _tuned(
         return dataclasses.replace(usage, **decode.tuned(usage, logits, encoded, rows))
 
     return tuned
-
-
-def _load_data(config: RunConfig) -> tasks.TaskData:
-    return loading.load(
-        config.task_name,
-        config.data,
-        train_file=config.train_file,
-        validation_file=config.validation_file,
-        text_column=config.text_column,
-        pair_column=config.pair_column,
-        label_column=config.label_column,
-        label_separator=config.label_separator,
-        kind=None if config.kind == "auto" else config.kind,
-        encoding=config.encoding,
-        header=not config.no_header,
-        train_rows=config.train_rows,
-        validation_rows=config.validation_rows,
-    )
-
-
-def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
-    """Return the task with its scores, and with the one that picks the best step.
-
-    A task of the table has the scores that its set is reported by. The classes of the
-    user's own rows may be of any frequency, so these have scores for rare ones too.
-    """
-    task, names = data.task, data.task.metrics
-    if task.kind == "classification" and data.origin.kind == "file":
-        names = tuple(dict.fromkeys((*names, "macro_f1", "matthews")))
-    if metric is not None and metric not in (*names, "eval_loss"):
-        raise unknown_name("metric", metric, (*names, "eval_loss"))
-    return dataclasses.replace(task, metrics=names, metric=metric or task.metric)
 
 
 _MOST = 0.8  # of one class: "always this one" scores that much
@@ -249,59 +190,6 @@ def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
             f"takes {', '.join(others)}"
         ]
     return []
-
-
-def _usage(config: RunConfig, task: tasks.Task, model: huggingface.Pretrained) -> Usage:
-    return Usage(
-        task=task,
-        max_length=_max_length(config, task, model),
-        stride=config.stride,
-        n_best=config.n_best,
-        max_answer_length=config.max_answer_length,
-        null_threshold=config.null_threshold,
-        thresholds=(config.threshold,),
-    )
-
-
-def _tokens(
-    usage: Usage, data: tasks.TaskData, model: huggingface.Pretrained
-) -> _Tokens:
-    to_tokens = lambda rows: encode.encode(  # noqa: E731
-        rows, usage.task, model.tokenizer, usage.max_length, stride=usage.stride
-    )
-    validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
-    return _Tokens(to_tokens(data.train), validation, model.config.pad_token_id)
-
-
-def _cut(
-    usage: Usage,
-    data: tasks.TaskData,
-    model: huggingface.Pretrained,
-    tokens: _Tokens,
-) -> reading.Reading:
-    """Return what was read, with what the length leaves of it."""
-    rows, lost = len(data.train), tokens.train.lost
-    return reading.cut(data.reading, lost, rows, usage.max_length, _positions(model))
-
-
-def _trimmed(
-    model: huggingface.Pretrained, tokens: _Tokens
-) -> tuple[huggingface.Pretrained, _Tokens, Callable[[Any], Any]]:
-    """Leave out rows of the embedding that no text uses, where that pays.
-
-    They get no gradient; to leave them out is exact, and saves memory, and time where
-    memory is slow.
-    """
-    everything = [tokens.train, *tokens.validation.values()]
-    used = encode.used_ids(everything, always=[tokens.pad])
-    params, restore = huggingface.trim_vocabulary(model.params, used)
-    ours = lambda encoded: encode.remap_ids(encoded, used)  # noqa: E731
-    tokens = _Tokens(
-        ours(tokens.train),
-        {split: ours(encoded) for split, encoded in tokens.validation.items()},
-        int(np.searchsorted(used, tokens.pad)),
-    )
-    return model._replace(params=params), tokens, restore
 
 
 def _transformation(
@@ -357,23 +245,6 @@ def _shapes(config: RunConfig, rows: int) -> int:
     steps = config.epochs * rows / config.batch_size
     worth = 100 if jax.default_backend() == "cpu" else 1000
     return min(4, 1 + int(min(steps, config.max_steps or steps)) // worth)
-
-
-def _positions(model: huggingface.Pretrained) -> int:
-    # Rows are padded to a multiple, which has to fit as well.
-    return model.config.max_length // batches.MULTIPLE * batches.MULTIPLE
-
-
-def _max_length(
-    config: RunConfig, task: tasks.Task, model: huggingface.Pretrained
-) -> int:
-    positions = _positions(model)
-    if config.max_length is not None and config.max_length > positions:
-        raise MetalrError(
-            f"--max-length must be at most {positions}, the positions that "
-            f"{config.model} has; got {config.max_length}"
-        )
-    return min(config.max_length or task.max_length, positions)
 
 
 _MOST_STEPS = 2**31  # which the counter on the device holds

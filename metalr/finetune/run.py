@@ -14,7 +14,7 @@ import jax
 
 from metalr.data import loading
 from metalr.errors import MetalrError
-from metalr.finetune import decode, loop, run_folder, schedulers, usage
+from metalr.finetune import decode, journal, loop, run_folder, schedulers, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig, refuse_flags_of_questions
 from metalr.finetune.display import Display
@@ -71,7 +71,7 @@ def run(
                 layout=prepared.layout,
                 on_step=files.profile or (lambda done, logged: None),
             )
-        except loop.Diverged as fault:
+        except journal.Diverged as fault:
             if not record_failure:
                 raise MetalrError(
                     f"{fault}, or --scheduler metalr, which skips such steps"
@@ -142,7 +142,7 @@ def _forget_compiled() -> None:
 
 
 def _export(
-    prepared: Prepared, outcome: loop.Outcome, checkpoints: Checkpoints, folder: Path
+    prepared: Prepared, outcome: journal.Outcome, checkpoints: Checkpoints, folder: Path
 ) -> None:
     """Write the parameters of the best step for transformers."""
     shapes = loop.abstract(outcome.params)
@@ -195,7 +195,7 @@ def title(prepared: Prepared) -> list[str]:
     ]
 
 
-def _result(prepared: Prepared, outcome: loop.Outcome) -> Result:
+def _result(prepared: Prepared, outcome: journal.Outcome) -> Result:
     data, model = prepared.data, prepared.model
     scores = lambda row: {  # noqa: E731
         k: v for k, v in row.items() if k not in ("step", "epoch")
@@ -227,7 +227,7 @@ def _result(prepared: Prepared, outcome: loop.Outcome) -> Result:
     }
 
 
-def _counts(outcome: loop.Outcome) -> list[str]:
+def _counts(outcome: journal.Outcome) -> list[str]:
     """Return in words what the transformation counted, if it counts."""
     logged = [row for row in outcome.history if "loss" in row]
     meaning = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.finetune import checkpoint, loop
+from metalr.finetune import checkpoint, journal
 from metalr.finetune.checkpoint import Checkpoints
 from tests.finetune import test_loop
 
@@ -274,7 +274,7 @@ def test_loss_that_is_not_finite_is_seen_before_it_is_saved(tmp_path):
     keep = Checkpoints(tmp_path)
     of = test_loop.workload()._replace(batches=Poisoned())
     pace = PACE._replace(log_every=100, eval_every=100, save_every=2)
-    with pytest.raises(loop.Diverged, match="step 7"):
+    with pytest.raises(journal.Diverged, match="step 7"):
         test_loop.train(pace, workload=of, checkpoints=keep)
     keep.close()
     assert sorted(p.name for p in (tmp_path / "last").iterdir()) == ["4", "6"]

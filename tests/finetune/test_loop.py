@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from metalr.finetune import loop, schedulers
+from metalr.finetune import journal, loop, schedulers
 from metalr.finetune.checkpoint import Checkpoints
 
 DIM, BATCH, STEPS = 5, 8, 24
@@ -276,7 +276,7 @@ def test_loss_that_is_not_finite_stops_a_plain_scheduler_and_keeps_checkpoints(
             return found
 
     keep = Checkpoints(tmp_path)
-    with pytest.raises(loop.Diverged, match=r"step 15.*smaller --learning-rate"):
+    with pytest.raises(journal.Diverged, match=r"step 15.*smaller --learning-rate"):
         train(workload=workload(explode)._replace(batches=Poisoned()), checkpoints=keep)
     saved = keep.latest(
         jax.eval_shape(

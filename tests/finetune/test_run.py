@@ -7,7 +7,7 @@ import pytest
 
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
-from metalr.finetune import loop, preparation
+from metalr.finetune import inputs, loop, preparation
 from metalr.finetune.config import RunConfig
 from tests.models import small_models
 
@@ -36,7 +36,7 @@ def test_longest_text_leaves_room_for_what_it_is_padded_to():
     model = SimpleNamespace(
         config=dataclasses.replace(small_models.BERT, max_position_embeddings=60)
     )
-    most = lambda length: preparation._max_length(  # noqa: E731
+    most = lambda length: inputs.max_length_of(  # noqa: E731
         RunConfig(max_length=length), TASKS["squad"], model
     )
     assert (most(None), most(56), most(20)) == (56, 56, 20)

@@ -8,7 +8,7 @@ import pytest
 
 from metalr import optax_schedule
 from metalr.errors import MetalrError
-from metalr.finetune import loop
+from metalr.finetune import journal
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.predictor import init_predictor
 from tests.finetune import test_loop
@@ -98,7 +98,7 @@ def test_plain_scheduler_stops_with_step_and_advice_and_keeps_what_it_saved(tmp_
     keep = Checkpoints(tmp_path)
     pace = PACE._replace(save_every=1, log_every=100, eval_every=100)
     tx = poisoned(test_loop.transformation(), (13,), np.nan)
-    with pytest.raises(loop.Diverged, match="step 15.*smaller --learning-rate"):
+    with pytest.raises(journal.Diverged, match="step 15.*smaller --learning-rate"):
         test_loop.train(pace, tx=tx, checkpoints=keep)
     keep.close()
     saved = sorted(int(path.name) for path in (tmp_path / "last").iterdir())

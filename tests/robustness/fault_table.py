@@ -271,7 +271,7 @@ def inject(count: int, rng: random.Random) -> None:
     """Train while losses and gradients go bad at random steps."""
     import jax
 
-    from metalr.finetune import loop
+    from metalr.finetune import journal
     from tests.finetune import test_loop
     from tests.product import test_bad_numbers
 
@@ -294,7 +294,7 @@ def inject(count: int, rng: random.Random) -> None:
             good = test_bad_numbers.is_finite(outcome)
             if not plain:
                 good = good and rows[-1]["skipped_steps"] == 2
-        except loop.Diverged as fault:
+        except journal.Diverged as fault:
             good = plain and "--scheduler metalr" in str(fault)
         except Exception as fault:
             good = False
