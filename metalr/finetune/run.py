@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 
 from metalr.data import loading
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, printable
 from metalr.finetune import decode, journal, loop, run_folder, schedulers, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig, refuse_flags_of_questions
@@ -183,7 +183,7 @@ def title(prepared: Prepared) -> list[str]:
     kind = getattr(device, "device_kind", device.platform)
     if prepared.layout.mesh is not None:
         kind = f"{prepared.layout.mesh.size} x {kind} ({prepared.layout.parallel})"
-    return [
+    lines = [
         f"task   {data.task.name}: {len(data.train)} training and {validation} "
         f"validation rows, {data.origin}",
         *(f"rows   {line}" for line in data.reading.lines()),
@@ -193,6 +193,7 @@ def title(prepared: Prepared) -> list[str]:
         f"{config.batch_size}, {prepared.pace.total_steps} steps on {kind}",
         *(f"note   {note}" for note in prepared.notes),
     ]
+    return [printable(line) for line in lines]  # names of files may be anything
 
 
 def _result(prepared: Prepared, outcome: journal.Outcome) -> Result:

@@ -273,7 +273,7 @@ def test_a_task_named_beside_a_file_keeps_its_labels(tmp_path):
 
 BAD_FILES: dict[str, tuple[list[dict], dict[str, Any], str]] = {
     "no text": ([{"body": "a", "label": 1}], {}, "it has body, label. Name it with"),
-    "no label": ([{"text": "a", "y": 1}], {}, "column 'label' is missing.*text, y"),
+    "no label": ([{"text": "a", "y": 1}], {}, "it has text, y. Name it with --la"),
     "no such text": (
         [{"text": "a", "label": 1}],
         {"text_column": "txt"},
