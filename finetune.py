@@ -21,6 +21,8 @@ from metalr import cli
 from metalr.finetune import settings
 from metalr.finetune.config import add_flags, from_flags
 
+USAGE = "finetune.py [--task NAME | --train-file FILE] [--model NAME] [FLAG ...]"
+
 
 def main() -> int:
     """Carry out one run and return the exit status."""
@@ -56,7 +58,7 @@ def main() -> int:
 
 def command_line() -> cli.Parser:
     """Return the parser of the flags."""
-    parser = cli.Parser(prog="finetune.py", description=__doc__)
+    parser = cli.Parser(prog="finetune.py", description=__doc__, usage=USAGE)
     add_flags(parser)
     add = parser.add_argument_group("this call").add_argument
     add("--config", metavar="FILE", help="TOML file of settings; flags go before it")

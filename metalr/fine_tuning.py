@@ -7,7 +7,7 @@ anybody imports something out of it.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from metalr.errors import MetalrError
 from metalr.finetune import display, loggers, run_folder
 from metalr.finetune.config import RunConfig
 from metalr.finetune.display import Display
+from metalr.finetune.result import Result
 from metalr.finetune.run import run
 from metalr.finetune.settings import from_python
 from metalr.predict.model import Model, load
@@ -28,20 +29,20 @@ class FineTuned:
     """A run that ended."""
 
     folder: Path
-    result: Mapping[str, Any]  # `result.json`; see `metalr.finetune.result.Result`
+    result: Result  # the content of `result.json`
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """The scores at the best step, by name."""
+    def metrics(self) -> dict[str, float | None]:
+        """The scores at the best step, by name; None where one is not finite."""
         return dict(self.result["metrics"])
 
     @property
-    def score(self) -> float:
+    def score(self) -> float | None:
         """The score that picks the best step; its name is `result["metric"]`."""
         return self.result["metrics"][self.result["metric"]]
 
     @property
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, Any]]:
         """Rows by step: loss and rate as they went, scores where it was evaluated."""
         return list(self.result["history"])
 

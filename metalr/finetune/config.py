@@ -30,9 +30,9 @@ def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
       default: Of both.
       group: Heading in the help.
       help: In the help, without the default.
-      **extra: choices; low and high, between which a number has to lie; most, a high
-        that is no limit of the method's; changes, what of a run another value changes,
-        if not its numbers.
+      **extra: choices; metavar, what the help calls the value; low and high, between
+        which a number has to lie; most, a high that is no limit of the method's;
+        changes, what of a run another value changes, if not its numbers.
     """
     return field(default=default, metadata={"group": group, "help": help, **extra})
 
@@ -56,18 +56,34 @@ class RunConfig:
         "what",
         "hub, toy, a folder with TASK/{train,validation}.*, or auto: the hub where it "
         "answers, else toy",
+        metavar="WHERE",
     )
     train_file: str | None = flag(
-        None, "what", "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json"
+        None,
+        "what",
+        "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json",
+        metavar="FILE",
     )
     validation_file: str | None = flag(
-        None, "what", "rows to score on (default: a tenth of --train-file)"
+        None,
+        "what",
+        "rows to score on (default: a tenth of --train-file)",
+        metavar="FILE",
     )
-    text_column: str | None = flag(None, "what", "column of the (first) text")
-    pair_column: str | None = flag(None, "what", "column of the second text")
-    label_column: str | None = flag(None, "what", "column of the label or score")
+    text_column: str | None = flag(
+        None, "what", "column of the (first) text", metavar="COLUMN"
+    )
+    pair_column: str | None = flag(
+        None, "what", "column of the second text", metavar="COLUMN"
+    )
+    label_column: str | None = flag(
+        None, "what", "column of the label or score", metavar="COLUMN"
+    )
     label_separator: str | None = flag(
-        None, "what", "between several labels in one cell of your own rows, such as |"
+        None,
+        "what",
+        "between several labels in one cell of your own rows, such as |",
+        metavar="TEXT",
     )
     kind: str = flag(
         "auto",
@@ -86,7 +102,11 @@ class RunConfig:
         None, "what", "use at most N validation rows", low=1
     )
     max_length: int | None = flag(
-        None, "what", "longest input in tokens (default: the task's)", low=8
+        None,
+        "what",
+        "longest input in tokens (default: the task's)",
+        low=8,
+        metavar="TOKENS",
     )
 
     # How the rate is set.
@@ -104,7 +124,10 @@ class RunConfig:
         500, "rate", "linear warm-up, cut to a tenth of a shorter run", low=0
     )
     predictor: str | None = flag(
-        None, "rate", "folder of a learned predictor (default: the shipped one)"
+        None,
+        "rate",
+        "folder of a learned predictor (default: the shipped one)",
+        metavar="FOLDER",
     )
 
     # The optimisation around it.
@@ -130,6 +153,7 @@ class RunConfig:
         None,
         "training",
         "how much each class counts: balanced, or a JSON file of weights by class",
+        metavar="FILE",
     )
     label_smoothing: float = flag(
         0.0, "training", "share of a label spread over all classes", low=0.0, high=0.9
@@ -145,6 +169,7 @@ class RunConfig:
         "training",
         "score that picks the step to keep, or eval_loss (default: the task's own); "
         "your own files have macro_f1 and matthews too",
+        metavar="SCORE",
     )
     # jax takes 32 bits of it.
     seed: int = flag(
@@ -169,6 +194,7 @@ class RunConfig:
         "trained; 0: everything",
         low=0,
         most=2**16,
+        metavar="RANK",
     )
     # So that twice the rank asks for no other rate.
     lora_alpha: float | None = flag(
@@ -182,12 +208,14 @@ class RunConfig:
         "what is trained",
         "modules as PEFT names them, with commas between (default: those of queries "
         "and values)",
+        metavar="NAMES",
     )
     freeze: str | None = flag(
         None,
         "what is trained",
         "what stays as it is: embeddings, encoder, layers such as 0-5, with commas "
         "between",
+        metavar="NAMES",
     )
     layer_decay: float = flag(
         1.0,
@@ -209,6 +237,7 @@ class RunConfig:
         "kept in their place; 0: none",
         low=0.0,
         high=0.999999,
+        metavar="DECAY",
     )
 
     # On which devices; none of it changes what is learned, but for rounding.
@@ -256,13 +285,17 @@ class RunConfig:
 
     # Question answering.
     stride: int = flag(
-        128, "question answering", "overlap of long contexts, in tokens", low=0
+        128,
+        "question answering",
+        "overlap of long contexts, in tokens",
+        low=0,
+        metavar="TOKENS",
     )
     n_best: int = flag(
         20, "question answering", "start and end candidates kept a window", low=1
     )
     max_answer_length: int = flag(
-        30, "question answering", "longest answer, in tokens", low=1
+        30, "question answering", "longest answer, in tokens", low=1, metavar="TOKENS"
     )
 
     null_threshold: float = flag(
@@ -287,7 +320,10 @@ class RunConfig:
 
     # When to look, and where it goes.
     eval_every: int | None = flag(
-        None, "output", "steps between evaluations (default: see below)", low=1
+        None,
+        "output",
+        "steps between evaluations (default: by --evals-per-epoch)",
+        low=1,
     )
     evals_per_epoch: int = flag(
         4, "output", "evaluations an epoch where --eval-every is not given", low=1
@@ -307,12 +343,14 @@ class RunConfig:
         "output",
         "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
         changes=NOTHING,
+        metavar="FOLDER",
     )
     log_to: str | None = flag(
         None,
         "output",
         "log to tensorboard, wandb or mlflow too, with commas between",
         changes=NOTHING,
+        metavar="NAMES",
     )
     profile: bool = flag(
         False, "output", "trace some steps, for ui.perfetto.dev", changes=NOTHING
@@ -368,7 +406,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> Non
         meta, hint = f.metadata, hints[f.name]
         group = meta["group"]
         if group not in groups:
-            groups[group] = parser.add_argument_group(group)
+            groups[group] = parser.add_argument_group(*HEADINGS.get(group, (group,)))
         name = "--" + f.name.replace("_", "-")
         if hint is bool:
             add = groups[group].add_argument
@@ -388,7 +426,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> Non
             nargs="+" if several else None,
             default=default,
             choices=meta.get("choices"),
-            metavar=None if "choices" in meta else _METAVARS[kind],
+            metavar=None if "choices" in meta else meta.get("metavar", _METAVARS[kind]),
             help=meta["help"] + shown,
         )
 
@@ -489,6 +527,17 @@ def check(config: RunConfig) -> RunConfig:
     return config
 
 
+# Of the help, with a line where the flags need one.
+HEADINGS = {
+    "what": ("task, model and rows",),
+    "rate": ("learning rate", "metalr finds it from any base; others take it as given"),
+    "training": ("batches, steps and loss",),
+    "what is trained": ("what is trained", "everything, unless one of these is given"),
+    "devices": ("devices and memory", "none of these changes what is learned"),
+    "question answering": ("questions", "read by tasks of questions alone"),
+    "several labels": ("several labels a row",),
+    "output": ("evaluations and files",),
+}
 # Counters on a device have 32 bits; a float has to be one of them too.
 _MOST = {int: 2**31 - 1, float: 3.4e38}
 _METAVARS = {int: "N", float: "X", str: "NAME"}

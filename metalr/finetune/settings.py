@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError, unknown_name
-from metalr.finetune.config import RunConfig, checked
+from metalr.finetune.config import HEADINGS, RunConfig, checked
 from metalr.runtime import files
 
 _LARGEST = 2**20  # bytes; no file of settings is near this
@@ -130,7 +130,7 @@ def to_toml(config: RunConfig) -> str:
             continue
         if f.metadata["group"] != group:
             group = f.metadata["group"]
-            lines += ["", f"# {group}"]
+            lines += ["", f"# {HEADINGS[group][0]}"]
         lines.append(f"{f.name} = {_literal(value)}")
     return "\n".join(lines[1:]) + "\n"
 

@@ -20,12 +20,19 @@ from metalr.runtime import hub, progress
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions, and flags and words in two columns."""
+
+    def __init__(self, prog: str, **how: Any):
+        super().__init__(prog, **{"max_help_position": 30, **how})
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that names the nearest flags for an unknown one."""
 
     def __init__(self, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", _Help)
         super().__init__(**kwargs)
 
     def error(self, message: str):

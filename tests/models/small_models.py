@@ -58,8 +58,8 @@ WORDS = (
 ).split()
 
 
-def save_bert(folder: Path) -> Path:
-    """Write a BERT of one narrow layer with a tokenizer; return the folder."""
+def save_bert(folder: Path, layers: int = 1) -> Path:
+    """Write a BERT of narrow layers with a tokenizer; return the folder."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -78,6 +78,7 @@ def save_bert(folder: Path) -> Path:
     config = dataclasses.replace(
         BERT,
         vocab_size=len(vocab),
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
