@@ -96,7 +96,8 @@ def test_printed_file_the_adapter_and_the_merged_model_are_what_stands_there(
     text = run(monkeypatch, *small(printing, model))
     Path("run.toml").write_text(text)
     assert settings.read_toml(Path("run.toml"))["lora"] == 8
-    run(monkeypatch, "--config", "run.toml", "--quiet", "--output", "runs/RUN")
+    soon = ("--scheduler", "linear", "--quiet")  # which compiles sooner
+    run(monkeypatch, "--config", "run.toml", *soon, "--output", "runs/RUN")
     for line in EXPORTS:
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0
     assert Path("adapter/adapter_config.json").is_file()
@@ -106,6 +107,7 @@ def test_printed_file_the_adapter_and_the_merged_model_are_what_stands_there(
 def test_python_example_runs(model, place, monkeypatch):
     (block,) = [block for kind, block in BLOCKS if kind == "python"]
     flags = {"data": "toy", "train_rows": 16, "validation_rows": 8, "max_length": 32}
+    flags |= {"scheduler": "linear", "max_steps": 1}  # which compiles sooner
     whole = metalr.fine_tune
     monkeypatch.setattr(
         metalr,
