@@ -5,7 +5,10 @@ from collections import Counter
 
 import pytest
 
+from metalr.data import holdout
+from metalr.data.columns import Rows
 from metalr.data.loading import load
+from metalr.data.schema import Task
 from tests.data.test_rows import QA
 
 
@@ -78,3 +81,35 @@ def test_the_draw_follows_its_seed(tmp_path):
     rows = [{"text": f"t{n}", "label": n % 2} for n in range(100)]
     drawn = [held(tmp_path, rows, seed=seed)[2].column("text") for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "tokens"])
+def test_no_label_of_several_is_lost_to_training(kind):
+    rows = [{"text": f"t {n}", "labels": [0, 1] if n % 2 else [1]} for n in range(60)]
+    rows += [{"text": f"rare {n}", "labels": [0, 2]} for n in range(2)]
+    if kind == "tokens":
+        rows = [
+            {"text": r["text"].split(), "labels": [*r["labels"], 1][:2]} for r in rows
+        ]
+    task = Task(name="t", kind=kind, text="text", label="labels", hub=("", None),
+                labels=("a", "b", "c"))  # fmt: skip
+    for seed in range(5):
+        parts = holdout.split(Rows.of(rows), task, "x", seed)
+        found = {i for row in Rows.of(rows).select(parts.train) for i in row["labels"]}
+        assert found == {0, 1, 2} and len(parts.held_out) >= 6
+
+
+def test_where_only_large_groups_could_go_the_one_that_ends_no_class_does():
+    texts = ["a"] + ["b"] * 2 + ["c"] * 4  # equal ones stay together
+    rows = [{"text": text, "label": int(text != "a")} for text in texts]
+    task = Task(name="t", text="text", labels=("x", "y"), hub=("", None))
+    parts = holdout.split(Rows.of(rows), task, "x", 0)
+    assert parts.held_out.tolist() == [1, 2]
+
+
+def test_questions_of_one_paragraph_are_said_to_be_on_both_sides():
+    row = {"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}
+    rows = Rows.of([{**row, "question": f"q{n}"} for n in range(20)])
+    task = Task(name="t", kind="qa", text="question", pair="context", label="answers",
+                hub=("", None))  # fmt: skip
+    assert "both sides have some" in holdout.split(rows, task, "x", 0).notes[-1]

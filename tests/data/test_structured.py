@@ -199,3 +199,55 @@ def test_choices_become_pairs_one_after_another():
 def test_scores_of_tags_follow_from_their_names():
     assert structured.tag_scores(["O", "B-PER", "I-PER"])[0] == "entity_f1"
     assert structured.tag_scores(["NN", "VB"])[0] == "accuracy"
+
+
+@pytest.mark.parametrize("kind", ["tokens", "multilabel"])
+def test_names_that_datasets_has_for_ids_in_lists_are_kept(kind, tmp_path):
+    import datasets
+
+    names, text = ["O", "B-X", "unseen"], datasets.Value("string")
+    columns = {"tokens": ("tokens", "tags"), "multilabel": ("text", "labels")}[kind]
+    cell = [["a", "b"]] * 4 if kind == "tokens" else list("abcd")
+    features = datasets.Features(
+        {
+            columns[0]: datasets.Sequence(text) if kind == "tokens" else text,
+            columns[1]: datasets.Sequence(datasets.ClassLabel(names=names)),
+        }
+    )
+    rows = {columns[0]: cell, columns[1]: [[0, 1], [1, 0], [0, 0], [1, 1]]}
+    data = datasets.Dataset.from_dict(rows, features=features)
+    data.save_to_disk(tmp_path / "saved")
+    data.to_parquet(tmp_path / "x.parquet")
+    for path in (tmp_path / "saved", tmp_path / "x.parquet"):
+        found = own(path)
+        assert found.task.kind == kind and found.task.labels == tuple(names)
+        assert found.train.column(columns[1])[0] == [0, 1]
+        assert "without a training row: unseen" in "\n".join(found.reading.lines())
+
+
+def test_lists_that_pandas_wrote_into_a_table_are_lists(tmp_path):
+    rows = [("EU rejects", "B-ORG O"), ("it's Peter", "O B-PER")]
+    body = "".join(
+        f'"{words.split()}","{tags.split()}"\n'.replace("it's\"", 'it\'s""').replace(
+            '["it', '[""it'
+        )
+        for words, tags in rows
+    )
+    (tmp_path / "x.csv").write_text("tokens,tags\n" + body)
+    data = own(tmp_path / "x.csv")
+    assert data.task.kind == "tokens"
+    assert data.train.column("tokens") == [["EU", "rejects"], ["it's", "Peter"]]
+    (tmp_path / "y.csv").write_text("text,labels\na,\"['x', 'y']\"\nb,\"['x']\"\n")
+    data = own(tmp_path / "y.csv")
+    assert data.task.kind == "multilabel"
+    assert data.train.column("labels") == [[0, 1], [0]]
+
+
+@pytest.mark.parametrize("hidden", [-1, "-1", "-", -100])
+def test_a_list_of_no_gold_label_is_left_out_and_counted(hidden, tmp_path):
+    labels = [["x", "y"], ["x"], [], [hidden]]
+    rows = [{"text": f"t{n}", "labels": some} for n, some in enumerate(labels)]
+    data = own(write(tmp_path / "rows.jsonl", rows))
+    assert data.task.labels == ("x", "y")
+    assert data.train.column("labels") == [[0, 1], [0], []]
+    assert data.reading.left_out == {"no gold label (-1)": 2}  # of both sides
