@@ -7,10 +7,10 @@ from typing import Any
 
 from metalr import find_command
 from metalr.errors import MetalrError
-from metalr.finetune.config import add_flags
 from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
 from metalr.predict import command as predict_command
+from metalr.runtime import flags
 from metalr.runtime.program import (
     Parser,
     Stop,
@@ -300,14 +300,11 @@ def _add_pretrain(commands: Any) -> None:
         "train_meta.py. Ctrl-C saves; the same command resumes.",
     )
     pretrain.add_argument("folder", type=Path, help="new folder for the model")
-    add_flags(pretrain, PretrainConfig)
+    flags.add(pretrain, PretrainConfig)
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    given: dict[str, Any] = {**vars(args), "tasks": tuple(args.tasks)}
-    for name in ("command", "folder"):
-        del given[name]
-    settings = PretrainConfig(**given)
+    settings = flags.read(PretrainConfig, args)
     pretrain_config.check(settings)
     from metalr.finetune import display, run_folder
     from metalr.meta import pretrain  # seconds

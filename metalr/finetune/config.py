@@ -8,33 +8,19 @@ warm-up steps, weight decay 0.01.
 
 import argparse
 import dataclasses
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metalr.data import labels
 from metalr.data.formats import opening
-from metalr.errors import MetalrError, unknown_name
+from metalr.errors import MetalrError
+from metalr.runtime import flags
+from metalr.runtime.flags import flag
 
 # What another value of a setting changes: the numbers of a run (unless the field says
 # otherwise), at which steps its history has a row, or nothing that a run is about.
 PACE, NOTHING = "pace", "nothing"
-
-
-def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
-    """Return a field that is a flag of the command line too.
-
-    Args:
-      default: Of both.
-      group: Heading in the help.
-      help: In the help, without the default.
-      **extra: choices; metavar, what the help calls the value; low and high, between
-        which a number has to lie; most, a high that is no limit of the method's;
-        changes, what of a run another value changes, if not its numbers.
-    """
-    return field(default=default, metadata={"group": group, "help": help, **extra})
 
 
 @dataclass(frozen=True)
@@ -398,37 +384,9 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return sorted(n for n in names if old.get(n, fields[n]) != new.get(n, fields[n]))
 
 
-def add_flags(parser: argparse.ArgumentParser, settings: Any = RunConfig) -> None:
-    """Add one flag per field of a dataclass of settings, grouped, defaults shown."""
-    hints = typing.get_type_hints(settings)
-    groups: dict[str, Any] = {}
-    for f in dataclasses.fields(settings):
-        meta, hint = f.metadata, hints[f.name]
-        group = meta["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(*HEADINGS.get(group, (group,)))
-        name = "--" + f.name.replace("_", "-")
-        if hint is bool:
-            add = groups[group].add_argument
-            add(name, action="store_true", help=meta["help"])
-            # Against a file of settings, where the flag is on.
-            off = f"--{name[5:]}" if f.name.startswith("no_") else f"--no-{name[2:]}"
-            hidden = argparse.SUPPRESS
-            add(off, action="store_false", dest=f.name, help=hidden)
-            continue
-        several, default = typing.get_origin(hint) is tuple, f.default
-        said: Any = " ".join(typing.cast(Any, default)) if several else default
-        shown = "" if default is None else f" (default: {said})"
-        kind = str if several else _plain_type(hint)
-        groups[group].add_argument(
-            name,
-            type=kind,
-            nargs="+" if several else None,
-            default=default,
-            choices=meta.get("choices"),
-            metavar=None if "choices" in meta else meta.get("metavar", _METAVARS[kind]),
-            help=meta["help"] + shown,
-        )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a run to a parser."""
+    flags.add(parser, RunConfig, HEADINGS)
 
 
 def from_flags(args: argparse.Namespace) -> RunConfig:
@@ -437,8 +395,7 @@ def from_flags(args: argparse.Namespace) -> RunConfig:
     Raises:
       MetalrError: A number lies outside of its range, or a flag is without effect.
     """
-    names = [f.name for f in dataclasses.fields(RunConfig)]
-    return checked(RunConfig(**{n: getattr(args, n) for n in names}))
+    return checked(flags.read(RunConfig, args))
 
 
 def checked(config: RunConfig) -> RunConfig:
@@ -478,31 +435,9 @@ def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
         only = f.metadata["group"] == "question answering" and kind != "qa"
         if only and getattr(config, f.name) != f.default:
             raise MetalrError(
-                f"--{f.name.replace('_', '-')} is read by tasks of questions alone, "
+                f"{flags.flag_of(f.name)} is read by tasks of questions alone, "
                 f"this is one of {kind}; leave it out"
             )
-
-
-def check_ranges(config: Any) -> None:
-    """Refuse settings that are none of their `choices`, or not in `low` to `high`.
-
-    Raises:
-      MetalrError: One does not; the message has the flag, the rule and the value.
-    """
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        choices = f.metadata.get("choices")
-        if choices and value not in choices:
-            raise unknown_name("--" + f.name.replace("_", "-"), value, choices)
-        if value is None or not {"low", "high"} & set(f.metadata):
-            continue
-        low, high = f.metadata["low"], f.metadata.get("high")
-        most = high or f.metadata.get("most", _MOST[type(value)])
-        if not low <= value <= most:  # NaN is in no range
-            rule = f"at least {low}" if value < low else f"at most {most}"
-            rule = f"{low} to {high}" if high else rule
-            name = "--" + f.name.replace("_", "-")
-            raise MetalrError(f"{name} must be a finite number, {rule}; got {value}")
 
 
 def check(config: RunConfig) -> RunConfig:
@@ -511,7 +446,7 @@ def check(config: RunConfig) -> RunConfig:
     Raises:
       MetalrError: It does not; the message has the flag, the rule and the value.
     """
-    check_ranges(config)
+    flags.check_ranges(config)
     if config.learning_rate == 0 or config.epochs == 0:
         raise MetalrError("--learning-rate and --epochs must be above 0")
     given = config.lora_alpha is not None or config.lora_targets is not None
@@ -538,13 +473,3 @@ HEADINGS = {
     "several labels": ("several labels a row",),
     "output": ("evaluations and files",),
 }
-# Counters on a device have 32 bits; a float has to be one of them too.
-_MOST = {int: 2**31 - 1, float: 3.4e38}
-_METAVARS = {int: "N", float: "X", str: "NAME"}
-
-
-def _plain_type(hint: Any) -> type:
-    """Return T of `T` or `T | None`."""
-    if isinstance(hint, types.UnionType):
-        return next(t for t in typing.get_args(hint) if t is not type(None))
-    return hint

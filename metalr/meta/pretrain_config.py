@@ -4,7 +4,7 @@ import dataclasses
 
 from metalr.data.derived import SETS
 from metalr.errors import MetalrError
-from metalr.finetune.config import check_ranges, flag
+from metalr.runtime.flags import check_ranges, flag
 
 HEAD_WIDTH = 32  # of an attention head, as MiniLM's
 
