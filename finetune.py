@@ -51,7 +51,7 @@ def main() -> int:
     if found.interrupted:
         if hosts.is_first():
             steps = found.result["steps"]
-            print(f"stopped at step {steps}, saved; {cli.goes_on()}")
+            print(f"stopped at step {steps}, saved; {cli.how_to_resume()}")
         return stop.status or 128 + signal.SIGTERM  # another process heard it
     return 0
 

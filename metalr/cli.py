@@ -15,8 +15,8 @@ from metalr.runtime.program import (
     Parser,
     Stop,
     end_at_signals,
-    goes_on,
     guarded,
+    how_to_resume,
     hush_libraries,
 )
 
@@ -24,7 +24,7 @@ __all__ = [
     "Parser",
     "Stop",
     "end_at_signals",
-    "goes_on",
+    "how_to_resume",
     "guarded",
     "hush_libraries",
     "main",

@@ -183,7 +183,7 @@ def _use(config: RunConfig, found: Any) -> int:
     import signal
 
     from metalr.fine_tuning import fine_tune
-    from metalr.runtime.program import Stop, goes_on
+    from metalr.runtime.program import Stop, how_to_resume
 
     if found.rate is None:
         raise MetalrError(
@@ -195,6 +195,6 @@ def _use(config: RunConfig, found: Any) -> int:
     stop = Stop()
     ended = fine_tune(dataclasses.replace(config, learning_rate=rate), stop=stop)
     if ended.interrupted:
-        print(f"stopped at step {ended.result['steps']}, saved; {goes_on()}")
+        print(f"stopped at step {ended.result['steps']}, saved; {how_to_resume()}")
         return stop.status or 128 + signal.SIGTERM
     return 0

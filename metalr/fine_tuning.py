@@ -48,7 +48,7 @@ class FineTuned:
 
     @property
     def interrupted(self) -> bool:
-        """Whether `stop` ended the run; the same call goes on with it."""
+        """Whether `stop` ended the run; the same call resumes it."""
         return self.result.get("stopped") == "asked"
 
     def load(self, **how: Any) -> Model:
@@ -79,12 +79,12 @@ def fine_tune(
         run.score, run.metrics, run.folder
         run.load()(("A man sleeps.", "A man is awake."))["predicted_label"]
 
-    The same call again returns the finished run, or goes on with one that was
+    The same call again returns the finished run, or resumes one that was
     interrupted.
 
     Args:
       config: Settings, or the path of a TOML file of them; None: the defaults.
-      resume: Fail if there is no run to go on with.
+      resume: Fail if there is no run to resume.
       overwrite: Begin again, and delete what is in the folder.
       quiet: Print only the result.
       push_to_hub: Upload the model to this OWNER/NAME.
@@ -102,7 +102,7 @@ def fine_tune(
     """
     if resume and overwrite:
         raise MetalrError(
-            "--resume goes on with a run and --overwrite begins it again; give one"
+            "--resume continues a run and --overwrite begins it again; give one"
         )
     if private and not push_to_hub:
         raise MetalrError("--private is of --push-to-hub NAME, which is not given")

@@ -45,7 +45,7 @@ class Logger:
         self._open, self._sink = open_run, None
 
     def start(self, title_lines: list[str], total_steps: int) -> None:
-        """Begin a run there, or go on with the one that the folder began."""
+        """Begin a run there, or resume the one that the folder began."""
         del total_steps
         self._sink = self._open(title_lines)
 

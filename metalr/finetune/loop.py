@@ -256,7 +256,7 @@ def _resumed(
         return 0, state, Journal()
     for fault in saved.passed_over:
         display.note(f"passed over the checkpoint of {fault}")
-    display.note(f"going on from step {saved.step}")
+    display.note(f"resuming from step {saved.step}")
     return saved.step, saved.state, Journal.of(saved.journal)
 
 

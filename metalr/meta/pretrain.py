@@ -65,7 +65,7 @@ def pretrain(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
-    """Make the encoder, going on where the same call was cut off.
+    """Make the encoder; the same call resumes one that was interrupted.
 
     Args:
       settings: What to make.
@@ -239,7 +239,7 @@ def make_tokenizer(settings: PretrainConfig, texts: list[str]) -> Any:
 def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) -> Any:
     """Return transformers' tokenizer of the folder, which is made first if need be.
 
-    Kept before the first step, for a run that is cut off to go on with the same words.
+    Kept before the first step, so that an interrupted run resumes with the same words.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

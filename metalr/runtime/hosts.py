@@ -106,7 +106,7 @@ def together() -> Iterator[None]:
             reason = " ".join(str(fault).split())[:200]
             fault = MetalrError(
                 f"another process of this run has ended or failed ({reason}); start "
-                "all of them again, and they go on from the last checkpoint"
+                "all of them again, and they resume from the last checkpoint"
             )
         print(f"error: {fault}", file=sys.stderr, flush=True)
         sys.stdout.flush()

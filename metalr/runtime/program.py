@@ -126,7 +126,7 @@ def hush_libraries() -> None:
     sys.unraisablehook = unless_late
 
 
-def goes_on() -> str:
+def how_to_resume() -> str:
     """Say which command continues with what this one has saved."""
     anew = "--overwrite"
     without = f" without {anew}" if anew in sys.argv else ""
@@ -161,7 +161,7 @@ def _status_of(main: Callable[[], int]) -> int:
         if not full and fault.filename is None:
             raise
         where = fault.filename or "a file"
-        way = f"; make room on the disk, and {goes_on()}" if full else ""
+        way = f"; make room on the disk, and {how_to_resume()}" if full else ""
         verb = "write" if full else "use"
         said = MetalrError(f"cannot {verb} {where}: {fault.strerror or fault}{way}")
         print(f"error: {said}", file=sys.stderr)

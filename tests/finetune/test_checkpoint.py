@@ -118,7 +118,7 @@ def test_journal_of_another_version_is_gone_on_with(change, whole, cut, tmp_path
     rewrite(tmp_path / "cut", OTHER_VERSIONS[change])
     screen = test_loop.Screen()
     resumed, _ = train(tmp_path / "cut", display=screen)
-    assert "going on from step 15" in screen.lines
+    assert "resuming from step 15" in screen.lines
     assert_same(resumed, whole[0])
 
 
@@ -128,7 +128,7 @@ def test_seal_of_the_first_format_is_good(whole, cut, tmp_path):
         seal.write_text(json.dumps(json.loads(seal.read_text())["files"]))
     screen = test_loop.Screen()
     resumed, _ = train(tmp_path / "cut", display=screen)
-    assert "going on from step 15" in screen.lines
+    assert "resuming from step 15" in screen.lines
     assert_same(resumed, whole[0])
 
 

@@ -185,7 +185,7 @@ def test_rate_that_is_far_too_high_is_told_with_the_way_out(run, capsys):
 def test_way_to_go_on_never_deletes_what_was_saved(flags, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["finetune.py", *flags])
     without = " without --overwrite" * len(flags)
-    assert cli.goes_on() == f"the same command{without} resumes"
+    assert cli.how_to_resume() == f"the same command{without} resumes"
 
 
 def test_folder_that_is_no_run_is_never_touched(run, tmp_path, capsys):

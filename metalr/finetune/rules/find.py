@@ -23,7 +23,7 @@ class FindState(NamedTuple):
     """State of `find`."""
 
     find_step: jax.Array  # [] int32, of the probe, or of the run after it
-    found: jax.Array  # [] float32, the rate; 0 while the probe goes on
+    found: jax.Array  # [] float32, the rate; 0 until the probe ends
     first_params: Any
     inner_state: Any  # metalr's, of the probe or of the run after it
 
@@ -32,7 +32,7 @@ def find(*, learned: bool) -> Build:
     """Make a row's `build`; the base rate is where the probe begins.
 
     Args:
-      learned: Whether metalr goes on after the probe, or linear decay alone.
+      learned: Whether metalr continues after the probe, or linear decay alone.
     """
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
