@@ -20,8 +20,8 @@ _CHUNK_TEXT = 2**22  # and characters
 class Rows(Sequence[Row]):
     """A sequence of dicts that is stored by column.
 
-    A row is made when it is asked for, and so is a slice of rows, which shares the
-    columns. Whoever needs one column of many rows takes `column`.
+    A row is made when it is indexed. A slice shares the columns. `column` reads one
+    column of many rows fast.
     """
 
     def __init__(self, table: "pyarrow.Table", order: np.ndarray | None = None):

@@ -155,8 +155,8 @@ def _define_task(
     if given.kind == "qa" or (given.kind is None and text is None and _QA <= known):
         return _define_questions(table, given)
     kind = given.kind or ("multilabel" if given.separator else None)
-    if kind is None and (telling := structured.telling(table.names, label)):
-        kind = structured.guess(table.rows(telling), label)
+    if kind is None and (lists := structured.list_columns(table.names, label)):
+        kind = structured.guess(table.rows(lists), label)
     if kind in structured.KINDS:
         return _define_lists(table, given, kind)
     if text is None:

@@ -109,7 +109,7 @@ def load(
 
 
 def fingerprint(data: TaskData) -> dict[str, str]:
-    """Return what tells these rows from any others: kind, where and a SHA-256."""
+    """Return what identifies these rows: kind, where and a SHA-256."""
     digest = hashlib.sha256()
     for split in (data.train, *data.validation.values()):
         Rows.of(split).digest(digest)
@@ -187,7 +187,7 @@ def _from_hub(task: Task) -> TaskData:
         split = _HUB_SPLITS.get((task.name, split), split)
         there = hub_rows.read(dataset_id, name, split)
         # Some sets have a handful of rows with an empty text among hundreds of
-        # thousands. In a user's own file that is a fault; here nobody can mend it.
+        # thousands. In a user's own file that is a fault; those the user can't mend.
         texts = [column for column in (task.text, task.pair) if column]
         kept = [row for row in there if all(row.get(c, "?") != "" for c in texts)]
         dropped += len(there) - len(kept)

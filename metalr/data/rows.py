@@ -1,8 +1,8 @@
 """What the rows of a task look like, and the checks that hold them to it.
 
 Whatever the source, the rows that come out hold the task's columns alone, with labels
-as ids (int), as scores (float) or as SQuAD's answers, so nothing behind this module
-has to look at a row with suspicion.
+as ids (int), as scores (float) or as SQuAD's answers, so that no module
+that uses them has to check a row again.
 """
 
 import re

@@ -24,7 +24,7 @@ TAGS = ("ner_tags", "tags", "labels", "pos_tags", "label")
 _MOST = 1000  # different labels
 _NUMBERED = re.compile(r"(choice|ending|option|candidate|answer)_?\d+")
 _HIDDEN = ({"-1"}, {"-"}, {"-100"})  # the names of all labels of a row
-_PEEKED = 50  # rows by which a file's kind is told
+_PEEKED = 50  # rows that a file's kind is guessed from
 
 
 def numbered(names: Iterable[str]) -> list[str]:
@@ -37,8 +37,8 @@ def numbered(names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: (len(name), name))
 
 
-def telling(names: Iterable[str], label: str | None) -> list[str]:
-    """Return the columns that may tell of lists; others are not looked at."""
+def list_columns(names: Iterable[str], label: str | None) -> list[str]:
+    """Return the columns that may hold lists, by their names."""
     names = [name for name in names if name]
     known = {*WORDS, *TAGS, "choices", label, *numbered(names)}
     return [name for name in names if name in known]

@@ -1,4 +1,4 @@
-"""Words with tags as tokens: which token speaks for which word, and back again."""
+"""Words with tags as tokens: which token stands for which word, and back again."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What tells a model and its tokenizer from others of the same name."""
+"""What identifies a model and its tokenizer, whatever their name."""
 
 import hashlib
 from collections.abc import Iterable
