@@ -59,7 +59,7 @@ def find(args: argparse.Namespace) -> int:
     found = finder.find(
         **run,
         kind=experience.ENCODER,
-        on_end=prepared.workload.evaluate,
+        on_end=prepared.problem.evaluate,
     )
     print(finder.describe(found, _SHAPES[shape]))
     if forecast := _score(found, prepared.data.task.metric, run["told"]):
@@ -116,7 +116,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     parallel = "jit" if config.parallel == "pmap" else config.parallel
     probed = dataclasses.replace(config, scheduler=shape, ema=0.0, parallel=parallel)
     prepared = preparation.prepare(check(probed))
-    workload, pace, layout = prepared.workload, prepared.pace, prepared.layout
+    problem, pace, layout = prepared.problem, prepared.pace, prepared.layout
     rate = float(prepared.config.learning_rate or 0.0)
     plan = schedulers.RunPlan(
         learning_rate=rate,
@@ -125,10 +125,10 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     )
     of = {"constant": shapes.ramp, "wsd": shapes.hold_then_decay}
     return prepared, {
-        "loss_fn": _in_parts(workload.loss_fn, pace.accumulate, layout),
-        "params": layout.put_state(workload.params),
+        "loss_fn": _in_parts(problem.loss_fn, pace.accumulate, layout),
+        "params": layout.put_state(problem.params),
         "optimizer": prepared.tx,
-        "batches": lambda step: layout.put(workload.batches.batch(step)),
+        "batches": lambda step: layout.put(problem.batches.batch(step)),
         "steps": pace.total_steps,
         "learning_rate": rate,
         "schedule": of.get(shape, getattr(shapes, shape, None))(plan),

@@ -80,13 +80,13 @@ class _Side:
     """A run that does one step at a time."""
 
     def __init__(self, prepared: Prepared):
-        params = prepared.workload.params
+        params = prepared.problem.params
         state = prepared.layout.init(prepared.tx.init, params)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._state = loop.start(params, state, seed=0)
-        self._batch = prepared.workload.batches.batch(0)  # of one shape at every step
+        self._batch = prepared.problem.batches.batch(0)  # of one shape at every step
         self._step: Callable = loop.make_step(
-            prepared.workload.loss_fn, prepared.tx, accumulate=1
+            prepared.problem.loss_fn, prepared.tx, accumulate=1
         )
 
     def seconds(self) -> float:

@@ -46,7 +46,7 @@ class Batches(Protocol):
         ...
 
 
-class Workload(NamedTuple):
+class TrainingProblem(NamedTuple):
     """What is optimised."""
 
     params: Any  # pytree of float32 arrays; the loop donates it
@@ -154,7 +154,7 @@ def make_step(
 
 
 def train(
-    workload: Workload,
+    problem: TrainingProblem,
     tx: optax.GradientTransformation,
     pace: Pace,
     *,
@@ -167,7 +167,7 @@ def train(
     """Train to the end of `pace`, from the newest checkpoint if there is one.
 
     Args:
-      workload: Parameters, loss, batches and evaluation.
+      problem: Parameters, loss, batches and evaluation.
       tx: The optimizer with its schedule.
       pace: Lengths and intervals in steps.
       display: Shown each logged row and evaluation.
@@ -181,10 +181,10 @@ def train(
       Diverged: The loss is not finite and `tx` keeps no count of skipped steps. What
         was saved before stays.
     """
-    params = layout.put_state(workload.params)
+    params = layout.put_state(problem.params)
     state = start(params, layout.init(tx.init, params), pace.seed, layout)
     step_fn = make_step(
-        workload.loss_fn,
+        problem.loss_fn,
         tx,
         accumulate=pace.accumulate,
         layout=layout,
@@ -195,7 +195,7 @@ def train(
     done, asked = before, False
     # It may have stopped early and been killed before its result was written.
     stopped = "early" if journal.waited(pace.early_stopping) else None
-    batch = layout.put(workload.batches.batch(before))
+    batch = layout.put(problem.batches.batch(before))
     clock, since = time.perf_counter(), before
     for done in range(before + 1, 1 + (before if stopped else pace.total_steps)):
         state, logged = step_fn(state, batch)
@@ -203,9 +203,9 @@ def train(
         on_step(done, logged)
         at_end = done == pace.total_steps
         if not at_end:  # made and sent while the device computes
-            batch = layout.put(workload.batches.batch(done))
+            batch = layout.put(problem.batches.batch(done))
         asked = stop() or asked
-        epoch = round(done / workload.batches.steps_per_epoch, 4)
+        epoch = round(done / problem.batches.steps_per_epoch, 4)
 
         # ---- Log: here the host waits for the device.
         look = done % pace.eval_every == 0 or at_end
@@ -219,10 +219,10 @@ def train(
 
         # ---- Evaluate, keep the best.
         if look:
-            served = workload.served(state.opt_state, state.params)
-            row = {"step": done, "epoch": epoch, **workload.evaluate(served)}
+            served = problem.served(state.opt_state, state.params)
+            row = {"step": done, "epoch": epoch, **problem.evaluate(served)}
             display.evaluated(row)
-            if journal.score(row, workload.metric) and checkpoints is not None:
+            if journal.score(row, problem.metric) and checkpoints is not None:
                 checkpoints.save_best(done, served)
             if journal.waited(pace.early_stopping) and not at_end:
                 stopped = "early"

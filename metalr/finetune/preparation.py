@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
     config: RunConfig
     data: tasks.TaskData
     model: huggingface.Pretrained
-    workload: loop.Workload
+    problem: loop.TrainingProblem
     pace: loop.Pace
     tx: Any
     restore: Callable[[Any], Any]  # parameters in training -> those of the model
@@ -79,7 +79,7 @@ def prepare(
     pace, shortened = _pace(config, feed.steps_per_epoch)
     score = _scorer(config, loaded, layout, most)
     tuned = _tuned(config, loaded, layout, most)
-    workload = loop.Workload(
+    problem = loop.TrainingProblem(
         params=of.params,
         loss_fn=of.loss(_loss_fn(config, task.kind, model.graphdef, weights)),
         batches=feed,
@@ -92,7 +92,7 @@ def prepare(
         config,
         data,
         model,
-        workload,
+        problem,
         pace,
         _transformation(config, scheduler, pace, of),
         lambda params: loaded.restore(of.model(params)),

@@ -62,7 +62,7 @@ def run(
         display.start(title(prepared), prepared.pace.total_steps)
         try:
             outcome = loop.train(
-                prepared.workload,
+                prepared.problem,
                 prepared.tx,
                 prepared.pace,
                 display=display,

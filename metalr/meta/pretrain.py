@@ -97,7 +97,7 @@ def pretrain(
     hide = functools.partial(
         MaskedBatches, batch_size=settings.batch_size, tokenizer=tokenizer
     )
-    workload = loop.Workload(
+    problem = loop.TrainingProblem(
         params=params,
         loss_fn=lambda params, batch, key: heads.loss(
             "mlm", heads.apply(graphdef, params, batch), batch
@@ -120,7 +120,7 @@ def pretrain(
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         outcome = loop.train(
-            workload,
+            problem,
             _transformation(settings),
             _pace(settings),
             display=display,

@@ -110,12 +110,12 @@ def load_sweep(sweep: Sweep) -> LoadedSweep:
         parallel="one",  # other devices train other sweeps
     )
     prepared = preparation.prepare(config, data=_rows(sweep), max_shapes=sweep.shapes)
-    workload, model = prepared.workload, prepared.model
-    params, loss_fn, plain = _reparametrised(sweep, workload.params, workload.loss_fn)
+    problem, model = prepared.problem, prepared.model
+    params, loss_fn, plain = _reparametrised(sweep, problem.params, problem.loss_fn)
     inner = schedulers.adamw(config.weight_decay, config.clip_norm)
 
     def evaluate(params: Any) -> dict[str, Any]:
-        scores = workload.evaluate(plain(params))
+        scores = problem.evaluate(plain(params))
         # JSON has no NaN; readers take null for a loss that is not finite.
         return {k: v if math.isfinite(v) else None for k, v in scores.items()}
 
@@ -133,7 +133,7 @@ def load_sweep(sweep: Sweep) -> LoadedSweep:
         step=_side_by_side(
             loop.make_step(loss_fn, recorder(inner), accumulate=1, read=_READ)
         ),
-        batches=workload.batches,
+        batches=problem.batches,
         evaluate=evaluate,
         first={"step": 0, **evaluate(params)},
     )

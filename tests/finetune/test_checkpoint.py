@@ -21,11 +21,11 @@ PACE = test_loop.PACE._replace(eval_every=5, log_every=1)
 def train(folder=None, *, display=None, pace=PACE, stop=lambda: False, scores=None):
     """Return a run whose score improves, so that each evaluation is saved as best."""
     keep = Checkpoints(folder) if folder else None
-    of = test_loop.workload(evaluate=scores or test_loop.score)
+    of = test_loop.problem(evaluate=scores or test_loop.score)
     display = display or test_loop.Screen()
     try:
         outcome = test_loop.train(
-            pace, workload=of, checkpoints=keep, stop=stop, display=display
+            pace, problem=of, checkpoints=keep, stop=stop, display=display
         )
         best = keep and keep.best(
             jax.eval_shape(lambda: outcome.params), outcome.best.get("step")
@@ -272,10 +272,10 @@ def test_loss_that_is_not_finite_is_seen_before_it_is_saved(tmp_path):
             return found
 
     keep = Checkpoints(tmp_path)
-    of = test_loop.workload()._replace(batches=Poisoned())
+    of = test_loop.problem()._replace(batches=Poisoned())
     pace = PACE._replace(log_every=100, eval_every=100, save_every=2)
     with pytest.raises(journal.Diverged, match="step 7"):
-        test_loop.train(pace, workload=of, checkpoints=keep)
+        test_loop.train(pace, problem=of, checkpoints=keep)
     keep.close()
     assert sorted(p.name for p in (tmp_path / "last").iterdir()) == ["4", "6"]
 

@@ -74,9 +74,9 @@ def test_command_is_ready_for_its_first_step(line, model, place):
     config = from_flags(settings.from_command_line(parser, words))
     prepared = preparation.prepare(config)
     assert prepared.pace.total_steps == 1
-    batch = prepared.workload.batches.batch(0)
+    batch = prepared.problem.batches.batch(0)
     assert batch["input_ids"].shape[0] == config.batch_size
-    prepared.tx.init(prepared.workload.params)
+    prepared.tx.init(prepared.problem.params)
 
 
 def run(monkeypatch, *words):

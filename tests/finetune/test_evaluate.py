@@ -15,7 +15,7 @@ def test_scores_do_not_depend_on_the_size_of_an_evaluation_batch(tmp_path):
     config = RunConfig(task="sst2", data="toy", model=str(model), **rows)
     scores = []
     for size in (None, 1, 5, 64):
-        workload = prepare(dataclasses.replace(config, eval_batch_size=size)).workload
-        scores.append(workload.evaluate(workload.params))
+        problem = prepare(dataclasses.replace(config, eval_batch_size=size)).problem
+        scores.append(problem.evaluate(problem.params))
     for found in scores[1:]:
         assert found == pytest.approx(scores[0], rel=1e-5)

@@ -84,8 +84,8 @@ def test_rare_class_counts_more_by_its_weight(model, tmp_path):
     rows += [{"text": f"bad {i}", "label": "rare"} for i in range(12)]
     file = write(tmp_path / "rows.jsonl", rows)
     own = {"train_file": file, "validation_file": file}
-    plain = prepare(config(model, **own)).workload
-    even = prepare(config(model, **own, class_weights="balanced")).workload
+    plain = prepare(config(model, **own)).problem
+    even = prepare(config(model, **own, class_weights="balanced")).problem
     batch = even.batches.batch(0)
     # scikit-learn's rule: n / (C n_c) = 48 / (2 * 36) and 48 / (2 * 12).
     wanted = np.where(batch["labels"] == 0, 48 / 72, 48 / 24)
@@ -93,7 +93,7 @@ def test_rare_class_counts_more_by_its_weight(model, tmp_path):
     assert (plain.batches.batch(0)["weights"] == 1).all()
     (tmp_path / "weights.json").write_text('{"ok": 1, "rare": 5}')
     by_file = config(model, **own, class_weights=str(tmp_path / "weights.json"))
-    batch = prepare(by_file).workload.batches.batch(0)
+    batch = prepare(by_file).problem.batches.batch(0)
     np.testing.assert_allclose(batch["weights"], np.where(batch["labels"] == 0, 1, 5))
 
 
@@ -108,7 +108,7 @@ def test_balanced_sampling_draws_classes_equally(model, tmp_path):
         train_rows=None,
         balanced_sampling=True,
     )
-    feed = prepare(settings).workload.batches
+    feed = prepare(settings).problem.batches
     drawn = [feed.batch(step) for step in range(5 * feed.steps_per_epoch)]
     real = np.concatenate([b["labels"][b["weights"] > 0] for b in drawn])
     assert 0.4 < np.mean(real == 1) < 0.6

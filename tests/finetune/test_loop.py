@@ -42,8 +42,8 @@ def score(params):
     return {"r": -float(jnp.sum((params["w"] - TARGET) ** 2)), "eval_loss": 0.0}
 
 
-def workload(loss=loss_fn, evaluate=score):
-    return loop.Workload({"w": jnp.zeros(DIM)}, loss, Rows(), evaluate, "r")
+def problem(loss=loss_fn, evaluate=score):
+    return loop.TrainingProblem({"w": jnp.zeros(DIM)}, loss, Rows(), evaluate, "r")
 
 
 def transformation(rate=0.05):
@@ -71,7 +71,7 @@ class Screen:
 
 def train(pace=PACE, **kwargs):
     kwargs.setdefault("display", Screen())
-    of = kwargs.pop("workload", None) or workload()
+    of = kwargs.pop("problem", None) or problem()
     tx = kwargs.pop("tx", None) or transformation()
     return loop.train(of, tx, pace, **kwargs)
 
@@ -118,9 +118,9 @@ def test_rules_can_ask_for_loss_and_gradient_of_the_same_batch_elsewhere(accumul
 def kept(scores, metric="r", patience=0):
     """Return the best step of a run with these (r, eval_loss), and where it ended."""
     rows = iter([{"r": r, "eval_loss": loss} for r, loss in scores])
-    of = workload(evaluate=lambda params: next(rows))._replace(metric=metric)
+    of = problem(evaluate=lambda params: next(rows))._replace(metric=metric)
     pace = PACE._replace(eval_every=4, early_stopping=patience)
-    outcome = train(pace, workload=of)
+    outcome = train(pace, problem=of)
     return outcome.best["step"], outcome.steps
 
 
@@ -179,13 +179,13 @@ def test_seconds_are_those_of_steps_and_neither_of_evaluation_nor_of_saving(
 
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
     pace = PACE._replace(save_every=5, log_every=3, eval_every=8)
-    of = workload(evaluate=lambda params: takes(1000, score(params)))
+    of = problem(evaluate=lambda params: takes(1000, score(params)))
     asked = iter(range(1, STEPS + 1))
     for stop in (lambda: next(asked) == stop_at, lambda: False):
         keep = Slow(tmp_path)
         outcome = train(
             pace,
-            workload=of,
+            problem=of,
             display=Paced(),
             checkpoints=keep,
             stop=stop,
@@ -198,8 +198,8 @@ def test_seconds_are_those_of_steps_and_neither_of_evaluation_nor_of_saving(
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradient_is_that_of_the_whole_batch(parts):
-    whole = train(workload=workload(smooth_loss_fn))
-    in_parts = train(PACE._replace(accumulate=parts), workload=workload(smooth_loss_fn))
+    whole = train(problem=problem(smooth_loss_fn))
+    in_parts = train(PACE._replace(accumulate=parts), problem=problem(smooth_loss_fn))
     np.testing.assert_allclose(in_parts.params["w"], whole.params["w"], rtol=1e-4)
     np.testing.assert_allclose(
         [r["loss"] for r in in_parts.history if "loss" in r],
@@ -248,7 +248,7 @@ def test_best_parameters_are_kept_when_the_score_falls_later(tmp_path):
         return {"r": next(scores)}
 
     keep = Checkpoints(tmp_path)
-    outcome = train(workload=workload(evaluate=evaluate), checkpoints=keep)
+    outcome = train(problem=problem(evaluate=evaluate), checkpoints=keep)
     best = keep.best(jax.eval_shape(lambda: outcome.params), outcome.best["step"])
     keep.close()
     assert outcome.best["step"] == 16
@@ -258,7 +258,7 @@ def test_best_parameters_are_kept_when_the_score_falls_later(tmp_path):
 def test_early_stopping_ends_after_so_many_evaluations_without_a_best():
     scores = iter([0.5, 0.4, 0.3, 0.2])
     pace = PACE._replace(eval_every=4, early_stopping=2)
-    outcome = train(pace, workload=workload(evaluate=lambda p: {"r": next(scores)}))
+    outcome = train(pace, problem=problem(evaluate=lambda p: {"r": next(scores)}))
     assert (outcome.stopped, outcome.steps, outcome.best["step"]) == ("early", 12, 4)
 
 
@@ -277,7 +277,7 @@ def test_loss_that_is_not_finite_stops_a_plain_scheduler_and_keeps_checkpoints(
 
     keep = Checkpoints(tmp_path)
     with pytest.raises(journal.Diverged, match=r"step 15.*smaller --learning-rate"):
-        train(workload=workload(explode)._replace(batches=Poisoned()), checkpoints=keep)
+        train(problem=problem(explode)._replace(batches=Poisoned()), checkpoints=keep)
     saved = keep.latest(
         jax.eval_shape(
             lambda: loop.start(

@@ -24,10 +24,10 @@ def test_runs_of_other_seeds_need_no_compilation_of_their_own(scheduler, tmp_pat
             task="sst2", model=model, scheduler=scheduler, seed=seed, **rows
         )
         made = preparation.prepare(config, max_shapes=1)
-        workload, params = made.workload, made.workload.params
-        step = loop.make_step(workload.loss_fn, made.tx, accumulate=1)
+        problem, params = made.problem, made.problem.params
+        step = loop.make_step(problem.loss_fn, made.tx, accumulate=1)
         state = loop.start(params, made.tx.init(params), seed)
-        return step.lower(state, workload.batches.batch(0)).as_text()
+        return step.lower(state, problem.batches.batch(0)).as_text()
 
     assert program(0) == program(1)
 

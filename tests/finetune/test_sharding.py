@@ -68,7 +68,7 @@ def outcome(tiny):  # noqa: F811
                 max_shapes=1,
             )
             found[name, parts] = loop.train(
-                made.workload, made.tx, made.pace, display=Silent(), layout=made.layout
+                made.problem, made.tx, made.pace, display=Silent(), layout=made.layout
             )
         return found[name, parts]
 

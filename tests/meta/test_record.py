@@ -70,12 +70,12 @@ def test_losses_are_those_of_adamw_at_the_same_rates(sweep, runs):
     tx = optax.inject_hyperparams(schedulers.adamw(0.01, 1.0))(
         learning_rate=lambda count: jnp.asarray(runs[3].rate)[count]
     )
-    step = loop.make_step(prepared.workload.loss_fn, tx, accumulate=1)
-    params = prepared.workload.params
+    step = loop.make_step(prepared.problem.loss_fn, tx, accumulate=1)
+    params = prepared.problem.params
     state = loop.start(params, tx.init(params), sweep.seed)
     losses = []
     for index in range(sweep.horizon):
-        state, logged = step(state, prepared.workload.batches.batch(index))
+        state, logged = step(state, prepared.problem.batches.batch(index))
         losses.append(float(logged["loss"]))
     np.testing.assert_allclose(runs[3].loss, losses, rtol=1e-5)
 
