@@ -10,6 +10,8 @@ from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, add_flags, check, from_flags
 
 # What the found rate is the peak of, in words; other schedulers set rates themselves.
+# In `finetune.rules.shapes` they have the same names but for these.
+_NAMES = {"constant": "ramp", "wsd": "hold_then_decay"}
 _SHAPES = {
     "static": "one rate",
     "constant": "warm-up and one rate",
@@ -123,7 +125,6 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
         total_steps=pace.total_steps,
         warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
     )
-    of = {"constant": shapes.ramp, "wsd": shapes.hold_then_decay}
     return prepared, {
         "loss_fn": _in_parts(problem.loss_fn, pace.accumulate, layout),
         "params": layout.put_state(problem.params),
@@ -131,7 +132,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
         "batches": lambda step: layout.put(problem.batches.batch(step)),
         "steps": pace.total_steps,
         "learning_rate": rate,
-        "schedule": of.get(shape, getattr(shapes, shape, None))(plan),
+        "schedule": getattr(shapes, _NAMES.get(shape, shape))(plan),
         "key": jax.random.key(pace.seed),
         "predictor": load_predictor(config.predictor),
         "told": experience.load(config.predictor),

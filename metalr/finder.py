@@ -329,7 +329,7 @@ def _run(
     levels = (
         read_schedule(inner, params, steps)
         if schedule is None
-        else np.array([float(schedule(step)) for step in range(steps)])
+        else np.array([np.asarray(schedule(step)) for step in range(steps)])
     )
     if levels is None or not np.isfinite(levels).all() or not np.any(levels > 0):
         raise MetalrError(

@@ -283,6 +283,7 @@ def _solved(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Solve a ridge whose far rows count less (Huber 1964): a run may learn late."""
     scale = np.maximum(x.std(0), 1e-3)
     z, weight = x / scale, np.ones(len(y))
+    found = np.zeros(z.shape[1])
     for _ in range(10):
         left = (z * weight[:, None]).T
         found = np.linalg.solve(left @ z + _RIDGE * np.eye(z.shape[1]), left @ y)
