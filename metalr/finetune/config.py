@@ -414,9 +414,9 @@ def _refuse_ignored(config: RunConfig) -> None:
     A plan of many runs may have settings that only some of them read; whoever types a
     flag for one run means it.
     """
-    if config.predictor and not config.scheduler.startswith("metalr"):
+    if config.predictor and not config.scheduler.startswith(("metalr", "find_")):
         raise MetalrError(
-            f"--predictor is read under --scheduler metalr alone, got --scheduler "
+            f"--predictor is read under --scheduler metalr and find_ alone, got --scheduler "
             f"{config.scheduler}; leave one of them out"
         )
     if config.eval_every and config.evals_per_epoch != RunConfig.evals_per_epoch:

@@ -10,6 +10,7 @@ import pytest
 
 from metalr.finetune.rules import (
     adalrs,
+    find,
     gala,
     gen,
     lr_find,
@@ -17,6 +18,7 @@ from metalr.finetune.rules import (
     schedule_free_plus,
 )
 from metalr.finetune.rules.plan import RunPlan
+from metalr.predictor import init_predictor
 
 PLAN = RunPlan(learning_rate=0.1, total_steps=200, warmup_steps=0)
 CURVATURES = np.array([1.0, 4.0], np.float32)
@@ -235,3 +237,32 @@ def test_kerashub_is_plain_adam_at_a_constant_rate():
         optax.inject_hyperparams(optax.adam)(learning_rate=5e-5), params, 5
     )
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_probe_begins_anew_at_the_rate_that_it_found(learned):
+    knowing = init_predictor()._replace(
+        prior_bias=np.full(1, -3.0, np.float32),  # updates of 1/8 of the weights
+        prior_variance=np.full(1, 0.01, np.float32),
+    )
+    plan = PLAN._replace(
+        total_steps=80, learning_rate=1e-3, predictor=lambda: knowing, warmup_steps=20
+    )
+    start = {"w": jnp.array([1.0, -0.5])}
+    seen, state, rates = take(find.find(learned=learned)(optax.sgd, plan), start, 80)
+    size = 20  # a quarter of the run
+    np.testing.assert_array_equal(seen[size - 1], [1.0, -0.5])
+    slope = CURVATURES * np.asarray(start["w"])
+    first = 2.0**-3 * np.linalg.norm([1.0, -0.5]) / np.linalg.norm(slope)
+    # The untrained network asks for no other rate than the one that is there.
+    assert float(state.found) == pytest.approx(first, rel=0.05)
+    shape = optax.join_schedules(
+        [optax.linear_schedule(1 / 7, 1.0, 6), optax.linear_schedule(1.0, 0.0, 54)],
+        [6],
+    )
+    after = rates[size:] / float(state.found)
+    if not learned:
+        np.testing.assert_allclose(after, [shape(t) for t in range(60)], rtol=1e-4)
+    assert after[0] == pytest.approx(1 / 7, rel=1e-3)
+    assert int(state.find_step) == 60
+    assert float(optax.tree.get(state, "lr_multiplier")) == pytest.approx(1, rel=0.3)
