@@ -416,8 +416,8 @@ def _refuse_ignored(config: RunConfig) -> None:
     """
     if config.predictor and not config.scheduler.startswith(("metalr", "find_")):
         raise MetalrError(
-            f"--predictor is read under --scheduler metalr and find_ alone, got --scheduler "
-            f"{config.scheduler}; leave one of them out"
+            "--predictor is read under --scheduler metalr and find_ alone, got "
+            f"--scheduler {config.scheduler}; leave one of them out"
         )
     if config.eval_every and config.evals_per_epoch != RunConfig.evals_per_epoch:
         raise MetalrError(

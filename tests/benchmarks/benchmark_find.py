@@ -243,6 +243,7 @@ def kinds(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]
         for name, (_, optimizers) in benchmark_kinds.PROBLEMS.items()
         for optimizer in optimizers
     ]
+    todo.sort(key=lambda row: row[0] == "convolution")  # slow: last
     for name, optimizer in todo[:count]:
         if f"kinds {name} {optimizer}" in done:
             continue
