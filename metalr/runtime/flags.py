@@ -1,7 +1,7 @@
 """Settings as one frozen dataclass: each field is a flag, with its range and reason.
 
-tyro and simple-parsing would make a parser of a dataclass too, but know no ranges, no
-reasons for a refusal in one line, and take seconds to import, which `--help` must not.
+tyro would make a parser of a dataclass too, but it knows no ranges, and takes seconds
+to import on a busy machine, for which `--help` would have to wait.
 """
 
 import argparse
