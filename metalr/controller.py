@@ -19,6 +19,10 @@ steps in the run so far, and so does the prior, which must know the facts as wel
 widen the variance would not do: the errors of such steps are all the same, and the
 user's own rate is so vague a guess that many vague measurements would outweigh it.
 
+A user's rate may be tuned, right to within half an octave, or any guess. m is moved by
+the probability of the second (`trust` before the run, then by what the run has shown):
+little where the estimate is near the user's rate, and all the way where it is far.
+
 A step before which nothing moved is no evidence and moves nothing. A step whose loss
 or gradient is not finite halves m. While the loss is well above its start m is cut,
 whatever else is known, until it is back; by as much as the slope along the update has
@@ -56,6 +60,7 @@ CONTROLLER_VERSION = 4
 MAX_MULTIPLIER = 1024.0
 _HEADROOM = 1.0  # octaves above the prior before the loss has left its start
 _CUT = 1.0  # octaves taken by a step that is not finite
+_TUNED_VARIANCE = 0.25  # octaves^2 of a rate that somebody tuned
 _FACTS = np.array([NAMES.index(name) for name in STATIC])  # that the prior is of
 
 
@@ -91,6 +96,7 @@ class Controller(NamedTuple):
     explore: Callable | None  # step -> added to log m
     total_steps: int | None
     bound: float  # of log2 m
+    trust: Any  # probability that the user's own rate is tuned
     curvature_every: int  # 0: off
     stride: int
 
@@ -100,6 +106,7 @@ def new_controller(
     *,
     total_steps: int | None,
     max_multiplier: float,
+    trust: float,
     log_multiplier: float | optax.Schedule | None,
     explore: optax.Schedule | None,
     curvature_every: int,
@@ -114,6 +121,11 @@ def new_controller(
         raise MetalrError(
             f"`max_multiplier` must lie in [1, {MAX_MULTIPLIER:g}], got "
             f"{max_multiplier}. 1 switches the predictor off."
+        )
+    if not 0 <= trust < 1:
+        raise MetalrError(
+            f"`trust` must be a probability below 1, got {trust}. 0 takes the base "
+            "rate for any guess; to keep it as it is, leave metalr out."
         )
     if total_steps is not None and total_steps < 1:
         raise MetalrError(
@@ -138,6 +150,7 @@ def new_controller(
         explore=explore,
         total_steps=total_steps,
         bound=math.log2(max_multiplier),
+        trust=trust,
         curvature_every=curvature_every,
         stride=stride,
     )
@@ -192,7 +205,7 @@ def _estimated(
     summary: features.Summary,
     finite: jax.Array,
 ) -> MetalrState:
-    """Update mean and variance of the best multiplier, and moves towards the mean."""
+    """Update mean and variance of the best multiplier, and move towards the mean."""
     predictor, bound = controller.predictor, controller.bound
     assert predictor is not None
     counts = finite & seen.moved
@@ -205,8 +218,11 @@ def _estimated(
     state = _fused(predictor, bound, state, vector, weight, first, counts)
 
     # Where nothing is known the user's rate stays as it is, and is not aimed below.
-    known = jnp.clip(1 - state.lr_variance / predictor.base_variance, 0, 1)
+    base = predictor.base_variance
+    known = jnp.clip(1 - state.lr_variance / base, 0, 1)
     target = state.lr_mean - predictor.aim * jnp.sqrt(state.lr_variance) * known
+    tuned = _tuned(controller.trust, base, state.lr_mean, state.lr_variance)
+    target = (1 - tuned) * target
     started = features.has_left_start(summary)
     highest = jnp.where(started, bound, state.lr_prior + _HEADROOM)
     target = jnp.minimum(target, highest)
@@ -263,6 +279,27 @@ def _fused(
         lr_variance=jnp.where(counts, jnp.minimum((1 - gain) * grown, base), variance),
         lr_prior=jnp.where(first, start, state.lr_prior),
     )
+
+
+def _tuned(
+    trust: Any, base_variance: Any, mean: jax.Array, variance: jax.Array
+) -> jax.Array:
+    """Return the probability that the user's own rate is tuned, given the run: [].
+
+    A rate that somebody tuned is right to within half an octave, any other one to
+    within a few: two Gaussians about 0. What the run has shown, which is `mean` without
+    the second of them, has a likelihood under each.
+    """
+    shown = jnp.maximum(1 / variance - 1 / base_variance, 1e-6)
+    pull = mean / variance  # shown * its mean
+
+    def log_likelihood(spread: Any) -> jax.Array:
+        inflated = 1 + shown * spread
+        return -(jnp.log(inflated) + pull**2 / (shown * inflated)) / 2
+
+    odds = jnp.log(trust) - jnp.log1p(-trust)  # -inf without trust
+    odds += log_likelihood(_TUNED_VARIANCE) - log_likelihood(base_variance)
+    return jax.nn.sigmoid(odds)
 
 
 def _count(happened: jax.Array) -> jax.Array:

@@ -40,6 +40,7 @@ from metalr.transformation import transformation
 # The default bound of `wrap`; finetune.py, whose small encoders want 500 times a base
 # rate that is meant for large ones, takes `controller.MAX_MULTIPLIER`.
 GENERAL_MULTIPLIER = 64.0
+TRUST = 0.5  # finetune.py, whose user gives no rate, takes 0
 
 
 def wrap(
@@ -49,6 +50,7 @@ def wrap(
     total_steps: int | None = None,
     schedule: optax.Schedule | None = None,
     max_multiplier: float = GENERAL_MULTIPLIER,
+    trust: float = TRUST,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
@@ -67,6 +69,9 @@ def wrap(
         know how far below its peak the rate is. It is not applied again. None: it is
         read off the optimizer, and a warning says so where that cannot be done.
       max_multiplier: The factor stays within [1 / max_multiplier, max_multiplier].
+      trust: Probability that the rate as given is tuned for this very run. The more it
+        is trusted, the more the run has to show before it is left; 0 takes it for any
+        guess, and starts at what the facts of the run say.
       log_multiplier: Natural log of the factor, as a number or a function of the step.
         The predictor is then not used: 0.0 records features and changes nothing.
       explore: Function of the step, added to the log of the factor within its bounds.
@@ -93,6 +98,7 @@ def wrap(
         predictor,
         total_steps=total_steps,
         max_multiplier=max_multiplier,
+        trust=trust,
         log_multiplier=log_multiplier,
         explore=explore,
         curvature_every=curvature_every,
@@ -159,6 +165,7 @@ def inject(
     total_steps: int | None = None,
     schedule: optax.Schedule | None = None,
     max_multiplier: float = GENERAL_MULTIPLIER,
+    trust: float = TRUST,
     log_multiplier: float | optax.Schedule | None = None,
     explore: optax.Schedule | None = None,
     curvature_every: int = 0,
@@ -179,6 +186,7 @@ def inject(
       schedule: Shape of the schedule, a factor on the peak rate by step. None:
         `default_schedule`, or constant 1 where `learning_rate` is a schedule.
       max_multiplier: As in `wrap`.
+      trust: As in `wrap`.
       log_multiplier: As in `wrap`.
       explore: As in `wrap`.
       curvature_every: As in `wrap`.
@@ -211,6 +219,7 @@ def inject(
         predictor,
         total_steps=total_steps,
         max_multiplier=max_multiplier,
+        trust=trust,
         log_multiplier=log_multiplier,
         explore=explore,
         curvature_every=curvature_every,

@@ -96,7 +96,7 @@ def _metalr(
             change(plan.predictor()),
             total_steps=plan.total_steps,
             schedule=shape(plan),
-            **{"max_multiplier": MAX_MULTIPLIER, **options},
+            **{"max_multiplier": MAX_MULTIPLIER, "trust": 0.0, **options},
         )
 
     return build

@@ -37,9 +37,9 @@ def _of(rng: np.random.Generator, *values: Any) -> Any:
     return values[rng.integers(len(values))]
 
 
-def _split(rows: Rows) -> tuple[Rows, Rows]:
+def _split(rows: Rows, most: int = HELD_OUT) -> tuple[Rows, Rows]:
     size = len(next(iter(rows.values())))
-    held = min(HELD_OUT, size // 4)
+    held = min(most, size // 4)
     return (
         {k: v[held:] for k, v in rows.items()},
         {k: v[:held] for k, v in rows.items()},
@@ -340,7 +340,7 @@ def _tuned(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
         return _entropy(nets.apply(params["head"], states.mean(1)), batch["y"])
 
     rows = {"ids": mixed.astype(np.int32), "y": y.astype(np.int32)}
-    return Problem(("tuned", how, layers), loss, trained, *_split(rows))
+    return Problem(("tuned", how, layers), loss, trained, *_split(rows, 128))
 
 
 _BODIES: dict[tuple, Any] = {}

@@ -7,7 +7,7 @@ several sweeps share a compilation.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,11 +69,13 @@ def draw(index: int, seed: int, per_program: int = 3) -> ZooSweep:
     optimizer = str(shape.choice(list(CENTRES), p=_SHARES))
     horizon = int(shape.choice([60, 100, 150, 250, 400, 700, 1200], p=_HORIZONS))
     batch = int(shape.choice([1, 8, 16, 32, 64, 128, 4096], p=_BATCHES))
+    kind = kinds[program % len(kinds)]
+    batch = min(batch, max(1, _MOST_ROWS.get(kind, 10**9) // horizon))
     return ZooSweep(
         number=index,
         program=program,
         seed=seed,
-        kind=kinds[program % len(kinds)],
+        kind=kind,
         optimizer=optimizer,
         batch=batch,
         horizon=horizon,
@@ -84,6 +86,8 @@ def draw(index: int, seed: int, per_program: int = 3) -> ZooSweep:
     )
 
 
+# Rows of a whole run of a transformer: a sweep has some forty runs.
+_MOST_ROWS = {"language": 6400, "tuned": 1600}
 _HORIZONS = (0.1, 0.2, 0.2, 0.2, 0.15, 0.1, 0.05)
 _BATCHES = (0.04, 0.16, 0.2, 0.2, 0.2, 0.1, 0.1)
 
@@ -168,8 +172,8 @@ def make_program(sweep: ZooSweep, problem: Problem) -> Callable[..., Any]:
     """
     tx = optimizer(sweep.optimizer, sweep.weight_decay, sweep.clip)
     horizon = sweep.horizon
-    marks = np.round(np.linspace(0, horizon, EVALUATIONS + 1)).astype(int)
-    length = int(np.max(np.diff(marks)))
+    at = marks(sweep)
+    length = int(np.max(np.diff(at)))
 
     def one(params, train, validation, order, rate, log_multiplier, log_level, key):
         where = coordinates.layout(params)
@@ -215,11 +219,11 @@ def make_program(sweep: ZooSweep, problem: Problem) -> Callable[..., Any]:
         )
         blank = jax.eval_shape(step, start, jnp.int32(0))[1]
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
-        parts = jnp.stack([jnp.asarray(marks[:-1]), jnp.asarray(marks[1:])], 1)
+        parts = jnp.stack([jnp.asarray(at[:-1]), jnp.asarray(at[1:])], 1)
         _, (losses, found) = jax.lax.scan(part, start, parts)
         # Out of the padded parts, the steps in their order.
         rows = [
-            k * length + j for k in range(EVALUATIONS) for j in range(np.diff(marks)[k])
+            k * length + j for k in range(EVALUATIONS) for j in range(np.diff(at)[k])
         ]
         found = jax.tree.map(lambda x: x.reshape(-1)[jnp.asarray(rows)], found)
         return problem.loss(params, validation, key), losses, found
@@ -252,28 +256,36 @@ def run(
             jax.random.key(int(rng.integers(2**31))),
         )
     )
-    marks = np.round(np.linspace(0, sweep.horizon, EVALUATIONS + 1)).astype(int)
+    at = marks(sweep)
     observations = np.stack(found, -1)  # [R, T, K]
     return [
         traces.Run(
-            about={**_about(sweep, problem), **about, "base_rate": about["peak"]},
-            evaluations=[
-                {"step": int(step), "eval_loss": x if math.isfinite(x) else None}
-                for step, x in zip(
-                    marks, [float(first[k]), *map(float, losses[k])], strict=True
-                )
-            ],
+            about={**about(sweep, problem), **own, "base_rate": own["peak"]},
+            evaluations=evaluations(at, [first[k], *losses[k]]),
             features=traces.features_of(observations[k]),
             rate=rates[k],
             multiplier=multipliers[k],
             loss=observations[k, :, 0],
             observations=observations[k],
         )
-        for k, about in enumerate(runs)
+        for k, own in enumerate(runs)
     ]
 
 
-def _about(sweep: ZooSweep, problem: Problem) -> dict[str, Any]:
+def marks(sweep: ZooSweep) -> np.ndarray:
+    """Return the steps before which a run is evaluated: [EVALUATIONS + 1]."""
+    return np.round(np.linspace(0, sweep.horizon, EVALUATIONS + 1)).astype(int)
+
+
+def evaluations(steps: Sequence[int], losses: Sequence[float]) -> list[dict[str, Any]]:
+    """Return validation losses as traces hold them; what is not finite is None."""
+    return [
+        {"step": int(step), "eval_loss": float(x) if math.isfinite(x) else None}
+        for step, x in zip(steps, losses, strict=True)
+    ]
+
+
+def about(sweep: ZooSweep, problem: Problem) -> dict[str, Any]:
     """Return what the runs of a sweep say about themselves, as JSON."""
     return {
         "sweep_id": FIRST_ID + sweep.number,
