@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     feature_dropout: float = 0.1  # share of inputs replaced by their mean
     noise: float = 0.1  # sigma added to standardised inputs
     huber: float = 2.0  # octaves: beyond, errors count linearly
+    near: float = 3.0  # octaves off where a step counts half
     unknown_horizon: float = labels.UNKNOWN_HORIZON
     hidden: tuple[str, ...] = ()  # features that are not shown to the predictor
     quantile: float = 0.002  # left out on either side of the range seen in training
@@ -108,7 +109,10 @@ def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Pred
     own = labels.Examples(*(column[kept] for column in data))
     blank = _scaled(init_predictor(settings.seed), own.features, settings)
     blank = _with_prior(blank, own)
-    weight = data.weight * kept / np.mean(own.weight)
+    # What is far off is soon left: where the rate is nearly right, right counts most.
+    closeness = 1 / (1 + (data.target / settings.near) ** 2)
+    weight = data.weight * closeness * kept
+    weight /= np.mean(weight[kept])
     network = blank._replace(prior_seen=None, prior_weights=None)  # not used here
     network = network._replace(prior_bias=None, prior_variance=None)
     with jax.enable_x64(True):

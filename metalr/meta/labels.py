@@ -33,8 +33,6 @@ _WORST = 0.1  # J of all runs that are worse or not finite
 _NOISE = 0.03  # spread of J that the order of batches alone can cause
 _SHARE = 0.1  # of the spread of J: the temperature of the softmin
 _ENCODER = "encoder"
-# Steps of a run that are learned from: the first ones, and some of the others.
-_EARLY, _LATE = 12, 36
 
 
 class Examples(NamedTuple):
@@ -180,7 +178,7 @@ def examples(
             found["features"].append(run.features[rows])
             found["target"].append(np.clip(target[rows], -CLIP, CLIP))
             found["weight"].append(np.full(n, best.signal / max(n, 1) / len(of_sweep)))
-            found["step"].append(rows)
+            found["step"].append(rows if run.step is None else run.step[rows])
             for column, value in (
                 ("task", "" if "problem" in about else about["task"]),
                 ("size", size(run)),
@@ -210,19 +208,18 @@ def examples(
 def _target(run: traces.Run, best: BestRate) -> np.ndarray:
     """Return by how many octaves the rate before each step was off: [n]."""
     level = run.features[:, NAMES.index("level")] / math.log(2)
-    before = np.concatenate([[1.0], run.multiplier[:-1]])
+    before = run.multiplier_before
+    if before is None:
+        before = np.concatenate([[1.0], run.multiplier[:-1]])
     current = math.log2(run.about["base_rate"]) + np.log2(before)
     return best.log2_rate[: run.steps] - level - current
 
 
 def _chosen(run: traces.Run) -> np.ndarray:
-    """Return the steps of a run that are learned from: those with evidence."""
-    if run.observations is not None:
-        norm = run.observations[:, Observation._fields.index("update_norm")]
-        rows = np.flatnonzero(norm > 0)
-    else:
-        rows = np.arange(1, run.steps)
-    late = rows[rows >= _EARLY]
-    if len(late) > _LATE:
-        late = late[np.linspace(0, len(late) - 1, _LATE).astype(int)]
-    return np.concatenate([rows[rows < _EARLY], late])
+    """Return the rows of a run that are learned from: those with evidence."""
+    if run.step is not None:
+        return np.arange(run.steps)
+    if run.observations is None:
+        return traces.chosen_steps(np.arange(1, run.steps))
+    norm = run.observations[:, Observation._fields.index("update_norm")]
+    return traces.chosen_steps(np.flatnonzero(norm > 0))

@@ -4,8 +4,11 @@ A row has the observations of the step (`metalr.observe`), from which features a
 computed when it is read, the learning rate and the multiplier of the step, and its
 loss. Older files hold the features themselves, without observations, and are refused
 when the features change. What belongs to a whole run (task, model, settings,
-evaluations) is JSON in the schema metadata of the file. Older files name two of these
-keys otherwise (`_OLD_KEYS`); readers see the present names.
+evaluations) is compressed JSON in the schema metadata of the file. Older files name two
+of these keys otherwise (`_OLD_KEYS`); readers see the present names.
+
+A thinned file (`thin`) holds the features of a sample of steps, which is all that a fit
+looks at, in an eighth of the bytes: it is for shipping, and made of a whole one.
 
 >>> import tempfile
 >>> run = Run(
@@ -23,9 +26,11 @@ keys otherwise (`_OLD_KEYS`); readers see the present names.
 ('sst2', True)
 """
 
+import base64
 import functools
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +50,7 @@ _SCALARS = ("rate", "multiplier", "loss")
 # Of a file: a sweep has some thousands. Parquet compresses equal values so well that a
 # small file may fill any memory.
 _MAX_STEPS = 10_000_000
+_MAX_HEADER = 64 * 2**20
 _KEPT_BITS = 12  # of a feature's significand: 1/4096, a hundredth of batch noise
 
 
@@ -58,11 +64,54 @@ class Run(NamedTuple):
     multiplier: np.ndarray  # [n] float32, its factor on base rate and schedule
     loss: np.ndarray  # [n] float32, training loss before the step
     observations: np.ndarray | None = None  # [n, K] float32; None: features alone
+    # Of a thinned run; None: the rows are all steps.
+    step: np.ndarray | None = None  # [n] int32, the number of the step
+    multiplier_before: np.ndarray | None = None  # [n] float32, of the step before it
 
     @property
     def steps(self) -> int:
-        """Steps taken."""
+        """Number of rows: of all steps unless the run is thinned."""
         return len(self.loss)
+
+
+EARLY, LATE = 12, 36  # steps of a run that are learned from: these, and of the others
+
+
+def chosen_steps(steps: np.ndarray) -> np.ndarray:
+    """Choose, of step numbers in order, all early ones and a sample of the others.
+
+    >>> len(chosen_steps(np.arange(1, 500)))
+    47
+    """
+    late = steps[steps >= EARLY]
+    if len(late) > LATE:
+        late = late[np.linspace(0, len(late) - 1, LATE).astype(int)]
+    return np.concatenate([steps[steps < EARLY], late])
+
+
+def thin(runs: Sequence[Run]) -> list[Run]:
+    """Keep the features of a sample of steps, the same ones for all runs of a sweep.
+
+    Args:
+      runs: Of one sweep, with a row for every step.
+    """
+    rows = chosen_steps(np.arange(1, max(run.steps for run in runs)))
+    found = []
+    for run in runs:
+        own = rows[rows < run.steps]
+        found.append(
+            Run(
+                about=run.about,
+                evaluations=run.evaluations,
+                features=run.features[own],
+                rate=run.rate[own],
+                multiplier=run.multiplier[own],
+                loss=run.loss[own],
+                step=own.astype(np.int32),
+                multiplier_before=run.multiplier[own - 1],
+            )
+        )
+    return found
 
 
 class Broken(MetalrError):
@@ -90,7 +139,10 @@ def write(path: Path, runs: Sequence[Run]) -> None:
         if shapes != {(run.steps,)} or run.features.shape != (run.steps, len(NAMES)):
             raise ValueError(f"a run's arrays must have one row a step, got {shapes}")
     raw = all(run.observations is not None for run in runs)
+    thinned = all(run.step is not None for run in runs)
+    scalars = (*_SCALARS, *["multiplier_before"] * thinned)
     name = "observations" if raw else "features"
+    columns = list(Observation._fields) if raw else list(NAMES)
     wide = _rounded(np.concatenate([_float32(getattr(run, name)) for run in runs]))
     table = pa.table(
         {
@@ -98,22 +150,28 @@ def write(path: Path, runs: Sequence[Run]) -> None:
                 [np.full(run.steps, i, np.int32) for i, run in enumerate(runs)]
             ),
             "step": np.concatenate(
-                [np.arange(run.steps, dtype=np.int32) for run in runs]
+                [
+                    np.arange(run.steps, dtype=np.int32)
+                    if run.step is None
+                    else run.step
+                    for run in runs
+                ]
             ),
-            name: pa.FixedSizeListArray.from_arrays(wide.ravel(), wide.shape[1]),
+            **dict(zip(columns, wide.T.copy(), strict=True)),
             **{
                 scalar: np.concatenate([_float32(getattr(r, scalar)) for r in runs])
-                for scalar in _SCALARS
+                for scalar in scalars
             },
         }
     )
     header = {
         "feature_version": FEATURE_VERSION,
-        name: list(Observation._fields) if raw else list(NAMES),
+        "thinned": thinned,
+        name: columns,
         "runs": [{"about": r.about, "evaluations": r.evaluations} for r in runs],
     }
-    table = table.replace_schema_metadata({_KEY: json.dumps(header)})
-    floats = [f"{name}.list.element", *_SCALARS]
+    table = table.replace_schema_metadata({_KEY: _packed(header)})
+    floats = [*columns, *scalars]
     files.replace(
         path,
         lambda draft: parquet.write_table(
@@ -139,13 +197,14 @@ def read(path: Path) -> list[Run]:
 
     try:
         with memory.bounded(path), parquet.ParquetFile(path) as file:
-            header = json.loads((file.schema_arrow.metadata or {})[_KEY])
+            header = _unpacked((file.schema_arrow.metadata or {})[_KEY])
             _check_header(path, header)
             if file.metadata.num_rows > _MAX_STEPS:
                 raise ValueError(f"{file.metadata.num_rows} steps")
             name = "observations" if "observations" in header else "features"
-            table = file.read(["run", name, *_SCALARS])
-        return _runs(table, name, header["runs"])
+            extra = ["step", "multiplier_before"] * (header.get("thinned") is True)
+            table = file.read(["run", *header[name], *_SCALARS, *extra])
+        return _runs(table, header[name], header["runs"])
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
     except (pa.ArrowException, OSError) as error:
@@ -160,30 +219,38 @@ def read(path: Path) -> list[Run]:
         ) from error
 
 
-def _runs(table: Any, name: str, abouts: list[dict[str, Any]]) -> list[Run]:
+def _runs(table: Any, names: list[str], abouts: list[dict[str, Any]]) -> list[Run]:
     """Split a table into runs; raise ValueError if it is malformed."""
     number = table["run"].to_numpy()
     if number.dtype != np.int32 or np.any(np.diff(number, prepend=0) < 0):
         raise ValueError("the column run is not in order")
     if len(number) and number[-1] >= len(abouts):
         raise ValueError(f"{len(abouts)} runs in the head, others below")
-    columns = [table[name].combine_chunks().flatten().to_numpy()]
-    columns += [table[scalar].to_numpy() for scalar in _SCALARS]
-    width = len(NAMES if name == "features" else Observation._fields)
-    columns[0] = columns[0].reshape(len(number), width)
+    scalars = [n for n in table.column_names if n not in ("run", "step", *names)]
+    columns = [np.column_stack([table[n].to_numpy() for n in names])]
+    columns += [table[scalar].to_numpy() for scalar in scalars]
     if any(column.dtype != np.float32 for column in columns):
         raise ValueError("a column is not float32")
     if not np.isfinite(columns[0]).all():
-        raise ValueError(f"a number among the {name} is not finite")
+        raise ValueError("a feature or an observation is not finite")
+    thinned = "step" in table.column_names
+    step = table["step"].to_numpy() if thinned else np.zeros(len(number), np.int32)
+    if step.dtype != np.int32 or np.any(step < thinned):
+        raise ValueError("the column step is not of steps after the first")
     ends = np.cumsum(np.bincount(number, minlength=len(abouts)))
-    parts = (np.split(column, ends[:-1]) for column in columns)
+    parts = (np.split(column, ends[:-1]) for column in [step, *columns])
     found = []
-    for about, wide, rate, multiplier, loss in zip(abouts, *parts, strict=True):
-        raw = None if name == "features" else wide
+    for about, at, wide, rate, multiplier, loss, *before in zip(
+        abouts, *parts, strict=True
+    ):
+        raw = None if names == list(NAMES) else wide
         seen = wide if raw is None else features_of(raw)
         keys = {_OLD_KEYS.get(k, k): v for k, v in about["about"].items()}
         evaluations = about["evaluations"]
-        found.append(Run(keys, evaluations, seen, rate, multiplier, loss, raw))
+        run = Run(keys, evaluations, seen, rate, multiplier, loss, raw)
+        if thinned:
+            run = run._replace(step=at, multiplier_before=before[0])
+        found.append(run)
     return found
 
 
@@ -256,6 +323,23 @@ def digest(paths: Iterable[Path]) -> str:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.name} {content}\n".encode())
     return total.hexdigest()
+
+
+def _packed(header: dict[str, Any]) -> bytes:
+    """Compress the head of a file, which Parquet does not."""
+    return base64.b85encode(zlib.compress(json.dumps(header).encode(), 9))
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    """Read what `_packed` wrote; raise ValueError for anything else."""
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(base64.b85decode(packed), _MAX_HEADER)
+    except zlib.error as error:
+        raise ValueError(f"its head is not compressed JSON: {error}") from error
+    if unpacking.unconsumed_tail:
+        raise ValueError(f"its head has more than {_MAX_HEADER} bytes")
+    return json.loads(text)
 
 
 def _check_header(path: Path, header: dict[str, Any]) -> None:

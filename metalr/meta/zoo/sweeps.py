@@ -171,7 +171,6 @@ def make_program(sweep: ZooSweep, problem: Problem) -> Callable[..., Any]:
       the run [R, EVALUATIONS] and the observations [R, T].
     """
     tx = optimizer(sweep.optimizer, sweep.weight_decay, sweep.clip)
-    horizon = sweep.horizon
     at = marks(sweep)
     length = int(np.max(np.diff(at)))
 
