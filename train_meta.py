@@ -21,7 +21,6 @@ if __name__ == "__main__":  # at once: as in `program.end_at_signals`
 import argparse
 import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +144,6 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     """Collect what the flags ask for; return the exit status of a signal, or 0."""
     from metalr.data import loading
     from metalr.meta import rounds, sweeps
-    from metalr.meta.zoo import collect as cheap
-    from metalr.meta.zoo.problems import KINDS
 
     data, note = loading.resolve(args.tasks, args.data)
     print(note or f"data: {data}")
@@ -163,23 +160,22 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     zoo = (30 if data == "toy" else 90) if args.zoo is None else args.zoo
     count = math.ceil(runs / (sources.peaks + sources.walks))
     seconds = 60 * (args.budget_minutes or (5 if data == "toy" else math.inf))
-    begun, stop = time.monotonic(), cli.Stop()
-    print(f"zoo: {zoo} sweeps of cheap problems of {len(KINDS)} kinds")
-    whole = cheap.collect(zoo, args.output, seed=args.seed, stop=stop, seconds=seconds)
-    if count and not stop():
-        whole &= rounds.gather(
-            [sweeps.draw(index, sources, args.seed) for index in range(count)],
-            args.output,
-            rounds=args.rounds,
-            runs_per_sweep=args.runs_per_sweep,
-            seconds=seconds - (time.monotonic() - begun),
-            executor=args.executor,
-            workers=args.workers,
-            together=args.side_by_side,
-            stop=stop,
-            log=print,
-            settings=settings,
-        )
+    stop = cli.Stop()
+    whole = rounds.gather(
+        [sweeps.draw(index, sources, args.seed) for index in range(count)],
+        args.output,
+        rounds=args.rounds,
+        zoo=zoo,
+        seed=args.seed,
+        runs_per_sweep=args.runs_per_sweep,
+        seconds=seconds,
+        executor=args.executor,
+        workers=args.workers,
+        together=args.side_by_side,
+        stop=stop,
+        log=print,
+        settings=settings,
+    )
     if stop():
         print("stopped; the same command resumes")
         return stop.status

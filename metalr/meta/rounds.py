@@ -15,6 +15,9 @@ from typing import Any
 
 from metalr.meta import collect, fit, labels, traces
 from metalr.meta.sweeps import Job, Sweep
+from metalr.meta.zoo.collect import collect as collect_zoo
+from metalr.meta.zoo.problems import KINDS
+from metalr.meta.zoo.sweeps import FIRST_ID, PER_PROGRAM
 
 INFORMATIVE = 0.1  # signal above which a sweep gets the runs of a round
 
@@ -24,6 +27,8 @@ def gather(
     output: Path,
     *,
     rounds: int,
+    zoo: int = 0,
+    seed: int = 0,
     runs_per_sweep: int = 2,
     seconds: float = math.inf,
     executor: str = "processes",
@@ -39,6 +44,8 @@ def gather(
       chosen: The sweeps.
       output: Folder for the traces.
       rounds: Rounds after the runs at peaks and walks.
+      zoo: Number of sweeps of the zoo beside them; a round takes one of each program.
+      seed: Of the zoo.
       runs_per_sweep: Runs of a round on each sweep; every other one explores.
       seconds: Of the whole. A round begins when all before it are complete, in this
         call or in a later one with the same arguments.
@@ -54,14 +61,20 @@ def gather(
     """
     deadline = time.monotonic() + seconds
     left = lambda: deadline - time.monotonic()  # noqa: E731
-    log(f"{len(chosen)} sweeps of {len(chosen[0].peaks) + chosen[0].walks} runs")
+    cheap: dict[str, Any] = {"seed": seed, "stop": stop}
+    if zoo:
+        log(f"zoo: {zoo} sweeps of cheap problems of {len(KINDS)} kinds")
+    whole = collect_zoo(range(zoo), output, seconds=left(), **cheap) if zoo else True
+    if chosen:
+        log(f"{len(chosen)} sweeps of {len(chosen[0].peaks) + chosen[0].walks} runs")
     options: dict[str, Any] = {
         "executor": executor,
         "workers": workers,
         "together": together,
         "stop": stop,
     }
-    whole = collect.collect(list(map(Job, chosen)), output, seconds=left(), **options)
+    if chosen and whole:
+        whole = collect.collect([*map(Job, chosen)], output, seconds=left(), **options)
     for number in range(1, rounds + 1):
         if not whole or stop():  # a fit to a part would differ after a restart
             return False
@@ -74,8 +87,19 @@ def gather(
             for sweep in chosen
             if sweep.sweep_id in informative
         ]
-        log(f"round {number}: the predictor so far on {len(jobs)} sweeps")
-        whole &= collect.collect(jobs, output, seconds=left(), **options)
+        own = [k for k in range(0, zoo, PER_PROGRAM) if FIRST_ID + k in informative]
+        log(f"round {number}: the predictor so far on {len(jobs) + len(own)} sweeps")
+        if own:
+            whole = collect_zoo(
+                own,
+                output,
+                number=number,
+                predictor=predictor,
+                seconds=left(),
+                **cheap,
+            )
+        if jobs and whole:
+            whole = collect.collect(jobs, output, seconds=left(), **options)
     return whole
 
 

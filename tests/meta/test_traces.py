@@ -10,7 +10,7 @@ from pyarrow import parquet
 from metalr import features
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
-from metalr.meta import traces
+from metalr.meta import labels, traces
 from metalr.observe import Observation
 
 pytestmark = pytest.mark.fast
@@ -34,6 +34,7 @@ def draw_raw(steps, seed=0):
     rng = np.random.default_rng([seed, 1])
     raw = rng.lognormal(size=(steps, len(Observation._fields))).astype(np.float32)
     raw[:, Observation._fields.index("log_level")] = -rng.uniform(size=steps)
+    raw[0, Observation._fields.index("update_norm")] = 0  # nothing has moved
     return draw(steps, seed)._replace(observations=raw)
 
 
@@ -65,6 +66,38 @@ def test_observations_come_back_and_features_are_computed_from_them(tmp_path):
             Observation(*found.observations.T), run.steps, np.log(levels.mean())
         )
         np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_thinned_runs_teach_the_same(tmp_path):
+    """A fit sees the same steps, features and targets of a whole and a thinned run."""
+    about = {"sweep_id": 1, "seed": 0, "task": "t", "depth": 0, "width": 0}
+    runs = [
+        draw_raw(200, seed)._replace(
+            about=about | {"kind": "peak", "peak": 1e-3 * 4**seed, "base_rate": 1e-3},
+            evaluations=[{"step": 0, "eval_loss": 1.0}, {"step": 200, "eval_loss": x}],
+        )
+        for seed, x in enumerate((0.9, 0.5, 2.0))
+    ]
+    traces.write(tmp_path / "whole.parquet", runs)
+    whole = traces.read(tmp_path / "whole.parquet")
+    traces.write(tmp_path / "thin.parquet", traces.thin(whole))
+    thinned = traces.read(tmp_path / "thin.parquet")
+    assert {run.steps for run in thinned} == {11 + traces.LATE}
+    ours, theirs = labels.examples(thinned), labels.examples(whole)
+    for name in ("step", "target", "weight", "features", "run"):
+        one, other = getattr(ours, name), getattr(theirs, name)
+        if name in ("step", "run"):
+            np.testing.assert_array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_thinned_file_that_names_a_step_before_the_first_update_is_refused(tmp_path):
+    run = traces.thin([draw(30)])[0]
+    broken = run._replace(step=run.step - 1)
+    traces.write(tmp_path / "a.parquet", [broken])
+    with pytest.raises(MetalrError, match="column step"):
+        traces.read(tmp_path / "a.parquet")
 
 
 def test_observations_outlive_another_version_of_the_features(tmp_path):

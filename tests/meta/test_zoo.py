@@ -171,6 +171,6 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(sweeps, "make_program", lambda sweep, problem: None)
     monkeypatch.setattr(sweeps, "run", one)
-    assert not collect.collect(3, tmp_path, stop=lambda: len(asked) == 2)
-    assert collect.collect(4, tmp_path)
+    assert not collect.collect(range(3), tmp_path, stop=lambda: len(asked) == 2)
+    assert collect.collect(range(4), tmp_path)
     assert asked == [0, 1, 2, 3]

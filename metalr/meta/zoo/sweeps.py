@@ -23,6 +23,7 @@ from metalr.meta.zoo.problems import KINDS, Problem
 SHAPES = ("linear", "hold", "cosine", "constant")
 EVALUATIONS = 20
 FIRST_ID = 100_000  # of the zoo's sweeps; encoders have those below
+PER_PROGRAM = 3  # sweeps that share a compilation
 HOLD = 0.7  # share of the budget before `hold` begins to fall
 # A rate in the middle of what may be right, by optimizer.
 CENTRES = {
@@ -56,13 +57,13 @@ class ZooSweep(NamedTuple):
     octaves: float = 13.0
 
 
-def draw(index: int, seed: int, per_program: int = 3) -> ZooSweep:
+def draw(index: int, seed: int) -> ZooSweep:
     """Return sweep number `index`; kinds take turns, all else is drawn.
 
     >>> draw(5, 0) == draw(5, 0), draw(3, 0).kind == draw(5, 0).kind
     (True, True)
     """
-    program = index // per_program
+    program = index // PER_PROGRAM
     shape = np.random.default_rng([seed, 1, program])
     rng = np.random.default_rng([seed, 2, index])
     kinds = list(KINDS)

@@ -1,0 +1,84 @@
+"""A predictor on a problem of the zoo: plain runs beside it, and traces of it."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from metalr.meta import labels, traces
+from metalr.meta.zoo import closed_loop, sweeps
+from metalr.predictor import init_predictor
+from tests.meta.test_zoo import STEPS, tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ranks_may_differ():
+    """Let the zoo's small networks add a bias to a batch."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(ranks_may_differ):
+    sweep = tiny(optimizer="sgd", clip=0.0, weight_decay=0.0)
+    problem = sweeps.build(sweep)
+    return sweep, problem, closed_loop.make_programs(sweep, problem)
+
+
+def test_plain_run_is_that_of_a_loop_by_hand(made):
+    sweep, problem, programs = made
+    found = closed_loop.carry_out(sweep, problem, programs, np.array([0.1]), range(2))
+    order = closed_loop.orders(sweep, len(problem.train["x"]), range(2))[1]
+    params, key = problem.params, jax.random.key(sweep.number)
+    for step, rows in enumerate(order):
+        batch = {name: column[rows] for name, column in problem.train.items()}
+        grads = jax.grad(problem.loss)(params, batch, jax.random.fold_in(key, step))
+        rate = 0.1 * float(sweeps.level("linear", STEPS, sweep.warmup)[step])
+        params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
+    expected = problem.loss(params, problem.validation, key)
+    np.testing.assert_allclose(found.losses[1, 0, -1], expected, rtol=1e-4)
+
+
+def test_untrained_predictor_changes_no_run(made):
+    sweep, problem, programs = made
+    rates = np.array([0.02, 0.1])
+    plain = closed_loop.carry_out(sweep, problem, programs, rates, range(2))
+    same = closed_loop.carry_out(
+        sweep, problem, programs, rates, range(2), init_predictor()
+    )
+    np.testing.assert_allclose(same.losses, plain.losses, rtol=1e-4)
+    np.testing.assert_array_equal(same.multipliers, 1)
+
+
+def test_tuned_rate_is_the_best_of_twice_as_many_peaks(made):
+    sweep, problem, programs = made
+    tuned = closed_loop.tuned_rate(sweep, problem, programs)
+    half = sweep.octaves / 2
+    peaks = 2 ** np.linspace(sweep.centre - half, sweep.centre + half, 5)
+    losses = closed_loop.carry_out(sweep, problem, programs, peaks, range(1)).losses
+    assert tuned == pytest.approx(peaks[np.argmin(losses[0, :, -1])])
+
+
+def test_round_is_labelled_by_the_peaks_of_its_sweep(made, tmp_path):
+    sweep, problem, programs = made
+    runs = closed_loop.policy_runs(sweep, problem, programs, init_predictor(), 3)
+    peaks = sweeps.run(sweep, problem, sweeps.make_program(sweep, problem))
+    traces.write(tmp_path / "round-1-zoo.parquet", runs)
+    data = labels.examples(peaks + traces.read(tmp_path / "round-1-zoo.parquet"))
+    best = labels.best_rate(peaks)
+    for number, run in enumerate(runs):
+        assert run.about["kind"] == "policy"
+        # Plain runs from one base each: off by the same at every step of linear decay.
+        rows = data.run == f"{run.about['sweep_id']}/{len(peaks) + number}"
+        level = np.log2(sweeps.level("linear", STEPS, sweep.warmup))
+        expected = best.log2_rate - level - np.log2(run.about["base_rate"])
+        expected = np.clip(expected, -labels.CLIP, labels.CLIP)[data.step[rows]]
+        np.testing.assert_allclose(data.target[rows], expected, atol=1e-3)
+
+
+def test_optimizer_of_the_closed_loop_is_that_of_the_sweep():
+    params = {"w": np.ones((3, 2), np.float32)}
+    for name in sweeps.CENTRES:
+        tx = sweeps.optimizer(name, 0.1, 1.0)
+        updates, _ = tx.update(params, tx.init(params), params)
+        assert optax.tree.norm(updates) > 0
