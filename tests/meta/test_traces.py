@@ -1,6 +1,8 @@
 """A trace comes back as it was written, and nothing else passes for one."""
 
+import base64
 import json
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ from pyarrow import parquet
 
 from metalr import features
 from metalr.errors import MetalrError
-from metalr.features import FEATURES
+from metalr.features import FEATURES, NAMES
 from metalr.meta import labels, traces
 from metalr.observe import Observation
 
@@ -124,13 +126,22 @@ def test_file_is_plain_parquet_for_others(folder):
     table = parquet.read_table(folder / "a.parquet")
     assert table["step"].to_pylist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert table["run"].to_pylist() == [0] * 5 + [1] * 3
-    assert table.schema.field("features").type == pa.list_(pa.float32(), len(FEATURES))
+    assert all(table.schema.field(name).type == pa.float32() for name in NAMES)
 
 
 def test_rows_take_little_more_than_half_of_float32(tmp_path):
     traces.write(tmp_path / "a.parquet", [draw(2000)])
     size = (tmp_path / "a.parquet").stat().st_size
     assert size < 0.65 * 4 * 2000 * (len(FEATURES) + 3)
+
+
+def test_head_that_fills_the_memory_is_refused(folder):
+    table = parquet.read_table(folder / "a.parquet")
+    packed = base64.b85encode(zlib.compress(b" " * (65 * 2**20), 9))
+    table = table.replace_schema_metadata({b"metalr.traces": packed})
+    parquet.write_table(table, folder / "a.parquet")
+    with pytest.raises(MetalrError, match="head has more than"):
+        traces.read(folder / "a.parquet")
 
 
 def test_nan_loss_survives(tmp_path):
@@ -154,7 +165,8 @@ def spoil(path, kind):
         parquet.write_table(pa.table({"x": [1]}), path)
     else:
         table = parquet.read_table(path)
-        header = json.loads(table.schema.metadata[b"metalr.traces"])
+        packed = table.schema.metadata[b"metalr.traces"]
+        header = json.loads(zlib.decompress(base64.b85decode(packed)))
         if kind == "other version":
             header["feature_version"] += 1
         elif kind == "other features":
@@ -163,7 +175,8 @@ def spoil(path, kind):
             header["observations"][0] = "phase_of_the_moon"
         elif kind == "runs missing":
             header["runs"] = header["runs"][1:]
-        metadata = {b"metalr.traces": json.dumps(header)}
+        packed = base64.b85encode(zlib.compress(json.dumps(header).encode()))
+        metadata = {b"metalr.traces": packed}
         parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 
