@@ -86,6 +86,13 @@ def parser() -> cli.Parser:
         help="runs of a sweep at a time, which need as many times the memory (default: "
         "1 on a CPU, on a GPU all)",
     )
+    add(
+        "--thin",
+        type=Path,
+        metavar="FOLDER",
+        help="write the traces there too, a sample of the steps of each run of the "
+        "zoo, and fit to these: a sixth of the bytes, for shipping",
+    )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
     add(
         "--without",
@@ -127,6 +134,9 @@ def main() -> int:
         if args.traces is None and (status := collect(args, settings)):
             return status
         folder = args.traces or args.output / "traces"
+        if args.thin is not None:
+            traces.thin_folder(folder, args.thin)
+            folder = args.thin
         fitted = train.fit_predictor(
             traces.paths_in(folder),
             settings,

@@ -40,7 +40,7 @@ from metalr.transformation import transformation
 # The default bound of `wrap`; finetune.py, whose small encoders want 500 times a base
 # rate that is meant for large ones, takes `controller.MAX_MULTIPLIER`.
 GENERAL_MULTIPLIER = 64.0
-TRUST = 0.5  # finetune.py, whose user gives no rate, takes 0
+TRUST = 0.7  # finetune.py, whose user gives no rate, takes 0
 
 
 def wrap(

@@ -114,6 +114,23 @@ def thin(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
+def thin_folder(source: Path, target: Path) -> None:
+    """Write the traces of a folder to another one, thinned where they are raw.
+
+    Args:
+      source: Folder of traces.
+      target: Folder that is created if missing; a file in it is written again.
+
+    Raises:
+      MetalrError: A file is refused, or cannot be written.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in paths_in(source):
+        runs = read(path)
+        raw = all(run.observations is not None for run in runs)
+        write(target / path.name, thin(runs) if raw else runs)
+
+
 class Broken(MetalrError):
     """A Parquet file that was cut off, by a kill or a full disk."""
 

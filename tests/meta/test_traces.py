@@ -85,6 +85,9 @@ def test_thinned_runs_teach_the_same(tmp_path):
     traces.write(tmp_path / "thin.parquet", traces.thin(whole))
     thinned = traces.read(tmp_path / "thin.parquet")
     assert {run.steps for run in thinned} == {11 + traces.LATE}
+    traces.thin_folder(tmp_path, tmp_path / "shipped")
+    again = traces.read(tmp_path / "shipped" / "whole.parquet")
+    assert [run.steps for run in again] == [run.steps for run in thinned]
     ours, theirs = labels.examples(thinned), labels.examples(whole)
     for name in ("step", "target", "weight", "features", "run"):
         one, other = getattr(ours, name), getattr(theirs, name)
@@ -130,9 +133,9 @@ def test_file_is_plain_parquet_for_others(folder):
 
 
 def test_rows_take_little_more_than_half_of_float32(tmp_path):
-    traces.write(tmp_path / "a.parquet", [draw(2000)])
+    traces.write(tmp_path / "a.parquet", [draw(20_000)])
     size = (tmp_path / "a.parquet").stat().st_size
-    assert size < 0.65 * 4 * 2000 * (len(FEATURES) + 3)
+    assert size < 0.65 * 4 * 20_000 * (len(FEATURES) + 3)
 
 
 def test_head_that_fills_the_memory_is_refused(folder):

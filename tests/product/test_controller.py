@@ -1,12 +1,17 @@
 """The controller: bounded, braked, and still where a step says nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
-from metalr import features, inject, wrap
+import metalr
+from metalr import controller, features
+from metalr.errors import MetalrError
 from metalr.features import NAMES
 from metalr.meta.sweeps import constant_predictor
 from metalr.observe import Observation
@@ -22,6 +27,11 @@ from tests.product.steering import (
 )
 
 DOORS = ("inject", "wrap")
+
+
+# All but the tests of trust itself are of the filter behind it.
+wrap = functools.partial(metalr.wrap, trust=0.0)
+inject = functools.partial(metalr.inject, trust=0.0)
 
 
 def multipliers(history):
@@ -82,6 +92,38 @@ def test_the_multiplier_never_leaves_its_bounds(sign):
     tx = wrap(optax.sgd(1e-3), constant(sign * 100.0), total_steps=30, max_multiplier=8)
     *_, (_, _, state) = drive(tx, [(1.0, 1.0)] * 9 + [(1.0, 0.5)] * 9)
     np.testing.assert_allclose(state.lr_multiplier, 8.0**sign, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("shown", [-5.0, -0.4, 1.5, 4.0])
+def test_the_probability_of_a_tuned_rate_is_that_of_bayes(trust, shown):
+    """Of a measurement with variance 2 under N(0, 0.25) and under N(0, 16)."""
+    noise, wide, narrow = 2.0, 16.0, 0.25
+    variance = 1 / (1 / noise + 1 / wide)
+    found = controller._tuned(trust, wide, variance * shown / noise, variance)
+    likely = [stats.norm.pdf(shown, scale=np.sqrt(noise + x)) for x in (narrow, wide)]
+    expected = trust * likely[0] / (trust * likely[0] + (1 - trust) * likely[1])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("octaves", [1.0, 4.0])
+def test_trusted_rate_is_left_where_the_run_shows_that_it_is_far_off(octaves):
+    rate, params = 0.01, {"w": jnp.ones(3)}
+    knows = knowing(np.log2(rate / (1 - rate)) + octaves, variance=0.5)
+    found = {}
+    for trust in (0.0, 0.8):
+        tx = metalr.wrap(optax.sgd(rate), knows, total_steps=30, trust=trust)
+        found[trust] = np.log2(multipliers(drive(tx, falling(12), params))[-1])
+    if octaves == 1:
+        assert 0 <= found[0.8] < 0.2 * found[0.0]
+    else:
+        assert found[0.8] > 0.9 * found[0.0]
+
+
+def test_trust_is_a_probability():
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(MetalrError, match="`trust` must be a probability"):
+            metalr.wrap(optax.sgd(0.1), init_predictor(), trust=wrong)
 
 
 # --- What is no evidence --------------------------------------------------------------
