@@ -148,6 +148,7 @@ def respond(
         total_steps=run.steps,
         schedule=lambda step: jnp.take(jnp.asarray(table), step, mode="clip"),
         max_multiplier=controller.MAX_MULTIPLIER,
+        trust=0.0,
     )
     step_fn = _step(run, tx, _read(predictor))
     params = jax.tree.map(_copy, run.params)

@@ -68,6 +68,7 @@ def _over_steps(predictor: Predictor, vectors: Any, before: Any, moved: Any) -> 
         predictor,
         total_steps=None,
         max_multiplier=MAX_MULTIPLIER,
+        trust=0.0,
         log_multiplier=None,
         explore=None,
         curvature_every=0,

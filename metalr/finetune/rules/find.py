@@ -50,6 +50,7 @@ def find(*, learned: bool) -> Build:
             total_steps=plan.total_steps,
             schedule=shapes.linear(short),
             max_multiplier=MAX_MULTIPLIER,
+            trust=0.0,
         )
 
         def after(rate: Any) -> optax.GradientTransformationExtraArgs:
