@@ -146,8 +146,23 @@ def main() -> int:
         )
         train.save(args.output / "predictor", fitted)
     print(train.check_table(fitted))
+    if not args.no_check:
+        check_in_the_loop(args, fitted.predictor)
     print(f"{args.output / 'predictor'}: use it with finetune.py --predictor")
     return 0
+
+
+def check_in_the_loop(args: argparse.Namespace, predictor: Any) -> None:
+    """Run the predictor and the shipped one on a problem of no trace, and draw it."""
+    from metalr.meta.zoo import check
+    from metalr.predictor import load_predictor
+    from metalr.report import learned
+
+    rows = {"metalr, this predictor": predictor, "metalr, shipped": load_predictor()}
+    found = check.check(check.left_out(args.seed), rows)
+    print(check.table(found))
+    learned.draw_check(found, args.output / "check.png")
+    print(f"{args.output / 'check.png'}: the same as a picture")
 
 
 def collect(args: argparse.Namespace, settings: Any) -> int:

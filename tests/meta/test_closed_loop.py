@@ -6,8 +6,9 @@ import optax
 import pytest
 
 from metalr.meta import labels, traces
-from metalr.meta.zoo import closed_loop, sweeps
+from metalr.meta.zoo import check, closed_loop, sweeps
 from metalr.predictor import init_predictor
+from metalr.report import learned
 from tests.meta.test_zoo import STEPS, tiny
 
 
@@ -82,3 +83,23 @@ def test_optimizer_of_the_closed_loop_is_that_of_the_sweep():
         tx = sweeps.optimizer(name, 0.1, 1.0)
         updates, _ = tx.update(params, tx.init(params), params)
         assert optax.tree.norm(updates) > 0
+
+
+def test_check_holds_plain_runs_against_predictors_from_the_same_rates(made, tmp_path):
+    sweep = made[0]
+    found = check.check(sweep, {"untrained": init_predictor()})
+    middle = len(found.rates) // 2
+    assert found.rates[middle] == pytest.approx(closed_loop.tuned_rate(*made))
+    np.testing.assert_allclose(
+        found.losses["untrained"], found.losses["plain"], rtol=1e-3
+    )
+    rows = check.table(found).splitlines()
+    assert rows[-2].startswith("| plain |") and rows[-1].startswith("| untrained |")
+    learned.draw_check(found, tmp_path / "check.png")
+    assert (tmp_path / "check.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_problem_of_the_check_is_of_no_collection():
+    sweep = check.left_out(0)
+    assert sweep == check.left_out(0) and sweep.number >= 10_000
+    assert sweep.horizon <= 150 and sweep.optimizer == "adamw"
