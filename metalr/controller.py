@@ -73,6 +73,9 @@ class MetalrState(NamedTuple):
     lr_mean: jax.Array  # [] of log2 of the best multiplier
     lr_variance: jax.Array  # [] of it, octaves^2
     lr_prior: jax.Array  # [] its mean at the first update
+    lr_trusted: (
+        jax.Array
+    )  # [] log2 m of the rate that may be tuned: 0, less what was cut
     lr_features: jax.Array  # [F] what the predictor saw
     lr_observation: jax.Array  # [len(Observation)] of the last step, float32
     skipped_steps: jax.Array  # [] int32, loss or gradient not finite
@@ -221,8 +224,8 @@ def _estimated(
     base = predictor.base_variance
     known = jnp.clip(1 - state.lr_variance / base, 0, 1)
     target = state.lr_mean - predictor.aim * jnp.sqrt(state.lr_variance) * known
-    tuned = _tuned(controller.trust, base, state.lr_mean, state.lr_variance)
-    target = (1 - tuned) * target
+    tuned = _tuned(controller.trust, base, state)
+    target += tuned * (state.lr_trusted - target)
     started = features.has_left_start(summary)
     highest = jnp.where(started, bound, state.lr_prior + _HEADROOM)
     target = jnp.minimum(target, highest)
@@ -238,9 +241,11 @@ def _estimated(
     log2_m = jnp.clip(jnp.where(finite, log2_m, before - _CUT), -bound, bound)
     # What was cut is not gone back to at once: the best rate was not above.
     was_cut = (cut > 0) | ~finite
+    below = lambda x: jnp.where(was_cut, jnp.minimum(x, log2_m), x)  # noqa: E731
     return state._replace(
         lr_log2_multiplier=log2_m,
-        lr_mean=jnp.where(was_cut, jnp.minimum(state.lr_mean, log2_m), state.lr_mean),
+        lr_mean=below(state.lr_mean),
+        lr_trusted=below(state.lr_trusted),
         braked_steps=state.braked_steps + _count(cut > 0),
     )
 
@@ -281,25 +286,24 @@ def _fused(
     )
 
 
-def _tuned(
-    trust: Any, base_variance: Any, mean: jax.Array, variance: jax.Array
-) -> jax.Array:
+def _tuned(trust: Any, base_variance: Any, state: MetalrState) -> jax.Array:
     """Return the probability that the user's own rate is tuned, given the run: [].
 
     A rate that somebody tuned is right to within half an octave, any other one to
-    within a few: two Gaussians about 0. What the run has shown, which is `mean` without
-    the second of them, has a likelihood under each.
+    within a few: two Gaussians, about what cuts have left of it and about 0. What the
+    run has shown, which is `lr_mean` without the second, has a likelihood under each.
     """
-    shown = jnp.maximum(1 / variance - 1 / base_variance, 1e-6)
-    pull = mean / variance  # shown * its mean
+    shown = jnp.maximum(1 / state.lr_variance - 1 / base_variance, 1e-6)
+    pull = state.lr_mean / state.lr_variance  # shown * its mean
 
-    def log_likelihood(spread: Any) -> jax.Array:
+    def log_likelihood(centre: Any, spread: Any) -> jax.Array:
         inflated = 1 + shown * spread
-        return -(jnp.log(inflated) + pull**2 / (shown * inflated)) / 2
+        apart = pull - shown * centre
+        return -(jnp.log(inflated) + apart**2 / (shown * inflated)) / 2
 
     odds = jnp.log(trust) - jnp.log1p(-trust)  # -inf without trust
-    odds += log_likelihood(_TUNED_VARIANCE) - log_likelihood(base_variance)
-    return jax.nn.sigmoid(odds)
+    odds += log_likelihood(state.lr_trusted, _TUNED_VARIANCE)
+    return jax.nn.sigmoid(odds - log_likelihood(0.0, base_variance))
 
 
 def _count(happened: jax.Array) -> jax.Array:
@@ -323,6 +327,7 @@ def zero_state(
         lr_mean=zero(),
         lr_variance=width,
         lr_prior=zero(),
+        lr_trusted=zero(),
         lr_features=jnp.zeros(len(features.FEATURES), jnp.float32),
         lr_observation=jnp.zeros(len(Observation._fields), jnp.float32),
         skipped_steps=zero(jnp.int32),
