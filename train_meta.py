@@ -102,6 +102,11 @@ def parser() -> cli.Parser:
         help="tasks, and sizes as 6x384 (layers by width), to leave out of the fit",
     )
     add(
+        "--no-check",
+        action="store_true",
+        help="do not run the predictor on a problem that is in no trace",
+    )
+    add(
         "--skip-broken",
         action="store_true",
         help="leave out trace files that are refused",

@@ -108,7 +108,7 @@ def test_alike_errors_of_a_run_count_as_few_steps():
 
 def test_unknown_hidden_feature_is_a_fault(runs):
     data = labels.examples(runs)
-    with pytest.raises(MetalrError, match="no such feature: phase_of_the_moon"):
+    with pytest.raises(MetalrError, match="must name features, got phase_of_the_moon"):
         fit.fit(data, QUICK._replace(hidden=("phase_of_the_moon",)))
 
 
