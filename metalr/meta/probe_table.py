@@ -92,7 +92,7 @@ def curves(runs: Sequence[traces.Run]) -> list[Curve]:
                 kind=about.get("problem", ENCODER),
                 task=about["task"],
                 size=labels.size(own[0]),
-                runs=own,
+                runs=[traces.held(run) for run in own],
                 peaks=peaks,
                 outcome=outcome,
                 best=best_peak(peaks, outcome),
@@ -326,7 +326,7 @@ def make(
 
 
 def main() -> None:
-    """Make the table and prints it."""
+    """Make the table and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", help="folder (default: the shipped one)")
     parser.add_argument("--traces", type=Path, default=Path("checkpoints/traces"))

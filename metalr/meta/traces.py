@@ -114,6 +114,22 @@ def thin(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
+def held(run: Run) -> Run:
+    """Give a thinned run a row for every step, each the last one that was kept.
+
+    Features are running means, and little lies between two rows that were kept.
+    """
+    if run.step is None:
+        return run
+    rows = np.searchsorted(run.step, np.arange(run.about["horizon"]), "right") - 1
+    rows = np.maximum(rows, 0)
+    return run._replace(
+        **{name: getattr(run, name)[rows] for name in ("features", *_SCALARS)},
+        step=None,
+        multiplier_before=None,
+    )
+
+
 def thin_folder(source: Path, target: Path) -> None:
     """Write the traces of a folder to another one, thinned where they are raw.
 

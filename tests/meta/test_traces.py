@@ -97,6 +97,16 @@ def test_thinned_runs_teach_the_same(tmp_path):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+def test_held_run_has_every_step_and_those_that_were_kept_unchanged():
+    run = draw(100)._replace(about={"horizon": 100})
+    (thinned,) = traces.thin([run])
+    full = traces.held(thinned)
+    assert full.steps == 100 and full.step is None
+    np.testing.assert_array_equal(full.features[thinned.step], thinned.features)
+    np.testing.assert_array_equal(full.loss[98], run.loss[thinned.step[-2]])
+    assert traces.held(run) is run
+
+
 def test_thinned_file_that_names_a_step_before_the_first_update_is_refused(tmp_path):
     run = traces.thin([draw(30)])[0]
     broken = run._replace(step=run.step - 1)
