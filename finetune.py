@@ -78,4 +78,5 @@ def command_line() -> cli.Parser:
 
 if __name__ == "__main__":
     cli.hush_libraries()
+    cli.leave_out_torch()
     sys.exit(cli.guarded(main))

@@ -18,6 +18,7 @@ from metalr.runtime.program import (
     guarded,
     how_to_resume,
     hush_libraries,
+    leave_out_torch,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "how_to_resume",
     "guarded",
     "hush_libraries",
+    "leave_out_torch",
     "main",
 ]
 
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out the `metalr` command and return its exit status."""
     if argv is None:  # this program is the command
         end_at_signals()
+        leave_out_torch()
     hush_libraries()
     parser = Parser(prog="metalr", description="Learned learning rates for fine-tuning")
     commands = parser.add_subparsers(

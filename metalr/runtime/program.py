@@ -126,6 +126,15 @@ def hush_libraries() -> None:
     sys.unraisablehook = unless_late
 
 
+def leave_out_torch() -> None:
+    """Keep transformers from importing PyTorch: seconds, and nothing here uses it.
+
+    For programs alone, before they import transformers; in a process of somebody else
+    PyTorch may be wanted.
+    """
+    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType]
+
+
 def how_to_resume() -> str:
     """Say which command continues with what this one has saved."""
     anew = "--overwrite"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.models import small_models
+
 pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +36,17 @@ def test_importing_metalr_brings_nothing_heavy():
     brought = set(found.stdout.split())
     assert "metalr" in brought
     assert not brought & heavy
+
+
+def test_a_program_loads_tokenizers_without_the_seconds_that_torch_takes(tmp_path):
+    folder = small_models.save_bert(tmp_path / "tiny")
+    program = (
+        "import sys\n"
+        "from metalr.runtime import program\n"
+        "program.leave_out_torch()\n"
+        "from transformers import AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})\n"
+        "assert tokenizer('a good film')['input_ids'][1:-1]\n"
+        "assert not [name for name in sys.modules if name.startswith('torch.')]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)
