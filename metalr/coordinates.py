@@ -81,7 +81,8 @@ def sample(tree: Any, where: Layout) -> jax.Array:
 
     Args:
       tree: Parameters or gradients. A leaf without a gradient (None, or of a type
-        that has none) counts as zeros.
+        that has none) counts as zeros, and so does an abstract one: a state of those
+        is there to be restored into.
       where: The layout of the parameters.
 
     Returns:
@@ -94,7 +95,7 @@ def sample(tree: Any, where: Layout) -> jax.Array:
     """
     leaves = leaves_of(tree)
     chosen = [leaves[block.leaf] for block in where.blocks]
-    chosen = [jnp.asarray(x) if is_trainable(x) else None for x in chosen]
+    chosen = [jnp.asarray(x) if _has_values(x) else None for x in chosen]
     axes = jax.sharding.get_abstract_mesh().axis_types
     cut = functools.partial(_cut, where=where)
     if jax.sharding.AxisType.Explicit not in axes:
@@ -128,6 +129,10 @@ def has_moved(sampled: jax.Array, where: Layout) -> jax.Array:
     parts = zip(ends - where.sizes, ends, strict=True)
     moved = [jnp.any(sampled[start:end] != 0) for start, end in parts]
     return jnp.stack(moved) if moved else jnp.zeros(0, bool)
+
+
+def _has_values(leaf: Any) -> bool:
+    return is_trainable(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _squares(leaf: Any) -> jax.Array:

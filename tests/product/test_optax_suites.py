@@ -54,7 +54,13 @@ FEW = ("sgd", "adamw", "adafactor", "lion")  # one of each kind of state
 DOORS = ("wrap", "steered", "inject", "link")
 
 # (suite, test, base) or a part of it -> why it does not pass.
-EXCEPT = {}
+EXCEPT = {
+    (
+        "_masking_test",
+        "test_masked_state_structure",
+    ): "takes the trace out of the inner "
+    "state by its place, where metalr's own state now is",
+}
 
 
 def handing(tx):
@@ -219,8 +225,10 @@ def test_it_converges_and_its_state_is_mapped_over(monkeypatch, door, base, targ
         ("test_state_sharding_type_preserved_with_jit", "inject", "sgd"),
     ],
 )
-def test_on_a_mesh_of_eight_devices(test, door, base):
+def test_on_a_mesh_of_eight_devices(monkeypatch, test, door, base):
     case = suite("sharding_test").ShardingTest
+    # They compare it as text with "0.7.2", and would skip themselves from 0.10 on.
+    monkeypatch.setattr(jax, "__version__", "0.9")
     tx = behind(door, getattr(aliases, base))(learning_rate=1.0)
     with as_theirs():
         raw(case, test)(case("run"), tx)
