@@ -285,6 +285,11 @@ def _interval(found: Any, shape: str = "its schedule") -> str:
 
 
 def _unknown(distance: float) -> str:
+    if math.isinf(distance):
+        return (
+            "all weights are zero at the start, and metalr knows rates by the size of "
+            "an update beside the weights"
+        )
     return (
         "metalr has not learned from runs of this kind (they are "
         f"{distance:.2g} times as far from those as a known kind is at most)"

@@ -25,6 +25,7 @@ RAMP = 10  # steps of the probe's own warm-up, which is shorter than a run's
 # The rate that a probe begins with is no guess of the user's.
 NO_GUESS = 1e4  # octaves^2, its variance
 _SMALL = 2.0**-10  # of the weights: an update that is only looked at
+_USUAL = 0.1  # root mean square of weights, where they all are zero
 # A range test goes over these sizes of an update beside the weights, as log2.
 _RANGE = (-20.0, 2.0)
 _DIVERGED = 4.0  # times the fall of the loss so far, above its lowest: the test ends
@@ -49,7 +50,7 @@ class Facts(NamedTuple):
 
     log2_best: float  # of the factor on the user's rate that is best
     variance: float  # octaves^2
-    distance: float  # of the facts from training; out of range above 1
+    distance: float  # of the facts from training; out of range above 1; inf: no weights
     relative_rate: float  # log2 of an update beside the weights, at the user's peak
     value: float  # the first loss
 
@@ -87,7 +88,10 @@ def facts(run: Run, predictor: Predictor) -> Facts:
         )
         moved, slope = sizes
         weight = jnp.sqrt(jnp.sum(coordinates.squared_norms(theta, where)))
-        ratio = jnp.where((moved > 0) & (weight > 0), _SMALL * weight / moved, 1.0)
+        # Beside weights of zero every update is as large.
+        blank = weight == 0
+        weight = jnp.where(blank, _USUAL * math.sqrt(_coordinates(theta)), weight)
+        ratio = jnp.where(moved > 0, _SMALL * weight / moved, 1.0)
         share = jnp.exp2(jnp.round(jnp.log2(ratio)))
         first, observer = observe.observe(
             g, observe.init(theta, where), theta, where, value=value, log_level=level
@@ -106,8 +110,10 @@ def facts(run: Run, predictor: Predictor) -> Facts:
         vector, _ = features.update(seen, summary, step=1, **clock)
         said, variance = prior(predictor, vector)
         apart = distance(predictor.prior_seen, vector[_OF_FACTS])
-        relative = vector[NAMES.index("relative_rate")] - jnp.log2(share)
-        return jnp.log2(share) + said, variance, apart, relative, value, slope
+        apart = jnp.where(blank, jnp.inf, apart)
+        relative = jnp.log2(moved / weight) - level / math.log(2)
+        best = jnp.where(blank, -relative + math.log2(_SMALL), jnp.log2(share) + said)
+        return best, variance, apart, relative, value, slope
 
     found = jax.jit(look)(run.params, run.batch(0))
     *known, slope = (float(x) for x in jax.device_get(found))
@@ -298,6 +304,10 @@ def _wide(tree: Any) -> Any:
         return leaf if jnp.iscomplexobj(leaf) else leaf.astype(jnp.float32)
 
     return jax.tree.map(widen, tree)
+
+
+def _coordinates(tree: Any) -> int:
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _copy(leaf: Any) -> Any:

@@ -166,6 +166,18 @@ def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
+def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them():
+    params, batches = problem()
+    params = {"w": params["w"] * 0}
+    found = metalr.find(
+        lambda p, batch: jnp.mean((batch["x"] @ p["w"] - 1) ** 2),
+        params, optax.adam, batches, steps=200, predictor=knowing(), told=TOLD,
+    )  # fmt: skip
+    assert found.rate is None and "weights are zero at the start" in found.text
+    losses = np.array(found.curve)[:, 1]
+    assert losses.min() < 0.9 * losses[0] and losses.max() > losses[0]
+
+
 # -------------------------------------------------------------------- what it refuses
 
 
