@@ -292,7 +292,8 @@ def show(lines: list[dict[str, Any]]) -> str:
     for part in ("zoo", "tasks", "kinds"):
         own = [x for x in lines if x["part"] == part and x.get("signal", 1) >= 0.5]
         for rule in ("found", "prior", "valley", "steep"):
-            errors = [abs(x[rule] - x["best"]) for x in own if rule in x]
+            # Where the finder gives no rate it has no error, whatever others have.
+            errors = [abs(x[rule] - x["best"]) for x in own if rule in x and x["known"]]
             if errors:
                 share = lambda most, e=errors: np.mean(np.array(e) < most)  # noqa: E731
                 rows.append(
