@@ -197,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", help="folder (default: the shipped one)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--uses", nargs="+", default=[""], help="that begin like this")
     parser.add_argument("--bounds", action="store_true", help="of the multiplier")
     args = parser.parse_args()
     predictor = load_predictor(args.predictor)
@@ -205,6 +206,8 @@ def main() -> None:
         return
     print("| use | plain | with metalr | multiplier at the end |\n|---|--:|--:|--:|")
     for name, (plain, ours, settings) in rows(predictor).items():
+        if not any(name.startswith(start) for start in args.uses):
+            continue
         without, _ = accuracy(lambda rate, f=plain: f(), args.seeds, **settings)
         scores, ms = accuracy(lambda rate, f=ours: f(), args.seeds, **settings)
         print(
