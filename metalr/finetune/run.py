@@ -202,7 +202,9 @@ def _result(prepared: Prepared, outcome: journal.Outcome) -> Result:
         k: v for k, v in row.items() if k not in ("step", "epoch")
     }
     rows, task = next(iter(data.validation.values())), data.task
-    references = {name: decode.chance(name, task, rows) for name in task.metrics}
+    references: dict[str, float | None] = {
+        name: decode.chance(name, task, rows) for name in task.metrics
+    }
     return {
         "task": data.task.name,
         "model": prepared.config.model,

@@ -35,6 +35,7 @@ from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
 from metalr.models.families import FAMILIES
 from metalr.runtime import files
+from metalr.runtime.origin import Origin
 
 SETTINGS, WORDS = "pretrain.json", "words.json"
 MASKED = 0.15  # share of the words to guess
@@ -131,7 +132,8 @@ def pretrain(
         checkpoints.close()
     if outcome.stopped == "asked":
         return None
-    model = huggingface.Pretrained(config, graphdef, outcome.params, tokenizer, {})
+    origin = Origin("folder", str(folder))
+    model = huggingface.Pretrained(config, graphdef, outcome.params, tokenizer, origin)
     huggingface.export(folder, model, "mlm", ())
     return outcome.last
 

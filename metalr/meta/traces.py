@@ -278,7 +278,9 @@ def _runs(table: Any, names: list[str], abouts: list[dict[str, Any]]) -> list[Ru
     ):
         raw = None if names == list(NAMES) else wide
         seen = wide if raw is None else features_of(raw)
-        keys = {_OLD_KEYS.get(k, k): v for k, v in about["about"].items()}
+        keys: dict[str, Any] = {
+            _OLD_KEYS.get(str(k), str(k)): v for k, v in about["about"].items()
+        }
         evaluations = about["evaluations"]
         run = Run(keys, evaluations, seen, rate, multiplier, loss, raw)
         if thinned:

@@ -109,7 +109,7 @@ def show(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the sweeps that are in no line yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=700)
     parser.add_argument("--count", type=int, default=90)
     parser.add_argument("--predictor", type=Path)

@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, default=ROOT / "checkpoints/traces")
     _, runs = traces.read_all(traces.paths_in(parser.parse_args().traces))
     found: dict[str, list[np.ndarray]] = {}
-    for of_sweep in labels.by_bank(runs).values():
+    for of_sweep in labels.by_sweep(runs).values():
         own = [run for run in of_sweep if run.about["kind"] == "peak"]
+        if "problem" in own[0].about:  # of the zoo
+            continue
         own.sort(key=lambda run: run.about["peak"])
         peaks = np.log2([run.about["peak"] for run in own])
         outcomes = np.minimum([labels.outcome(r.evaluations) for r in own], WORST)

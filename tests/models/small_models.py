@@ -5,6 +5,7 @@ from pathlib import Path
 
 from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig
+from metalr.runtime.origin import Origin
 
 BERT = EncoderConfig(
     family="bert",
@@ -85,7 +86,8 @@ def save_bert(folder: Path, layers: int = 1) -> Path:
     )
     graphdef, params = heads.build(config, "classification", 2, seed=0)
     tokenizer = BertTokenizerFast(tokenizer_object=raw)
-    model = huggingface.Pretrained(config, graphdef, params, tokenizer, {})
+    origin = Origin("folder", str(folder))
+    model = huggingface.Pretrained(config, graphdef, params, tokenizer, origin)
     huggingface.export(folder, model, "classification", ("negative", "positive"))
     return folder
 

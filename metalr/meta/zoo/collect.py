@@ -43,7 +43,8 @@ def collect(
     deadline = time.monotonic() + seconds
     todo = [k for k in indices if not path_of(folder, k, seed, number).exists()]
     make: Any = sweeps.make_program if predictor is None else closed_loop.make_programs
-    program, made_for = None, None
+    program: Any = None
+    made_for = None
     with progress.counting(len(todo)) as log:
         for index in todo:
             if stop() or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ several sweeps share a compilation.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -277,7 +277,7 @@ def marks(sweep: ZooSweep) -> np.ndarray:
     return np.round(np.linspace(0, sweep.horizon, EVALUATIONS + 1)).astype(int)
 
 
-def evaluations(steps: Sequence[int], losses: Sequence[float]) -> list[dict[str, Any]]:
+def evaluations(steps: Iterable[int], losses: Iterable[float]) -> list[dict[str, Any]]:
     """Return validation losses as traces hold them; what is not finite is None."""
     return [
         {"step": int(step), "eval_loss": float(x) if math.isfinite(x) else None}
