@@ -215,7 +215,8 @@ def _estimated(
     first = counts & (summary.counted_updates == 1)
     far = distance(predictor.seen, vector)
     outside = state.out_of_range_steps + _count(counts & (far > 1))
-    share = 1 - outside / jnp.maximum(summary.counted_updates, 1)
+    counted = jnp.maximum(summary.counted_updates, 1)
+    share = 1 - jnp.asarray(outside, jnp.float32) / counted
     weight = _weight(far) * share**2
     state = state._replace(out_of_range_steps=outside)
     state = _fused(predictor, bound, state, vector, weight, first, counts)

@@ -208,7 +208,7 @@ def range_test(
 def probe_levels(levels: np.ndarray) -> np.ndarray:
     """Return a schedule without its warm-up, but for a short one of the probe's.
 
-    >>> probe_levels(np.array([0.25, 0.5, 1.0, 0.5])).round(2).tolist()
+    >>> probe_levels(np.array([0.25, 0.5, 1.0, 0.5])).astype(float).round(2).tolist()
     [0.09, 0.18, 0.27, 0.18]
     """
     whole = np.maximum.accumulate(levels[::-1])[::-1]

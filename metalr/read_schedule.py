@@ -168,7 +168,11 @@ def _sizes(
         sizes = np.array(walked(state, min(steps, _STEPS))[1])
         moved = np.flatnonzero(sizes)
         following = np.searchsorted(moved, np.arange(len(sizes)))
-        sizes = sizes[moved[np.minimum(following, len(moved) - 1)]]
+        held = sizes[moved[np.minimum(following, len(moved) - 1)]]
+        # Whole groups without a move after the last one are a rate of 0.
+        group = moved[-1] - moved[-2] if len(moved) > 1 else moved[0] + 1
+        ended = moved[-1] + group < len(sizes)
+        sizes = np.where((following == len(moved)) & ended, 0, held)
     return sizes
 
 

@@ -2,9 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from metalr import cli, find_command, fine_tuning
+from metalr import cli, find_command, fine_tuning, predictor
 from tests.models import small_models
 
 SMALL = (
@@ -24,6 +25,17 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path.parent / "cache"))
 
 
+def knowing_all(folder):
+    """Save the shipped predictor with limits that no run lies beyond."""
+    shipped = predictor.load_predictor()
+    wide = {
+        name: getattr(shipped, name)._replace(limit=np.float32(1e6))
+        for name in ("seen", "prior_seen")
+    }
+    predictor.save_predictor(folder, shipped._replace(**wide), {"note": "a test's"})
+    return str(folder)
+
+
 def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     tiny, capsys, tmp_path, monkeypatch
 ):
@@ -35,6 +47,7 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
 
     monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
     flags = ("--model", tiny, *SMALL, "--scheduler", "linear", "--seed", "3")
+    flags += ("--predictor", knowing_all(tmp_path / "predictor"))
     assert cli.main(["find", *flags, "--png", "probe.png", "--use"]) == 0
     said = capsys.readouterr().out
     found = re.search(r"rate (\S+), between (\S+) and (\S+) \(80% of", said)

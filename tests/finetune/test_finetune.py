@@ -384,7 +384,7 @@ def test_help_names_every_flag_with_its_default(capsys, monkeypatch):
     text = capsys.readouterr().out
     for flag in ("--task", "--learning-rate", "--resume", "--predictor", "--quiet"):
         assert flag in text
-    assert "(default: 2e-5;" in text and "question answering:" in text
+    assert "(default: 2e-5;" in text and "questions:" in text
 
 
 @pytest.mark.parametrize(

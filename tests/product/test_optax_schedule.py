@@ -412,6 +412,7 @@ def test_a_projection_after_the_link_holds():
 def test_all_doors_take_the_same_run(total_steps):
     schedule = optax.warmup_cosine_decay_schedule(1e-3, 3e-2, 4, 30)
     settings = {"predictor": opinionated(push=0.3), "total_steps": total_steps}
+    settings["trust"] = 0.0
     decay = {"weight_decay": 0.01}
     doors = {
         "wrap": wrap(optax.adamw(schedule, **decay), **settings),

@@ -143,6 +143,7 @@ def place(how, tx):
 
 def lora_run(how, predictor):
     settings = {"total_steps": 20, "schedule": optax.constant_schedule(1.0)}
+    settings["trust"] = 0.0
     if how.startswith("around"):
         inner = place(how.replace("around", "inside"), optax.adam(3e-2))
         tx = wrap(inner, predictor, **settings)
