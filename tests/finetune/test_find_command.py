@@ -25,15 +25,14 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path.parent / "cache"))
 
 
-def knowing_all(folder):
-    """Save the shipped predictor with limits that no run lies beyond."""
-    shipped = predictor.load_predictor()
+def knows_all(path=None, load=predictor.load_predictor):
+    """Load a predictor with limits that no run lies beyond."""
+    shipped = load(path)
     wide = {
         name: getattr(shipped, name)._replace(limit=np.float32(1e6))
         for name in ("seen", "prior_seen")
     }
-    predictor.save_predictor(folder, shipped._replace(**wide), {"note": "a test's"})
-    return str(folder)
+    return shipped._replace(**wide)
 
 
 def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
@@ -47,7 +46,7 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
 
     monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
     flags = ("--model", tiny, *SMALL, "--scheduler", "linear", "--seed", "3")
-    flags += ("--predictor", knowing_all(tmp_path / "predictor"))
+    monkeypatch.setattr(predictor, "load_predictor", knows_all)
     assert cli.main(["find", *flags, "--png", "probe.png", "--use"]) == 0
     said = capsys.readouterr().out
     found = re.search(r"rate (\S+), between (\S+) and (\S+) \(80% of", said)
