@@ -138,7 +138,8 @@ def test_file_that_would_fill_the_memory_is_refused_on_the_way(
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 4 * 2**20
+    # Of what the encoding is told by, and not the 16 MiB that the file unpacks to.
+    assert peak < 5 * 2**20
 
 
 @pytest.mark.parametrize("read", [files.read_json, weights.read_json])
