@@ -73,9 +73,7 @@ class MetalrState(NamedTuple):
     lr_mean: jax.Array  # [] of log2 of the best multiplier
     lr_variance: jax.Array  # [] of it, octaves^2
     lr_prior: jax.Array  # [] its mean at the first update
-    lr_trusted: (
-        jax.Array
-    )  # [] log2 m of the rate that may be tuned: 0, less what was cut
+    lr_trusted: jax.Array  # [] log2 m of what may be tuned: 0, less what was cut
     lr_features: jax.Array  # [F] what the predictor saw
     lr_observation: jax.Array  # [len(Observation)] of the last step, float32
     skipped_steps: jax.Array  # [] int32, loss or gradient not finite

@@ -17,11 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.benchmark_loading import WORDS
+
 ROOT = Path(__file__).parents[2]
-WORDS = (
-    "the film was good bad slow story actor music scene plot very not and with long "
-    "short funny sad first last never again old new"
-).split()
 
 
 def write(path: Path, rows: int) -> None:
