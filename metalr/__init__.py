@@ -8,8 +8,8 @@ is); `metalr/optax_schedule.py` (what metalr is); `features.py`, `predictor.py` 
 `controller.py` beside it (its parts). What lies at the top of the package is the
 product; every folder is a harness around it: `finetune/` (`run.py` and `loop.py`,
 the run), `meta/` (where the weights come from, from `train_meta.py` on), `compare/`
-(what it is held against), `predict/` (what was fine-tuned, in use), `report/`, `data/`,
-`models/` and `runtime/`.
+(what it is held against), `predict/` (what was fine-tuned, in use), `finding/` (the
+finder of rates), `report/`, `data/`, `models/` and `runtime/`.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from metalr.explanation import explain
-    from metalr.finder import find, suggest
+    from metalr.finding.finder import find, suggest
     from metalr.fine_tuning import fine_tune
     from metalr.optax_schedule import default_schedule, inject, scale_by_metalr, wrap
     from metalr.predict.model import load
@@ -44,12 +44,12 @@ _HOME = {
     "default_schedule": "metalr.optax_schedule",
     "explain": "metalr.explanation",
     "fine_tune": "metalr.fine_tuning",
-    "find": "metalr.finder",
+    "find": "metalr.finding.finder",
     "scale_by_metalr": "metalr.optax_schedule",
     "inject": "metalr.optax_schedule",
     "load": "metalr.predict.model",
     "load_predictor": "metalr.predictor",
-    "suggest": "metalr.finder",
+    "suggest": "metalr.finding.finder",
     "wrap": "metalr.optax_schedule",
 }
 

@@ -51,7 +51,7 @@ def find(args: argparse.Namespace) -> int:
     config = from_flags(args)
     shape = _shape(config)
     # After the flags are known to be good: these take seconds to import.
-    from metalr import experience, finder
+    from metalr.finding import experience, finder
     from metalr.finetune.run import title
     from metalr.runtime import compilation
 
@@ -81,7 +81,7 @@ def suggest(args: argparse.Namespace) -> int:
         args.max_steps, args.epochs = args.steps, float(max(args.steps, 1))
     config = from_flags(args)
     shape = _shape(config)
-    from metalr import finder
+    from metalr.finding import finder
     from metalr.runtime import compilation
 
     compilation.use_cache()
@@ -109,7 +109,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     """Load a run, and returns it with the arguments of `metalr.find`."""
     import jax
 
-    from metalr import experience
+    from metalr.finding import experience
     from metalr.finetune import preparation, schedulers
     from metalr.finetune.rules import shapes
     from metalr.predictor import load_predictor

@@ -1,4 +1,4 @@
-"""Make the table of `metalr.experience` from traces: what a probe should know.
+"""Make the table of `metalr.finding.experience` from traces: what a probe should know.
 
     python -m metalr.meta.probe_table                  # beside the shipped predictor
     python -m metalr.meta.probe_table --predictor FOLDER --traces FOLDER
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import experience, finder
-from metalr.experience import ANY, ENCODER
+from metalr.finding import experience, finder
+from metalr.finding.experience import ANY, ENCODER
 from metalr.meta import fit, labels, replays, traces
 from metalr.predictor import Predictor, folder_of, read_metadata
 from metalr.runtime import files

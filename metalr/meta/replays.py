@@ -15,10 +15,10 @@ import numpy as np
 
 from metalr import controller, features
 from metalr.controller import MAX_MULTIPLIER
+from metalr.finding.probe import NO_GUESS
 from metalr.meta import traces
 from metalr.observe import Observation
 from metalr.predictor import Predictor, distance
-from metalr.probe import NO_GUESS
 
 _MOVED = Observation._fields.index("update_norm")
 

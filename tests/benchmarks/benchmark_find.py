@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import experience, finder
+from metalr.finding import experience, finder
 from metalr.finetune.rules import lr_find
 from metalr.meta import labels, probe_table, traces
 from metalr.meta.zoo import sweeps

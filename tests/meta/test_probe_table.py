@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from metalr.finding.probe import NO_GUESS
 from metalr.meta import probe_table, replays, traces
 from metalr.optax_schedule import inject
 from metalr.predictor import init_predictor
-from metalr.probe import NO_GUESS
 
 
 def run(peak, losses, **about):

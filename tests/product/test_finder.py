@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import metalr
-from metalr import experience, finder, probe
 from metalr.errors import MetalrError
+from metalr.finding import experience, finder, probe
 from metalr.predictor import Density, init_predictor
 
 STEPS = 60

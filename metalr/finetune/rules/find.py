@@ -14,9 +14,9 @@ import optax
 
 from metalr import optax_schedule
 from metalr.controller import MAX_MULTIPLIER
+from metalr.finding.probe import MOST_STEPS, NO_GUESS, RAMP
 from metalr.finetune.rules import shapes
 from metalr.finetune.rules.plan import Build, Inner, RunPlan, warmup
-from metalr.probe import MOST_STEPS, NO_GUESS, RAMP
 
 
 class FindState(NamedTuple):

@@ -8,9 +8,9 @@ A range test raises the rate until the loss leaves, and reads the best one off t
 curve; what is best for a hundred steps at a rising rate is seldom best for a run. The
 probe takes the first steps of the run itself, under metalr: the prior of the run's
 facts, and then the evidence of each step, fused (`metalr.controller`). What is known of
-such runs besides (`metalr.experience`) gives the interval, the cost of a wrong rate and
-a forecast. A run of a kind that training has not seen gets no rate: only the curve of a
-range test.
+such runs besides (`metalr.finding.experience`) gives the interval, the cost of a wrong
+rate and a forecast. A run of a kind that training has not seen gets no rate: only the
+curve of a range test.
 """
 
 import math
@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import optax
 
-from metalr import batch_source, experience, probe
 from metalr.errors import MetalrError
-from metalr.experience import Experience
+from metalr.finding import batch_source, experience, probe
+from metalr.finding.experience import Experience
 from metalr.optax_schedule import default_schedule
 from metalr.predictor import Predictor, load_predictor
 from metalr.read_schedule import read_schedule
