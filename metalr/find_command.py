@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 
 def find(args: argparse.Namespace) -> int:
     """Carry out `metalr find` and return the exit status."""
-    config = from_flags(args)
+    config = from_flags(args, finds=True)
     shape = _shape(config)
     # After the flags are known to be good: these take seconds to import.
     from metalr.finding import experience, finder
@@ -79,7 +79,7 @@ def suggest(args: argparse.Namespace) -> int:
     if args.steps is not None:
         # As many epochs as that takes.
         args.max_steps, args.epochs = args.steps, float(max(args.steps, 1))
-    config = from_flags(args)
+    config = from_flags(args, finds=True)
     shape = _shape(config)
     from metalr.finding import finder
     from metalr.runtime import compilation
@@ -184,6 +184,7 @@ def _use(config: RunConfig, found: Any) -> int:
     import signal
 
     from metalr.fine_tuning import fine_tune
+    from metalr.finetune import schedulers
     from metalr.runtime.program import Stop, how_to_resume
 
     if found.rate is None:
@@ -194,7 +195,10 @@ def _use(config: RunConfig, found: Any) -> int:
     rate = float(f"{found.rate:.3g}")
     print(f"fine-tuning at {rate:g}")
     stop = Stop()
-    ended = fine_tune(dataclasses.replace(config, learning_rate=rate), stop=stop)
+    learned = schedulers.get(config.scheduler).learned
+    read = config.predictor if learned else None  # by the run, after the probe
+    config = dataclasses.replace(config, learning_rate=rate, predictor=read)
+    ended = fine_tune(config, stop=stop)
     if ended.interrupted:
         print(f"stopped at step {ended.result['steps']}, saved; {how_to_resume()}")
         return stop.status or 128 + signal.SIGTERM

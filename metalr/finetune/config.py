@@ -389,32 +389,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, RunConfig, HEADINGS)
 
 
-def from_flags(args: argparse.Namespace) -> RunConfig:
+def from_flags(args: argparse.Namespace, *, finds: bool = False) -> RunConfig:
     """Build the checked configuration from parsed flags.
+
+    Args:
+      args: Parsed.
+      finds: Whether the command asks the predictor for a rate under any scheduler.
 
     Raises:
       MetalrError: A number lies outside of its range, or a flag is without effect.
     """
-    return checked(flags.read(RunConfig, args))
+    return checked(flags.read(RunConfig, args), finds=finds)
 
 
-def checked(config: RunConfig) -> RunConfig:
+def checked(config: RunConfig, *, finds: bool = False) -> RunConfig:
     """Return the settings of one run if they fit together, and each its range.
 
     Raises:
       MetalrError: As of `from_flags`.
     """
-    _refuse_ignored(config)
+    _refuse_ignored(config, finds)
     return check(config)
 
 
-def _refuse_ignored(config: RunConfig) -> None:
+def _refuse_ignored(config: RunConfig, finds: bool) -> None:
     """Refuse flags that the other flags leave without effect.
 
     A plan of many runs may have settings that only some of them read; whoever types a
     flag for one run means it.
     """
-    if config.predictor and not config.scheduler.startswith(("metalr", "find_")):
+    reads = finds or config.scheduler.startswith(("metalr", "find_"))
+    if config.predictor and not reads:
         raise MetalrError(
             "--predictor is read under --scheduler metalr and find_ alone, got "
             f"--scheduler {config.scheduler}; leave one of them out"

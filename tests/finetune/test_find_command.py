@@ -46,6 +46,7 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
 
     monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
     flags = ("--model", tiny, *SMALL, "--scheduler", "linear", "--seed", "3")
+    flags += ("--predictor", str(predictor.folder_of()))  # of the probe, not of the run
     monkeypatch.setattr(predictor, "load_predictor", knows_all)
     assert cli.main(["find", *flags, "--png", "probe.png", "--use"]) == 0
     said = capsys.readouterr().out
@@ -59,6 +60,7 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     (config,) = begun
     assert config.learning_rate == pytest.approx(rate, rel=0.05)
     assert (config.scheduler, config.seed) == ("linear", 3)
+    assert config.predictor is None
 
 
 def test_suggest_takes_the_length_of_the_run(tiny, capsys):
