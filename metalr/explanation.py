@@ -10,7 +10,7 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
-from metalr.predictor import Predictor, distance, evidence, load_predictor
+from metalr.predictor import Predictor, distance, evidence, load_predictor, usual
 
 _SHOWN = 3  # features in the line of text
 
@@ -45,7 +45,7 @@ def explain(opt_state: Any, predictor: Predictor | None = None) -> dict[str, Any
     vector = jnp.asarray(get("lr_features"))
     correction, _ = evidence(predictor, vector)
     gradient = jax.grad(lambda x: evidence(predictor, x)[0])(vector)
-    shares = np.asarray(gradient * (vector - predictor.mean))
+    shares = np.asarray(gradient * (vector - usual(predictor, vector)))
     order = np.argsort(-abs(shares))
     mean, deviation = float(get("lr_mean")), math.sqrt(max(get("lr_variance"), 0))
     rates = optax.tree.get_all_with_path(opt_state, "learning_rate")

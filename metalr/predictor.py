@@ -75,6 +75,17 @@ class Density(NamedTuple):
     limit: Any  # [] of that; 99 % of left-out rows of known kinds lie below
 
 
+class Network(NamedTuple):
+    """An MLP and its inputs' scales, for the runs of one kind alone."""
+
+    weights: dict[str, Any]
+    mean: Any  # [F] of the features in training
+    std: Any  # [F]
+    low: Any  # [F] range seen in training
+    high: Any  # [F]
+    kind: Any  # [] which group of `prior_seen` it is for
+
+
 class Predictor(NamedTuple):
     """A pytree of arrays: close over it, pass it to jit, or map over a stack."""
 
@@ -93,6 +104,7 @@ class Predictor(NamedTuple):
     drift: Any  # [] octaves^2 a step that the best rate may move
     aim: Any  # [] standard deviations below the mean that the rate is set to
     limit: Any  # [] octaves a step that the rate moves at most
+    own: Network | None = None  # of the kind that most runs of training are of
 
 
 def init_predictor(seed: int = 0) -> Predictor:
@@ -103,7 +115,9 @@ def init_predictor(seed: int = 0) -> Predictor:
     return _with(weights)
 
 
-def _with(weights: dict[str, Any], groups: int = 1, fact_groups: int = 1) -> Predictor:
+def _with(
+    weights: dict[str, Any], groups: int = 1, fact_groups: int = 1, own: bool = False
+) -> Predictor:
     """Put what an untrained predictor has besides to its weights."""
     size, facts = len(FEATURES), len(STATIC)
     number = np.float32
@@ -115,12 +129,16 @@ def _with(weights: dict[str, Any], groups: int = 1, fact_groups: int = 1) -> Pre
             number(1),
         )
 
+    scales = {
+        "mean": np.zeros(size, number),
+        "std": np.ones(size, number),
+        "low": np.array([row.low for row in FEATURES], number),
+        "high": np.array([row.high for row in FEATURES], number),
+    }
     return Predictor(
         weights=weights,
-        mean=np.zeros(size, number),
-        std=np.ones(size, number),
-        low=np.array([row.low for row in FEATURES], number),
-        high=np.array([row.high for row in FEATURES], number),
+        **scales,
+        own=Network(weights, **scales, kind=number(0)) if own else None,
         seen=nowhere(groups, size),
         prior_seen=nowhere(fact_groups, facts),
         prior_weights=np.zeros((fact_groups, facts), number),
@@ -191,18 +209,51 @@ def evidence(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.
       The correction log2(best / current) in octaves, and its variance in octaves^2,
       which grows with the distance of an input from training: both [...].
     """
-    low, high = jnp.asarray(predictor.low), jnp.asarray(predictor.high)
+    correction, log_variance = _answer(predictor, features)
+    if predictor.own is not None:
+        here = _is_own(predictor, predictor.own, features)
+        there = _answer(predictor.own, features)
+        correction = jnp.where(here, there[0], correction)
+        log_variance = jnp.where(here, there[1], log_variance)
+    far = distance(predictor.seen, features)
+    variance = jnp.exp(jnp.clip(log_variance, -6, 6)) * jnp.maximum(1.0, far) ** 2
+    return correction, variance
+
+
+def _answer(
+    network: Predictor | Network, features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return correction and log variance of one network: both [...]."""
+    low, high = jnp.asarray(network.low), jnp.asarray(network.high)
     margin = _CLIPPED * (high - low)
     shape = (1,) * (features.ndim - 1) + (-1,)
     low, high, mean, std = (
         jnp.reshape(x, shape)
-        for x in (low - margin, high + margin, predictor.mean, predictor.std)
+        for x in (low - margin, high + margin, network.mean, network.std)
     )
     inputs = (jnp.clip(features, low, high) - mean) / std
-    output = nnx.merge(_graph(), predictor.weights)(inputs)
-    far = distance(predictor.seen, features)
-    variance = jnp.exp(jnp.clip(output[..., 1], -6, 6)) * jnp.maximum(1.0, far) ** 2
-    return output[..., 0], variance
+    output = nnx.merge(_graph(), network.weights)(inputs)
+    return output[..., 0], output[..., 1]
+
+
+def _is_own(predictor: Predictor, own: Network, features: jax.Array) -> jax.Array:
+    """Return whether the facts of a run are nearest to those of the network's kind."""
+    apart = _apart(predictor.prior_seen, features[..., _OF_FACTS])
+    return jnp.argmin(apart, -1) == jnp.asarray(own.kind, jnp.int32)
+
+
+def usual(predictor: Predictor, features: jax.Array) -> jax.Array:
+    """Return the mean in training of the features that the network knows: [F].
+
+    Args:
+      predictor: The predictor.
+      features: Of a run: [F]. They say which network answers.
+    """
+    mean = jnp.asarray(predictor.mean)
+    if predictor.own is None:
+        return mean
+    here = _is_own(predictor, predictor.own, features)
+    return jnp.where(here, jnp.asarray(predictor.own.mean), mean)
 
 
 def distance(seen: Density, x: jax.Array) -> jax.Array:
@@ -351,7 +402,7 @@ def _unflat(arrays: dict[str, np.ndarray]) -> Predictor:
     """
     shapes = nnx.eval_shape(lambda: nnx.state(MLP(rngs=nnx.Rngs(0)), nnx.Param))
     groups = [len(np.atleast_1d(arrays[f"{n}/centre"])) for n in ("seen", "prior_seen")]
-    blank = _with(nnx.to_pure_dict(shapes), *groups)
+    blank = _with(nnx.to_pure_dict(shapes), *groups, own="own/kind" in arrays)
     named = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree.leaves_with_path(blank)

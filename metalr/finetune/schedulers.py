@@ -112,12 +112,17 @@ def _shuffled(predictor: Predictor) -> Predictor:
     prior stays as it is.
     """
     order = np.random.default_rng(0).permutation(len(predictor.mean))
-    mixed = {
-        name: {**layer, "kernel": np.asarray(layer["kernel"])[order]}
-        for name, layer in predictor.weights.items()
-        if name in ("hidden", "skip")
-    }
-    return predictor._replace(weights={**predictor.weights, **mixed})
+
+    def mixed(network: Any) -> Any:
+        rows = {
+            name: {**layer, "kernel": np.asarray(layer["kernel"])[order]}
+            for name, layer in network.weights.items()
+            if name in ("hidden", "skip")
+        }
+        return network._replace(weights={**network.weights, **rows})
+
+    own = predictor.own and mixed(predictor.own)
+    return mixed(predictor)._replace(own=own)
 
 
 def _without_evidence(predictor: Predictor) -> Predictor:

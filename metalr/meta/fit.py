@@ -3,7 +3,9 @@
 Three parts are fitted one after the other. The *prior* is a ridge regression of the
 best relative rate on the facts of a run. The *evidence* is a small network that
 regresses the labels of `metalr.meta.labels` on the features of a step, and predicts the
-logarithm of its own squared error. The *densities* are a Gaussian for each kind of
+logarithm of its own squared error. Encoders get a prior and a network of their own as
+well, fitted to them alone, which answer where the facts of a run are nearest to
+theirs. The *densities* are a Gaussian for each kind of
 problem, scaled so that 1 % of the rows of left-out sweeps lie outside. How many steps
 of evidence count as one is then estimated from sweeps that were left out.
 
@@ -26,6 +28,7 @@ from metalr.meta import labels
 from metalr.predictor import (
     STATIC,
     Density,
+    Network,
     Predictor,
     best_relative_rate,
     distance,
@@ -86,9 +89,19 @@ def fit(
     settings = settings or Settings()
     kept = np.ones(len(data.target), bool) if kept is None else kept
     predictor = _fitted(data, kept, settings)
-    if not calibrate:
+    if calibrate:
+        predictor = _calibrated(predictor, _left_out(data, kept, settings))
+    kinds = np.unique(data.kind[kept])
+    if labels.ENCODER not in kinds or len(kinds) == 1:
         return predictor
-    spread = _left_out(data, kept, settings)
+    encoders = data.kind == labels.ENCODER
+    rows = labels.Examples(*(column[encoders] for column in data))
+    alone = fit(rows, settings, kept=kept[encoders], calibrate=calibrate)
+    return _with_own(predictor, alone, int(np.flatnonzero(kinds == labels.ENCODER)[0]))
+
+
+def _calibrated(predictor: Predictor, spread: dict[str, float]) -> Predictor:
+    """Set what is read off sweeps that were left out."""
     return predictor._replace(
         # The prior errs more on sweeps left out than on those that it was fitted to.
         prior_variance=predictor.prior_variance * np.float32(spread["prior_variance"]),
@@ -99,6 +112,21 @@ def fit(
         correlation=np.float32(spread["correlation"]),
         aim=np.float32(0.25),
     )
+
+
+def _with_own(predictor: Predictor, alone: Predictor, kind: int) -> Predictor:
+    """Let encoders have the network and the prior that were fitted to them alone.
+
+    What counts as far, and how much a step counts, stays that of all runs.
+    """
+    network = Network(
+        *(alone.weights, alone.mean, alone.std, alone.low, alone.high), np.float32(kind)
+    )
+    of_kind = {}
+    for name in ("prior_weights", "prior_bias", "prior_variance"):
+        of_kind[name] = getattr(predictor, name).copy()
+        of_kind[name][kind] = getattr(alone, name)[0]
+    return predictor._replace(own=network, **of_kind)
 
 
 def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Predictor:

@@ -32,7 +32,7 @@ _CLOCK = ("progress", "horizon_known", "horizon", "area")
 _WORST = 0.1  # J of all runs that are worse or not finite
 _NOISE = 0.03  # spread of J that the order of batches alone can cause
 _SHARE = 0.1  # of the spread of J: the temperature of the softmin
-_ENCODER = "encoder"
+ENCODER = "encoder"
 
 
 class Examples(NamedTuple):
@@ -182,7 +182,7 @@ def examples(
             for column, value in (
                 ("task", "" if "problem" in about else about["task"]),
                 ("size", size(run)),
-                ("kind", about.get("problem", _ENCODER)),
+                ("kind", about.get("problem", ENCODER)),
                 ("optimizer", about.get("optimizer", "adamw")),
                 ("sweep", str(name)),
                 ("run", f"{name}/{number}"),
@@ -190,7 +190,7 @@ def examples(
                 found[column].append(np.full(n, value))
     columns = {name: np.concatenate(parts) for name, parts in found.items()}
     # Encoders and the zoo have the same total weight, however many sweeps each has.
-    encoders = columns["kind"] == _ENCODER
+    encoders = columns["kind"] == ENCODER
     for half in (encoders, ~encoders):
         total = columns["weight"][half].sum()
         if total > 0:
