@@ -7,7 +7,7 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.meta import fit, labels
-from metalr.predictor import distance, evidence, prior
+from metalr.predictor import STATIC, distance, evidence, prior
 from tests.meta.made_sweeps import NAMES, sweeps
 
 QUICK = fit.Settings(steps=200, batch=256)
@@ -110,6 +110,26 @@ def test_unknown_hidden_feature_is_a_fault(runs):
     data = labels.examples(runs)
     with pytest.raises(MetalrError, match="must name features, got phase_of_the_moon"):
         fit.fit(data, QUICK._replace(hidden=("phase_of_the_moon",)))
+
+
+def test_encoders_are_read_by_what_encoders_have_shown(runs):
+    # What the slope says of the encoders is the opposite of what it says elsewhere.
+    data = labels.examples(runs)
+    zoo = np.isin(data.sweep, [str(number) for number in range(8)])
+    features = data.features.copy()
+    features[zoo, NAMES.index("slope")] *= -1
+    features[zoo, NAMES.index(STATIC[0])] += 9
+    kind = np.where(zoo, "linear", labels.ENCODER)
+    # The zoo counts ten times as much.
+    weight = np.where(zoo, 10, 1) * data.weight
+    data = data._replace(features=features, kind=kind, weight=weight)
+    predictor = fit.fit(data, QUICK, calibrate=False)
+    assert predictor.own is not None and predictor.own.kind == 0  # of the two kinds
+    for part in (zoo, ~zoo):
+        found = fit.score(predictor, labels.Examples(*(c[part] for c in data)))
+        assert found["rmse"] < 0.6 * found["still"]
+    alone = fit.fit(data, QUICK, kept=zoo, calibrate=False)
+    assert alone.own is None
 
 
 def test_table_has_a_row_for_each_task_left_out(runs):

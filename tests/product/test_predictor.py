@@ -13,6 +13,7 @@ from metalr.features import FEATURES, NAMES
 from metalr.predictor import (
     STATIC,
     Density,
+    Network,
     distance,
     evidence,
     init_predictor,
@@ -20,6 +21,7 @@ from metalr.predictor import (
     prior,
     read_metadata,
     save_predictor,
+    usual,
 )
 
 SIZE, FEW = len(FEATURES), len(STATIC)
@@ -101,6 +103,24 @@ def test_prior_is_a_mixture_of_linear_maps_and_relative_to_the_rate():
     np.testing.assert_allclose(variance, spread * max(far, 1) ** 2, rtol=1e-3)
 
 
+def with_own(p, seed=7):
+    """Give the second kind of run a network of its own."""
+    q = trained(seed)
+    own = Network(q.weights, q.mean, q.std, q.low, q.high, np.float32(1))
+    return p._replace(own=own)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_network_of_one_kind_answers_where_the_facts_are_nearest_to_its_runs(kind):
+    p = trained()
+    x = np.random.default_rng(3).normal(size=SIZE).astype(np.float32)
+    x[[NAMES.index(name) for name in STATIC]] = p.prior_seen.centre[kind]
+    q = trained(7)._replace(seen=p.seen) if kind else p
+    ours = jax.jit(evidence)(with_own(p), jnp.asarray(x))
+    np.testing.assert_allclose(ours, evidence(q, jnp.asarray(x)), rtol=1e-5)
+    np.testing.assert_array_equal(usual(with_own(p), jnp.asarray(x)), q.mean)
+
+
 def test_an_input_twice_as_far_is_less_sure():
     # A group around 0 with unit scales, whose limit is a mean square of 1.
     p = trained()
@@ -145,6 +165,9 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
         save_predictor(tmp_path / "p", trained(groups, groups), {"tasks": ["sst2"]})
     loaded = load_predictor(tmp_path / "p")
     jax.tree.map(np.testing.assert_array_equal, loaded, trained(5, 5))
+    save_predictor(tmp_path / "two", with_own(trained()), {})
+    two = load_predictor(tmp_path / "two")
+    jax.tree.map(np.testing.assert_array_equal, two, with_own(trained()))
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype("float32")}
     assert read_metadata(tmp_path / "p")["provenance"] == {"tasks": ["sst2"]}
 
