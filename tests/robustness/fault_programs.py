@@ -227,6 +227,7 @@ class Collection(Program):
     def command(self, folder):
         flags = f"--data toy --tasks sst2 --runs 12 --rounds {self.rounds} --horizon 20"
         flags += f" --runs-per-sweep 1 --length 16 --batch 4 --workers {self.workers}"
+        flags += " --zoo 0 --no-check"
         model = str(self.work / "tiny")
         return [
             "train_meta.py",
