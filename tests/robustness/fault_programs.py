@@ -213,7 +213,8 @@ class Finetune(Program):
 
     def result(self, folder):
         result = json.loads((folder / "result.json").read_text())
-        kept = {k: v for k, v in result.items() if k not in ("seconds", "settings")}
+        timed = ("seconds", "step_seconds", "settings")
+        kept = {k: v for k, v in result.items() if k not in timed}
         return kept, (folder / "model/model.safetensors").read_bytes()
 
 
@@ -325,7 +326,14 @@ class Comparison(Program):
         lines = {line["key"]: line for line in store.read_lines(folder / "runs.jsonl")}
         count = len((folder / "runs.jsonl").read_text().splitlines())
         runs = [(key, lines[key]["history"]) for key in sorted(lines)]
-        return count, runs, (folder / "table.md").read_text()
+        return count, runs, untimed((folder / "table.md").read_text())
+
+
+def untimed(table: str) -> list[list[str]]:
+    """Return the cells of a Markdown table without the columns of seconds."""
+    cells = [line.split("|") for line in table.splitlines() if line.startswith("|")]
+    kept = [k for k, name in enumerate(cells[0]) if "seconds" not in name]
+    return [[row[k] for k in kept] for row in cells]
 
 
 PROGRAMS = {
