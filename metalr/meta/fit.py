@@ -89,8 +89,8 @@ def fit(
     settings = settings or Settings()
     kept = np.ones(len(data.target), bool) if kept is None else kept
     predictor = _fitted(data, kept, settings)
-    if calibrate:
-        predictor = _calibrated(predictor, _left_out(data, kept, settings))
+    if calibrate and (spread := _left_out(data, kept, settings)) is not None:
+        predictor = _calibrated(predictor, spread)
     kinds = np.unique(data.kind[kept])
     if labels.ENCODER not in kinds or len(kinds) == 1:
         return predictor
@@ -268,12 +268,15 @@ def _folds(data: labels.Examples, count: int, seed: int) -> Iterator[np.ndarray]
 
 def _left_out(
     data: labels.Examples, kept: np.ndarray, settings: Settings
-) -> dict[str, float]:
-    """Estimate variances, limits and the correlation from sweeps that are left out."""
+) -> dict[str, float] | None:
+    """Estimate variances, limits and the correlation from sweeps that are left out.
+
+    None if no informative sweep can be left out with another one to fit to.
+    """
     far, prior_far, prior_errors, runs = [], [], [], []
     for out in _folds(data, settings.folds, settings.seed):
         out = out & kept
-        if not out.any() or out.sum() == kept.sum():
+        if not (_informs(data, out) and _informs(data, kept & ~out)):
             continue
         fitted = _fitted(data, kept & ~out, settings)
         held = labels.Examples(*(c[out] for c in data))
@@ -287,6 +290,8 @@ def _left_out(
         )
         prior_errors.append((weight, (said - best) ** 2 / width))
         runs += list(_tracks(held, found, variance))
+    if not far:
+        return None
     weights, errors = (np.concatenate(x) for x in zip(*prior_errors, strict=True))
     return {
         "prior_variance": float(np.average(np.minimum(errors, 9), weights=weights)),
@@ -294,6 +299,11 @@ def _left_out(
         "prior_limit": float(np.quantile(np.concatenate(prior_far), 0.95)),
         "correlation": _correlation(runs),
     }
+
+
+def _informs(data: labels.Examples, rows: np.ndarray) -> bool:
+    """Return whether a sweep among the rows says where its best rate lies."""
+    return bool(data.weight[rows & (data.step <= 3)].sum() > 0)
 
 
 def _far(seen: Density, rows: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.meta import fit, labels
 from metalr.predictor import STATIC, distance, evidence, prior
-from tests.meta.made_sweeps import NAMES, sweeps
+from tests.meta.made_sweeps import NAMES, STEPS, sweep, sweeps
 
 QUICK = fit.Settings(steps=200, batch=256)
 
@@ -95,6 +95,22 @@ def test_rows_unlike_those_of_training_are_far(runs):
     _, usual = evidence(predictor, jnp.asarray(data.features[:5]))
     _, doubt = evidence(predictor, strange)
     assert np.all(doubt > usual)
+
+
+@pytest.mark.parametrize("informative", [0, 1, 2])
+def test_sweeps_that_say_nothing_stop_no_fit(informative):
+    # In the others all rates do equally well.
+    runs = [
+        run._replace(evaluations=run.evaluations if number < informative else flat)
+        for number in range(4)
+        for run in sweep(number, task="sst2")
+        for flat in [[{"step": 0, "eval_loss": 0.5}, {"step": STEPS, "eval_loss": 0.5}]]
+    ]
+    data = labels.examples(runs)
+    predictor = fit.fit(data, QUICK)
+    for leaf in jax.tree.leaves(evidence(predictor, jnp.asarray(data.features))):
+        assert np.all(np.isfinite(leaf))
+    assert np.all(np.isfinite(predictor.prior_variance))
 
 
 def test_alike_errors_of_a_run_count_as_few_steps():
