@@ -1,20 +1,20 @@
-"""Fit the predictor to labelled steps, and score it on steps that it has not seen.
+"""Fit the predictor to labelled steps.
 
 Three parts are fitted one after the other. The *prior* is a ridge regression of the
-best relative rate on the facts of a run. The *evidence* is a small network that
-regresses the labels of `metalr.meta.labels` on the features of a step, and predicts the
-logarithm of its own squared error. Encoders get a prior and a network of their own as
-well, fitted to them alone, which answer where the facts of a run are nearest to
-theirs. The *densities* are a Gaussian for each kind of
-problem, scaled so that 1 % of the rows of left-out sweeps lie outside. How many steps
-of evidence count as one is then estimated from sweeps that were left out.
+best relative rate on the facts of a run (`metalr.meta.facts`). The *evidence* is a
+small network that regresses the labels of `metalr.meta.labels` on the features of a
+step, and predicts the logarithm of its own squared error. The *densities* are a
+Gaussian for each kind of problem. How wide they are, and how many steps of evidence
+count as one, is read off sweeps that were left out (`metalr.meta.calibration`).
+
+Encoders get a prior and a network of their own as well, fitted to them alone, which
+answer where the facts of a run are nearest to theirs.
 
 All of it is computed in float64 and rounded at the end, so that the weights do not
 depend on the order of summation, which differs between machines.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,28 +24,12 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
-from metalr.meta import labels
-from metalr.predictor import (
-    STATIC,
-    Density,
-    Network,
-    Predictor,
-    best_relative_rate,
-    distance,
-    evidence,
-    init_predictor,
-    prior,
-)
+from metalr.meta import calibration, facts, labels
+from metalr.predictor import Network, Predictor, evidence, init_predictor
 
 # A feature that hardly varied in the traces says little about what is out of range: its
 # scale and range are at least these shares of its possible range.
 _LEAST_STD, _LEAST_RANGE = 0.01, 0.05
-# Ridge penalties of the prior, in sweeps: of the weights that all kinds share towards
-# zero, and of the weights of a kind towards those.
-_RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
-_SHRINK = 0.1  # of a group's covariance towards that of all
-_OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
-_RELATIVE_RATE = NAMES.index("relative_rate")
 
 
 class Settings(NamedTuple):
@@ -89,27 +73,27 @@ def fit(
     settings = settings or Settings()
     kept = np.ones(len(data.target), bool) if kept is None else kept
     predictor = _fitted(data, kept, settings)
-    if calibrate and (spread := _left_out(data, kept, settings)) is not None:
-        predictor = _calibrated(predictor, spread)
+    if calibrate:
+        again = functools.partial(_fitted, data, settings=settings)
+        spread = calibration.left_out(data, kept, again, settings.folds, settings.seed)
+        predictor = predictor if spread is None else _calibrated(predictor, spread)
     kinds = np.unique(data.kind[kept])
-    if labels.ENCODER not in kinds or len(kinds) == 1:
-        return predictor
     encoders = data.kind == labels.ENCODER
+    if len(kinds) == 1 or not calibration.informs(data, kept & encoders):
+        return predictor
     rows = labels.Examples(*(column[encoders] for column in data))
     alone = fit(rows, settings, kept=kept[encoders], calibrate=calibrate)
     return _with_own(predictor, alone, int(np.flatnonzero(kinds == labels.ENCODER)[0]))
 
 
-def _calibrated(predictor: Predictor, spread: dict[str, float]) -> Predictor:
+def _calibrated(predictor: Predictor, spread: calibration.Spread) -> Predictor:
     """Set what is read off sweeps that were left out."""
     return predictor._replace(
         # The prior errs more on sweeps left out than on those that it was fitted to.
-        prior_variance=predictor.prior_variance * np.float32(spread["prior_variance"]),
-        seen=predictor.seen._replace(limit=np.float32(spread["limit"])),
-        prior_seen=predictor.prior_seen._replace(
-            limit=np.float32(spread["prior_limit"])
-        ),
-        correlation=np.float32(spread["correlation"]),
+        prior_variance=predictor.prior_variance * np.float32(spread.prior_variance),
+        seen=predictor.seen._replace(limit=np.float32(spread.limit)),
+        prior_seen=predictor.prior_seen._replace(limit=np.float32(spread.prior_limit)),
+        correlation=np.float32(spread.correlation),
         aim=np.float32(0.25),
     )
 
@@ -136,7 +120,7 @@ def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Pred
     """
     own = labels.Examples(*(column[kept] for column in data))
     blank = _scaled(init_predictor(settings.seed), own.features, settings)
-    blank = _with_prior(blank, own)
+    blank = facts.with_prior(blank, own)
     # What is far off is soon left: where the rate is nearly right, right counts most.
     closeness = 1 / (1 + (data.target / settings.near) ** 2)
     weight = data.weight * closeness * kept
@@ -152,7 +136,7 @@ def _fitted(data: labels.Examples, kept: np.ndarray, settings: Settings) -> Pred
     weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
     return blank._replace(
         weights=weights,
-        seen=_densities(own.features, own.kind),
+        seen=facts.densities(own.features, own.kind),
     )
 
 
@@ -183,160 +167,6 @@ def _scaled(blank: Predictor, features: np.ndarray, settings: Settings) -> Predi
         low=low.astype(np.float32),
         high=high.astype(np.float32),
     )
-
-
-def _with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
-    """Regress the best relative rate on the facts, one point a sweep.
-
-    The weights that all kinds share are shrunk towards zero, and those of a kind, more
-    strongly, towards the shared ones: a kind with few sweeps follows the others.
-    """
-    facts, best, weight, kind = _points(data)
-    centre, scale = facts.mean(0), np.maximum(facts.std(0), 0.1)
-    x = np.column_stack([(facts - centre) / scale, np.ones(len(facts))])
-    kinds = np.unique(data.kind)
-    own = [x * (kind == name)[:, None] for name in kinds]
-    wide = np.column_stack([x, *own])
-    pull = [_RIDGE] * len(STATIC) + [1e-6]
-    pull += ([_OWN_SLOPE] * len(STATIC) + [_OWN_OFFSET]) * len(kinds)
-    solved = np.linalg.solve(
-        (wide * weight[:, None]).T @ wide + np.diag(pull), wide.T @ (weight * best)
-    ).reshape(len(kinds) + 1, -1)
-    error = wide @ solved.ravel() - best
-    overall = np.average(error**2, weights=weight)
-    each = solved[0] + solved[1:]
-    slopes = each[:, :-1] / scale
-    spread = [
-        (overall + np.sum((weight * error**2)[kind == name]))
-        / (1 + weight[kind == name].sum())
-        for name in kinds
-    ]
-    return blank._replace(
-        prior_seen=_densities(data.features[:, _OF_FACTS], data.kind),
-        prior_weights=slopes.astype(np.float32),
-        prior_bias=(each[:, -1] - slopes @ centre).astype(np.float32),
-        prior_variance=np.array(spread, np.float32),
-    )
-
-
-def _points(data: labels.Examples) -> tuple[np.ndarray, ...]:
-    """Return facts [S, D], best relative rate, weight and kind [S] of each sweep."""
-    facts, best, weight, kind = [], [], [], []
-    best_of = data.features[:, _RELATIVE_RATE].astype(np.float64) + data.target
-    early = data.step <= 3
-    for sweep in np.unique(data.sweep):
-        rows = (data.sweep == sweep) & early
-        share = data.weight[data.sweep == sweep].sum()
-        if not rows.any() or share <= 0:
-            continue
-        facts.append(data.features[rows][:, _OF_FACTS].astype(np.float64).mean(0))
-        best.append(best_of[rows].mean())
-        weight.append(share)
-        kind.append(data.kind[rows][0])
-    weights = np.array(weight) / np.mean(weight)
-    return np.array(facts), np.array(best), weights, np.array(kind)
-
-
-def _densities(rows: np.ndarray, kind: np.ndarray) -> Density:
-    """Fit a Gaussian to the rows of each kind."""
-    rows = rows.astype(np.float64)
-    scale = np.maximum(rows.std(0), 1e-3)
-    overall = np.cov((rows / scale).T) + 1e-3 * np.eye(rows.shape[1])
-    centres, whitenings = [], []
-    for name in np.unique(kind):
-        own = rows[kind == name] / scale
-        covariance = np.cov(own.T) if len(own) > 2 * rows.shape[1] else overall
-        covariance = (1 - _SHRINK) * covariance + _SHRINK * overall
-        covariance += 0.02 * np.eye(rows.shape[1])
-        lower = np.linalg.cholesky(np.linalg.inv(covariance))
-        centres.append(own.mean(0) * scale)
-        whitenings.append(lower.T / scale)
-    return Density(
-        np.array(centres, np.float32),
-        np.array(whitenings, np.float32),
-        np.float32(1),
-    )
-
-
-def _folds(data: labels.Examples, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield which examples are left out: [N] bool, whole sweeps at a time."""
-    names = np.unique(data.sweep)
-    of = np.random.default_rng(seed).integers(count, size=len(names))
-    for fold in range(count):
-        yield np.isin(data.sweep, names[of == fold])
-
-
-def _left_out(
-    data: labels.Examples, kept: np.ndarray, settings: Settings
-) -> dict[str, float] | None:
-    """Estimate variances, limits and the correlation from sweeps that are left out.
-
-    None if no informative sweep can be left out with another one to fit to.
-    """
-    far, prior_far, prior_errors, runs = [], [], [], []
-    for out in _folds(data, settings.folds, settings.seed):
-        out = out & kept
-        if not (_informs(data, out) and _informs(data, kept & ~out)):
-            continue
-        fitted = _fitted(data, kept & ~out, settings)
-        held = labels.Examples(*(c[out] for c in data))
-        rows = jnp.asarray(held.features)
-        found, variance = (np.asarray(x, np.float64) for x in evidence(fitted, rows))
-        far.append(_far(fitted.seen, held.features))
-        prior_far.append(_far(fitted.prior_seen, held.features[:, _OF_FACTS]))
-        facts, best, weight, _ = _points(held)
-        said, width = (
-            np.asarray(x) for x in best_relative_rate(fitted, jnp.asarray(facts))
-        )
-        prior_errors.append((weight, (said - best) ** 2 / width))
-        runs += list(_tracks(held, found, variance))
-    if not far:
-        return None
-    weights, errors = (np.concatenate(x) for x in zip(*prior_errors, strict=True))
-    return {
-        "prior_variance": float(np.average(np.minimum(errors, 9), weights=weights)),
-        "limit": float(np.quantile(np.concatenate(far), 0.99)),
-        "prior_limit": float(np.quantile(np.concatenate(prior_far), 0.95)),
-        "correlation": _correlation(runs),
-    }
-
-
-def _informs(data: labels.Examples, rows: np.ndarray) -> bool:
-    """Return whether a sweep among the rows says where its best rate lies."""
-    return bool(data.weight[rows & (data.step <= 3)].sum() > 0)
-
-
-def _far(seen: Density, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(distance(seen, jnp.asarray(rows)))
-
-
-def _tracks(
-    held: labels.Examples, found: np.ndarray, variance: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yield errors, variances and weight of the steps of each run, in order."""
-    for run in np.unique(held.run):
-        rows = held.run == run
-        if rows.sum() >= 8:
-            error = (found - held.target)[rows]
-            yield error, variance[rows], float(held.weight[rows].sum())
-
-
-def _correlation(runs: list[tuple[np.ndarray, np.ndarray, float]]) -> float:
-    """Return how many steps hold the information of one independent step.
-
-    If that is tau, the precision-weighted mean of the errors of a run has the variance
-    tau / sum(1/v). The maximum-likelihood tau is the mean over runs of the squared mean
-    times sum(1/v).
-    """
-    ratios, weights = [], []
-    for error, variance, weight in runs:
-        precision = 1 / variance
-        mean = np.sum(error * precision) / precision.sum()
-        ratios.append(mean**2 * precision.sum())
-        weights.append(weight)
-    if not ratios:
-        return 20.0
-    return float(np.clip(np.average(np.minimum(ratios, 400), weights=weights), 1, 200))
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -379,65 +209,3 @@ def _descend(
     keys = jax.random.split(jax.random.key(settings.seed), settings.steps)
     start = (predictor.weights, tx.init(predictor.weights))
     return jax.lax.scan(step, start, keys)[0][0]
-
-
-# ------------------------------------------------------------------ the check
-
-
-def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
-    """Score the corrections of a predictor, weighting each step.
-
-    Returns:
-      steps: their number; sign: share with the right sign, where the target is over an
-      octave; rmse: of the correction in octaves; first: the same in the first ten
-      steps; prior: of the prior alone; still: of no correction; within: share of the
-      steps whose target lies within one standard deviation; far: share of them that
-      are out of the range of training.
-    """
-    rows = jnp.asarray(data.features)
-    found, variance = (np.asarray(x, np.float64) for x in evidence(predictor, rows))
-    said = np.asarray(prior(predictor, rows)[0], np.float64)
-    far = np.abs(data.target) > 1
-    mean = lambda x, w: float(np.sum(x * w) / max(np.sum(w), 1e-12))  # noqa: E731
-    everywhere, early = data.step >= 0, data.step < 10
-    rmse = lambda x, m=everywhere: (  # noqa: E731
-        mean((x - data.target)[m] ** 2, data.weight[m]) ** 0.5
-    )
-    return {
-        "steps": len(found),
-        "sign": mean((found * data.target > 0)[far], data.weight[far]),
-        "rmse": rmse(found),
-        "first": rmse(found, early),
-        "prior": rmse(said, early),
-        "still": rmse(np.zeros_like(found)),
-        "within": mean((found - data.target) ** 2 < variance, data.weight),
-        "far": mean(_far(predictor.seen, data.features) > 1, data.weight),
-    }
-
-
-def leave_one_out(
-    data: labels.Examples, column: str, settings: Settings | None = None
-) -> list[dict[str, Any]]:
-    """Fit without each value of a column in turn, and score on it.
-
-    Args:
-      data: The examples.
-      column: "task", "size", "kind" or "optimizer".
-      settings: Of the fit.
-
-    Returns:
-      One row per value, as `score` with "out"; none if there is only one value.
-    """
-    of = getattr(data, column)
-    values = [str(value) for value in np.unique(of) if value]
-    if len(values) < 2:
-        return []
-    found = []
-    for value in values:
-        out = of == value
-        if not np.any(data.weight[out] > 0):
-            continue
-        predictor = fit(data, settings, kept=~out, calibrate=False)
-        held = labels.Examples(*(column[out] for column in data))
-        found.append({"out": value, **score(predictor, held)})
-    return found

@@ -1,7 +1,7 @@
 """Fit a predictor to trace files, and check it on tasks and sizes it has not seen.
 
 The check leaves out one task, size of encoder, kind of problem or optimizer at a time
-(`metalr.meta.fit.leave_one_out`). Its tables are saved beside the weights, in
+(`metalr.meta.scoring.leave_one_out`). Its tables are saved beside the weights, in
 `metadata.json`. What was tried on the way, and where it failed, stands in
 `docs/method.md`.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr.errors import unknown_name
-from metalr.meta import fit, labels, traces
+from metalr.meta import fit, labels, scoring, traces
 from metalr.meta.rounds import INFORMATIVE
 from metalr.predictor import Predictor, save_predictor
 from metalr.runtime.versions import versions
@@ -62,10 +62,10 @@ def fit_predictor(
     )
     log(f"fitting to {len(data.target)} steps of {len(runs)} runs")
     predictor = fit.fit(data, settings)
-    tables = {"trained": [{"out": "nothing", **fit.score(predictor, data)}]}
+    tables = {"trained": [{"out": "nothing", **scoring.score(predictor, data)}]}
     for column in ("task", "size", "kind", "optimizer") if check else ():
         log(f"checking: one {column} left out at a time")
-        tables[column] = fit.leave_one_out(data, column, settings)
+        tables[column] = scoring.leave_one_out(data, column, settings)
     about = _provenance(used, runs, settings)
     if about["signal"] < INFORMATIVE:
         log(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.meta import fit, labels
+from metalr.meta import calibration, fit, labels, scoring
 from metalr.predictor import STATIC, distance, evidence, prior
 from tests.meta.made_sweeps import NAMES, STEPS, sweep, sweeps
 
@@ -20,7 +20,7 @@ def runs():
 
 def test_fit_finds_the_direction(runs):
     data = labels.examples(runs)
-    found = fit.score(fit.fit(data, QUICK), data)
+    found = scoring.score(fit.fit(data, QUICK), data)
     assert found["sign"] > 0.95
     assert found["rmse"] < 0.6 * found["still"]
 
@@ -53,7 +53,7 @@ def test_hidden_feature_changes_no_answer(runs):
     other = usual.at[NAMES.index("slope")].set(1.0)
     assert evidence(predictor, usual)[0] == evidence(predictor, other)[0]
     # Slope and size of the update were all there was.
-    assert fit.score(predictor, data)["sign"] < 0.8
+    assert scoring.score(predictor, data)["sign"] < 0.8
 
 
 def test_run_of_unknown_length_is_not_unusual(runs):
@@ -82,7 +82,7 @@ def test_variance_is_that_of_the_errors(runs):
     predictor = fit.fit(noisy, QUICK, calibrate=False)
     _, variance = evidence(predictor, jnp.asarray(data.features))
     assert 0.5 < np.median(variance) < 2
-    assert 0.55 < fit.score(predictor, noisy)["within"] < 0.85  # 0.68 of a Gaussian
+    assert 0.55 < scoring.score(predictor, noisy)["within"] < 0.85  # 0.68 of a Gaussian
 
 
 def test_rows_unlike_those_of_training_are_far(runs):
@@ -118,8 +118,8 @@ def test_alike_errors_of_a_run_count_as_few_steps():
     rng = np.random.default_rng(0)
     shared = [(np.full(40, rng.normal()), np.ones(40), 1.0) for _ in range(50)]
     apart = [(rng.normal(size=40), np.ones(40), 1.0) for _ in range(50)]
-    assert fit._correlation(shared) == pytest.approx(40, rel=0.4)
-    assert fit._correlation(apart) == pytest.approx(1, rel=0.5)
+    assert calibration.correlation(shared) == pytest.approx(40, rel=0.4)
+    assert calibration.correlation(apart) == pytest.approx(1, rel=0.5)
 
 
 def test_unknown_hidden_feature_is_a_fault(runs):
@@ -142,14 +142,14 @@ def test_encoders_are_read_by_what_encoders_have_shown(runs):
     predictor = fit.fit(data, QUICK, calibrate=False)
     assert predictor.own is not None and predictor.own.kind == 0  # of the two kinds
     for part in (zoo, ~zoo):
-        found = fit.score(predictor, labels.Examples(*(c[part] for c in data)))
+        found = scoring.score(predictor, labels.Examples(*(c[part] for c in data)))
         assert found["rmse"] < 0.6 * found["still"]
     alone = fit.fit(data, QUICK, kept=zoo, calibrate=False)
     assert alone.own is None
 
 
 def test_table_has_a_row_for_each_task_left_out(runs):
-    rows = fit.leave_one_out(labels.examples(runs), "task", QUICK)
+    rows = scoring.leave_one_out(labels.examples(runs), "task", QUICK)
     assert [row["out"] for row in rows] == ["qqp", "rte", "sst2"]
     assert all(row["sign"] > 0.9 for row in rows)  # the tasks are alike here
-    assert not fit.leave_one_out(labels.examples(runs), "size", QUICK)
+    assert not scoring.leave_one_out(labels.examples(runs), "size", QUICK)
