@@ -9,8 +9,9 @@
 
 OUTPUT/traces/ gets a file a sweep: one task, model and seed at several peak rates. Each
 round adds runs under the predictor of the earlier rounds, from random base rates.
-OUTPUT/predictor/ is for --predictor of finetune.py. Ctrl-C stops at once; the same
-command resumes, and only the runs in progress are repeated.
+OUTPUT/predictor/ is for --predictor of finetune.py. Ctrl-C stops as soon as what is
+compiling has compiled, twice at once; the same command resumes, and only the runs in
+progress are repeated.
 """
 
 import signal

@@ -131,6 +131,9 @@ def disturb(program: Program, fault: str, folder: Path, share: float, rng) -> bo
     # Before its first step a signal ends the program as the system does it.
     at_once = fault.startswith(("SIGINT", "SIGTERM")) and (process.returncode or 0) < 0
     at_once = at_once and process.returncode == -getattr(signal, fault.split()[0])
+    # Of two processes one may end so, and the other say that its partner has.
+    bereft = isinstance(process, Pair) and process.returncode == 2
+    at_once = at_once or (bereft and "another process of this run has ended" in err)
     if not wished and not (at_once and not out.count("stopped at step")):
         row.lost += 1
         say(f"{fault}: status {process.returncode} {out[-300:]} {err[-600:]}")
