@@ -116,6 +116,15 @@ def test_scores_on_sizes_left_out_are_those_of_their_stores(size):
         assert f"| {' | '.join(cells)} |" in TEXT
 
 
+def test_scores_of_the_shipped_predictor_are_those_of_its_store():
+    # The other two columns are those of the sizes left out.
+    for task in ("imdb", "ag_news"):
+        runs = [run for run in store("targets/version-3") if run["task"] == task]
+        words = TEXT[TEXT.index("| metalr, shipped |") :]
+        row = re.search(rf"\| {TASKS[task]}, 2 layers \|(.*)\|\n", words)
+        assert row and row[1].split("|")[-1].strip() == cell(runs)
+
+
 def shares(found, row, model=""):
     """Return a row's mean share of the best, as it is printed."""
     share = criteria.criterion("share of the best")
