@@ -34,7 +34,7 @@ from metalr.meta.pretrain_config import HEAD_WIDTH, PretrainConfig, check
 from metalr.models import heads, huggingface
 from metalr.models.encoder import EncoderConfig
 from metalr.models.families import FAMILIES
-from metalr.runtime import files
+from metalr.runtime import files, program
 from metalr.runtime.origin import Origin
 
 SETTINGS, WORDS = "pretrain.json", "words.json"
@@ -244,14 +244,13 @@ def _kept_tokenizer(settings: PretrainConfig, folder: Path, texts: list[str]) ->
     Kept before the first step, so that an interrupted run resumes with the same words.
     """
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
     path = folder / WORDS
     if not path.is_file():
         made = make_tokenizer(settings, texts)
         files.write_json(path, json.loads(made.to_str()))
     core = Tokenizer.from_str(json.dumps(files.read_json(path)))
-    return PreTrainedTokenizerFast(
+    return program.import_transformers().PreTrainedTokenizerFast(
         tokenizer_object=core,
         model_input_names=FAMILIES[settings.family].inputs,
         **_SPECIAL[settings.family],

@@ -8,7 +8,7 @@ from typing import Any
 
 from metalr.errors import MetalrError
 from metalr.models.encoder import EncoderConfig
-from metalr.runtime import files
+from metalr.runtime import files, program
 
 # Any one of these is a vocabulary; the last is SentencePiece's.
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
@@ -125,8 +125,7 @@ def _case(folder: Path) -> tuple[bool | None, str]:
 
 def _from_transformers(folder: Path, config: EncoderConfig, case: bool | None) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "no PyTorch"
-    import transformers
-
+    transformers = program.import_transformers()
     said = {} if case is None else {"do_lower_case": case}
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

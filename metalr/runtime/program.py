@@ -126,13 +126,36 @@ def hush_libraries() -> None:
     sys.unraisablehook = unless_late
 
 
+_torch_left_out = False
+
+
 def leave_out_torch() -> None:
     """Keep transformers from importing PyTorch: seconds, and nothing here uses it.
 
-    For programs alone, before they import transformers; in a process of somebody else
-    PyTorch may be wanted.
+    For programs alone; in a process of somebody else PyTorch may be wanted.
     """
-    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType]
+    global _torch_left_out
+    _torch_left_out = True
+
+
+def import_transformers() -> Any:
+    """Import transformers, in a program as if PyTorch were not installed.
+
+    It asks once whether it is. To hide PyTorch for longer would break others: SciPy
+    takes whatever stands in `sys.modules` for a module.
+    """
+    hidden = _torch_left_out and "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        import transformers
+
+        if hidden:
+            transformers.utils.is_torch_available()  # which remembers the answer
+        return transformers
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 def how_to_resume() -> str:

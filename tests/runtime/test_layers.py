@@ -44,9 +44,13 @@ def test_a_program_loads_tokenizers_without_the_seconds_that_torch_takes(tmp_pat
         "import sys\n"
         "from metalr.runtime import program\n"
         "program.leave_out_torch()\n"
-        "from transformers import AutoTokenizer\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})\n"
+        "transformers = program.import_transformers()\n"
+        f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(folder)!r})\n"
         "assert tokenizer('a good film')['input_ids'][1:-1]\n"
         "assert not [name for name in sys.modules if name.startswith('torch.')]\n"
+        # Whoever looks for PyTorch's classes among the modules finds no dummy.
+        "assert 'torch' not in sys.modules\n"
+        "import scipy.stats, sklearn.metrics\n"
+        "assert scipy.stats.rankdata([3, 1])[0] == 2\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)
