@@ -18,6 +18,7 @@ from metalr.meta.sweeps import Job, Sweep
 from metalr.meta.zoo.collect import collect as collect_zoo
 from metalr.meta.zoo.problems import KINDS
 from metalr.meta.zoo.sweeps import FIRST_ID, PER_PROGRAM
+from metalr.runtime.program import stopped
 
 INFORMATIVE = 0.1  # signal above which a sweep gets the runs of a round
 
@@ -76,7 +77,8 @@ def gather(
     if chosen and whole:
         whole = collect.collect([*map(Job, chosen)], output, seconds=left(), **options)
     for number in range(1, rounds + 1):
-        if not whole or stop():  # a fit to a part would differ after a restart
+        # A fit to a part would differ after a restart.
+        if not whole or stopped(stop):
             return False
         paths = [p for p in traces.paths_in(output / "traces") if round_of(p) < number]
         _, runs = traces.read_all(paths)

@@ -77,10 +77,8 @@ def _in_this_process(
     work: Callable, items: Iterable[Any], on_result: Callable, stop: Stop
 ) -> bool:
     for item in items:
-        if stop():
+        if program.stopped(stop):
             return False
-        if isinstance(stop, program.Stop):  # nothing asks it while the work begins
-            stop.release()
         for value in worker.results(work, item, stop):
             on_result(item, value)
     return not stop()

@@ -100,6 +100,18 @@ class Stop:
         return 0 if self.signum is None else 128 + self.signum
 
 
+def stopped(stop: Callable[[], bool]) -> bool:
+    """Return whether a signal came; until `stop` is called again, one ends at once.
+
+    Before work that asks no more for a while, and from which nothing is lost.
+    """
+    if stop():
+        return True
+    if isinstance(stop, Stop):
+        stop.release()
+    return False
+
+
 def hush_libraries() -> None:
     """Silence warnings and progress bars of other libraries.
 

@@ -1,5 +1,7 @@
 """A sweep of the zoo is drawn and run again alike, and its traces tell of it."""
 
+import signal
+
 import jax
 import numpy as np
 import optax
@@ -9,6 +11,7 @@ from metalr import coordinates, observe
 from metalr.meta import labels, traces
 from metalr.meta.zoo import collect, problems, sweeps
 from metalr.observe import Observation
+from metalr.runtime.program import Stop
 
 STEPS = 21
 
@@ -155,7 +158,10 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
 
     def one(sweep, problem, program):
         asked.append(sweep.number)
+        handlers.append(signal.getsignal(signal.SIGINT))
         return taken_once
+
+    handlers = []
 
     taken_once = [
         traces.Run(
@@ -174,3 +180,12 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
     assert not collect.collect(range(3), tmp_path, stop=lambda: len(asked) == 2)
     assert collect.collect(range(4), tmp_path)
     assert asked == [0, 1, 2, 3]
+    handlers.clear()
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert collect.collect(range(4, 6), tmp_path, stop=Stop())
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    # Nothing asks while a sweep runs: a signal then ends the program.
+    assert handlers == [signal.SIG_DFL] * 2

@@ -9,6 +9,7 @@ from metalr.meta import traces
 from metalr.meta.zoo import closed_loop, sweeps
 from metalr.predictor import Predictor
 from metalr.runtime import files, progress
+from metalr.runtime.program import stopped
 
 
 def collect(
@@ -47,7 +48,7 @@ def collect(
     made_for = None
     with progress.counting(len(todo)) as log:
         for index in todo:
-            if stop() or time.monotonic() > deadline:
+            if stopped(stop) or time.monotonic() > deadline:
                 return False
             sweep = sweeps.draw(index, seed)
             problem = sweeps.build(sweep)
