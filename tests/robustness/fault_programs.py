@@ -6,6 +6,7 @@ a start's time; from then on it is a process of its own.
 
 import abc
 import json
+import multiprocessing
 import os
 import resource
 import runpy
@@ -16,6 +17,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,16 +251,23 @@ class Collection(Program):
         return [path for path in (folder / "parts").rglob("*") if path.is_file()]
 
     def result(self, folder):
-        from metalr.meta import traces
+        # To read traces is to compute their features: jax would have threads here.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(collected, (folder,))
 
-        found = []
-        for path in traces.paths_in(folder / "traces"):
-            for run in traces.read(path):
-                about = {k: v for k, v in run.about.items() if k != "seconds"}
-                arrays = [x.tobytes() for x in run[2:] if x is not None]
-                found.append((path.name, about, run.evaluations, arrays))
-        metadata = json.loads((folder / "predictor/metadata.json").read_text())
-        return found, metadata["sha256"]
+
+def collected(folder: Path) -> tuple[list[Any], str]:
+    """Return the runs that a collection left, and the hash of its predictor."""
+    from metalr.meta import traces
+
+    found = []
+    for path in traces.paths_in(folder / "traces"):
+        for run in traces.read(path):
+            about = {k: v for k, v in run.about.items() if k != "seconds"}
+            arrays = [x.tobytes() for x in run[2:] if x is not None]
+            found.append((path.name, about, run.evaluations, arrays))
+    metadata = json.loads((folder / "predictor/metadata.json").read_text())
+    return found, metadata["sha256"]
 
 
 class Rounds(Collection):
