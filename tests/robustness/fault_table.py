@@ -298,7 +298,7 @@ def inject(count: int, rng: random.Random) -> None:
             if not plain:
                 good = good and rows[-1]["skipped_steps"] == 2
         except journal.Diverged as fault:
-            good = plain and "--scheduler metalr" in str(fault)
+            good = plain and "smaller --learning-rate" in str(fault)
         except Exception as fault:
             good = False
             row.tracebacks += 1
