@@ -161,9 +161,10 @@ def import_transformers() -> Any:
         sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
     try:
         import transformers
+        from transformers.utils import import_utils
 
         if hidden:
-            transformers.utils.is_torch_available()  # which remembers the answer
+            import_utils.is_torch_available()  # which remembers the answer
         return transformers
     finally:
         if hidden:
