@@ -125,6 +125,28 @@ def test_scores_of_the_shipped_predictor_are_those_of_its_store():
         assert row and row[1].split("|")[-1].strip() == cell(runs)
 
 
+def test_scores_on_fresh_tasks_are_those_of_their_store():
+    runs = [run for run in store("fresh/runs") if run.get("kind", "run") == "run"]
+    names = {"emotion": "emotion", "sick": "SICK", "sst5": "SST-5", "mr": "MR"}
+    for task, name in names.items():
+        own = [run for run in runs if run["task"] == task]
+        of = lambda method, own=own: {  # noqa: E731
+            criteria.base_rate(run): final(run)
+            for run in own
+            if run["scheduler"] == method
+        }
+        linear, (learned,) = of("linear"), of("metalr").values()
+        best = max(linear, key=lambda rate: (linear[rate], -rate))
+        assert (
+            len(linear) == 6
+            and (
+                f"| {name} | {linear[2e-5]:.3f} | {linear[3.2e-4]:.3f} "
+                f"| {linear[best]:.3f} at {criteria.format_rate(best)} | {learned:.3f} |"
+            )
+            in TEXT
+        )
+
+
 def shares(found, row, model=""):
     """Return a row's mean share of the best, as it is printed."""
     share = criteria.criterion("share of the best")
