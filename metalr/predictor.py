@@ -104,7 +104,7 @@ class Predictor(NamedTuple):
     drift: Any  # [] octaves^2 a step that the best rate may move
     aim: Any  # [] standard deviations below the mean that the rate is set to
     limit: Any  # [] octaves a step that the rate moves at most
-    own: Network | None = None  # of the kind that most runs of training are of
+    own: Network | None = None  # for the runs of one kind: encoders
 
 
 def init_predictor(seed: int = 0) -> Predictor:
