@@ -289,7 +289,9 @@ def show(lines: list[dict[str, Any]]) -> str:
     """Return the figures as Markdown."""
     rows = ["| part | rule | sweeps | median error | within 1/2 | within 1 |"]
     rows.append("|---|---|--:|--:|--:|--:|")
-    for part in ("zoo", "tasks", "kinds"):
+    encoders = [x | {"part": "encoders"} for x in lines if x["kind"] == "encoder"]
+    lines = [*lines, *encoders]
+    for part in ("zoo", "tasks", "encoders", "kinds"):
         own = [x for x in lines if x["part"] == part and x.get("signal", 1) >= 0.5]
         for rule in ("found", "prior", "valley", "steep"):
             # Where the finder gives no rate it has no error, whatever others have.
@@ -301,7 +303,7 @@ def show(lines: list[dict[str, Any]]) -> str:
                     f"| {share(0.5):.0%} | {share(1):.0%} |"
                 )
     rows.append("")
-    for part in ("zoo", "tasks", "kinds"):
+    for part in ("zoo", "tasks", "encoders", "kinds"):
         rows += _facts(part, [x for x in lines if x["part"] == part])
     return "\n".join(rows)
 
