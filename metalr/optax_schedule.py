@@ -228,9 +228,15 @@ def inject(
     static = static_arguments(inner_factory, inner_kwargs, static_args)
     # A plain number and not a `StatefulSchedule`: a schedule sees neither gradients
     # nor parameters, and its own state would take the name `learning_rate` as well.
+    first = lambda: jnp.asarray(applied(0), jnp.float32)  # noqa: E731
     inner = optax.inject_hyperparams(inner_factory, static)(
-        learning_rate=jnp.asarray(applied(0), jnp.float32), **inner_kwargs
+        learning_rate=first(), **inner_kwargs
     )
+
+    def init(params):
+        # Made anew, on the mesh that is set now.
+        state, rate = inner.init(params), {"learning_rate": first()}
+        return state._replace(hyperparams=state.hyperparams | rate)
 
     def injected(grads, state, params, decided, extra_args):
         rate = jnp.asarray(applied(decided.lr_step - 1), jnp.float32)
@@ -244,7 +250,8 @@ def inject(
         del params
         return levels(shape, total_steps)
 
-    return transformation(fixed, inner, level, injected)
+    started = optax.GradientTransformationExtraArgs(init, inner.update)
+    return transformation(fixed, started, level, injected)
 
 
 def default_schedule(

@@ -479,6 +479,15 @@ def test_apply_if_finite_counts_what_happened(outside):
     assert np.all(np.isfinite(history[3][1]["w"]))
 
 
+def test_what_apply_if_finite_gives_up_on_is_skipped_all_the_same():
+    tx = optax.apply_if_finite(wrap(optax.adam(0.1), init_predictor()), 1)
+    history = drive(tx, [(1.0, 1.0), (np.nan, np.nan), (np.nan, np.nan), (1.0, 1.0)])
+    assert optax.tree.get(history[-1][2], "total_notfinite") == 2
+    assert optax.tree.get(history[-1][2], "skipped_steps") == 1
+    np.testing.assert_array_equal(history[0][1]["w"], history[2][1]["w"])
+    assert np.all(np.isfinite(history[3][1]["w"]))
+
+
 def test_one_micro_batch_that_is_not_finite_is_left_out():
     inner = wrap(optax.sgd(0.1), init_predictor())
     tx = optax.MultiSteps(inner, 2, should_skip_update_fn=optax.skip_not_finite)

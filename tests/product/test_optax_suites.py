@@ -53,13 +53,16 @@ BASES = {
 FEW = ("sgd", "adamw", "adafactor", "lion")  # one of each kind of state
 DOORS = ("wrap", "steered", "inject", "link")
 
-# (suite, test, base) or a part of it -> why it does not pass.
+# (suite, beginning of the test's name) -> why it does not pass.
 EXCEPT = {
-    (
-        "_masking_test",
-        "test_masked_state_structure",
-    ): "takes the trace out of the inner "
-    "state by its place, where metalr's own state now is",
+    ("_masking_test", "test_masked_state_structure"): (
+        "takes the trace out of the inner state by its place, where metalr's own "
+        "state now is"
+    ),
+    ("_conditionality_test", "test_apply_if_finite_s"): (
+        "its last lines want NaN in the parameters: after so many errors in a row "
+        "apply_if_finite hands them on, but metalr drops each, to the last"
+    ),
 }
 
 
