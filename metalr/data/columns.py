@@ -1,5 +1,6 @@
 """Rows as columns of Arrow: millions of them in little more memory than their text."""
 
+import io
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -69,6 +70,19 @@ class Rows(Sequence[Row]):
                 values = self.column(name, first, first + _CHUNK)
                 into.update(repr(values).encode("utf-8", "backslashreplace"))
 
+    def digest_bytes(self, into: "hashlib._Hash") -> None:
+        """Add the columns as Arrow stores them, many times as fast as the values."""
+        import pyarrow
+
+        with pyarrow.ipc.new_stream(_Hashed(into), self._table.schema) as stream:
+            for first in range(0, len(self), _CHUNK):
+                stream.write_table(self._arrow(first, first + _CHUNK).combine_chunks())
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the rows in memory, about."""
+        return self._table.nbytes * len(self) // max(1, self._table.num_rows)
+
     def _arrow(
         self, first: int, last: int | None, names: list[str] | None = None
     ) -> "pyarrow.Table":
@@ -115,6 +129,20 @@ class Rows(Sequence[Row]):
         """Show the first rows."""
         shown = ", ".join(repr(row) for row in self[:3])
         return f"Rows({len(self)}: {shown}{', ...' * (len(self) > 3)})"
+
+
+class _Hashed(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self, into: "hashlib._Hash"):
+        self._into = into
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._into.update(data)
+        return len(data)
 
 
 class TextColumns:

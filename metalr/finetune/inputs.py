@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr.data import batches, encode, loading, reading, tasks
+from metalr.data import batches, encode, loading, reading, tasks, token_cache
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.config import RunConfig
 from metalr.finetune.usage import Usage
@@ -19,6 +19,7 @@ class Tokens(NamedTuple):
     train: encode.Encoded
     validation: dict[str, encode.Encoded]
     pad: int
+    kept: tuple[str, ...] = ()  # notes on those that an earlier run left
 
 
 class Inputs(NamedTuple):
@@ -127,11 +128,19 @@ def _positions(model: huggingface.Pretrained) -> int:
 def _tokens(
     usage: Usage, data: tasks.TaskData, model: huggingface.Pretrained
 ) -> Tokens:
-    to_tokens = lambda rows: encode.encode(  # noqa: E731
-        rows, usage.task, model.tokenizer, usage.max_length, stride=usage.stride
-    )
+    kept: list[str] = []
+
+    def to_tokens(rows: Any) -> encode.Encoded:
+        found, entry = token_cache.encoded(
+            rows, usage.task, model.tokenizer, usage.max_length, stride=usage.stride
+        )
+        if entry is not None:
+            kept.append(f"tokens of {len(rows)} rows from {entry}")
+        return found
+
     validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
-    return Tokens(to_tokens(data.train), validation, model.config.pad_token_id)
+    train = to_tokens(data.train)
+    return Tokens(train, validation, model.config.pad_token_id, tuple(kept))
 
 
 def _cut(
@@ -161,5 +170,6 @@ def _trimmed(
         ours(tokens.train),
         {split: ours(encoded) for split, encoded in tokens.validation.items()},
         int(np.searchsorted(used, tokens.pad)),
+        tokens.kept,
     )
     return model._replace(params=params), tokens, restore

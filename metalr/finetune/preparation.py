@@ -42,6 +42,7 @@ class Prepared(NamedTuple):
     layout: sharding.DeviceLayout
     usage: Callable[[Any], Usage]  # of a model with these parameters in training
     trained: training.Trained
+    kept: tuple[str, ...]  # notes on what an earlier run left: of the screen alone
 
 
 def prepare(
@@ -100,6 +101,7 @@ def prepare(
         layout,
         lambda params: tuned(merge(params)),
         of,
+        loaded.tokens.kept,
     )
 
 

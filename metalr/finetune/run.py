@@ -191,7 +191,7 @@ def title(prepared: Prepared) -> list[str]:
         f"training, {model.origin}",
         f"rate   {config.scheduler}, base {config.learning_rate:g}, batch "
         f"{config.batch_size}, {prepared.pace.total_steps} steps on {kind}",
-        *(f"note   {note}" for note in prepared.notes),
+        *(f"note   {note}" for note in (*prepared.notes, *prepared.kept)),
     ]
     return [printable(line) for line in lines]  # names of files may be anything
 

@@ -3,11 +3,13 @@
     python -m tests.benchmarks.benchmark_loading --rows 3600000 --most 1500
 
 Writes a CSV file of generated rows, reads it, holds out a tenth and tokenizes all of
-it for MiniLM, and prints the peak of the resident memory after each part. Ends with
-status 1 where it is over `--most` megabytes.
+it for MiniLM, and prints the peak of the resident memory after each part: as the first
+run on these rows, and as the second, which finds their tokens in the cache. Ends with
+status 1 where one is over `--most` megabytes.
 """
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -47,7 +49,7 @@ def measure(path: str) -> None:
         print(f"{what:12} {now - begun:7.1f} s   peak {peak():6.0f} MB", flush=True)
         begun = now
 
-    from metalr.data import encode, loading
+    from metalr.data import encode, loading, token_cache
     from metalr.models import huggingface
 
     say("imports")
@@ -58,8 +60,10 @@ def measure(path: str) -> None:
     model = huggingface.load("minilm", data.task.kind, data.task.labels, seed=0)
     say("model")
     splits = [data.train, *data.validation.values()]
-    encoded = [encode.encode(rows, data.task, model.tokenizer, 128) for rows in splits]
-    say("tokens")
+    of = (data.task, model.tokenizer, 128)
+    found = [token_cache.encoded(rows, *of, stride=128) for rows in splits]
+    encoded = [entries for entries, _ in found]
+    say("tokens" if found[0][1] is None else "tokens, kept")
     used = encode.used_ids(encoded)
     encoded = [encode.remap_ids(entries, used) for entries in encoded]
     say("vocabulary")
@@ -82,7 +86,10 @@ def main() -> int:
         print(f"{args.rows} rows, {path.stat().st_size / 1e6:.0f} MB", flush=True)
         of = ["--measure", str(path), "--most", str(args.most)]
         module = "tests.benchmarks.benchmark_loading"
-        return subprocess.run([sys.executable, "-m", module, *of]).returncode
+        environment = os.environ | {"METALR_CACHE": f"{folder}/cache"}
+        command = [sys.executable, "-m", module, *of]
+        runs = [subprocess.run(command, env=environment) for _ in range(2)]
+        return max(run.returncode for run in runs)
 
 
 if __name__ == "__main__":

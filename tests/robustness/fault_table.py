@@ -279,7 +279,8 @@ def inject(count: int, rng: random.Random) -> None:
     from tests.product import test_bad_numbers
 
     with contextlib.suppress(KeyError):
-        jax.config.update("jax_compilation_cache_dir", os.environ["METALR_CACHE"])
+        folder = os.path.join(os.environ["METALR_CACHE"], "jax")
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     values = (float("nan"), float("inf"), -float("inf"), 1e30)
     for number in range(count):

@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from metalr.runtime import compilation
+from metalr.runtime import caches, compilation
 
 pytestmark = pytest.mark.fast
 
@@ -13,12 +13,16 @@ pytestmark = pytest.mark.fast
 def test_cache_over_its_bound_loses_the_oldest_programs_alone(tmp_path):
     for age in range(5):
         path = tmp_path / f"jit_{age}"
-        path.write_bytes(b"x" * 100)
+        if age % 2:  # an entry of tokens is a folder
+            path.mkdir()
+            (path / "ids").write_bytes(b"x" * 100)
+        else:
+            path.write_bytes(b"x" * 100)
         os.utime(path, (1000 - age, 1000 - age))
-    compilation._prune(tmp_path, 250)
+    caches.prune(tmp_path, 250)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["jit_0", "jit_1"]
-    compilation._prune(tmp_path, 250)
-    compilation._prune(tmp_path / "none", 250)
+    caches.prune(tmp_path, 250)
+    caches.prune(tmp_path / "none", 250)
     assert len(list(tmp_path.iterdir())) == 2
 
 
