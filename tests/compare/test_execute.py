@@ -75,7 +75,7 @@ def test_plan_of_the_targets_has_only_tasks_that_the_predictor_has_not_seen():
     found = plan.read_plan("targets")
     seen = json.loads((ROOT / "checkpoints/predictor/metadata.json").read_text())
     assert not found.tasks.keys() & seen["provenance"]["runs by task"].keys()
-    assert len(plan.expand(found)) == 3 * 2 * 5 * (9 + 2 * 5 + 2)
+    assert len(plan.expand(found)) == 3 * 2 * 5 * (11 + 2 * 5 + 2)
 
 
 @pytest.mark.fast
