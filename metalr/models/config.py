@@ -33,6 +33,10 @@ class EncoderConfig:
     global_rope_theta: float = 0.0
     local_rope_theta: float = 0.0
 
+    # Rows of the table of distances in one direction, and the farthest of its own.
+    position_buckets: int = 0
+    max_relative_positions: int = 0
+
     @property
     def differences(self) -> Family:
         """The row of its family."""

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from metalr.errors import MetalrError
-from metalr.models import modern
+from metalr.models import disentangled, modern
 from metalr.models.config import EncoderConfig
 from metalr.models.dropout import dropout, fold
 from metalr.models.layers import Context, Layer, distance_buckets, layer_norm
@@ -75,7 +75,10 @@ class Embeddings(nnx.Module):
 
 
 def _layer(config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs, index: int):
-    del index  # they are all alike
+    if modern.used(config):
+        return modern.ModernLayer(config, dtype, rngs, index)
+    if disentangled.used(config):
+        return Layer(config, dtype, rngs, disentangled.DisentangledAttention)
     return Layer(config, dtype, rngs)
 
 
@@ -89,12 +92,18 @@ class Encoder(nnx.Module):
         if buckets := config.differences.relative_buckets:
             heads = config.num_attention_heads
             self.relative = nnx.Embed(buckets, heads, rngs=rngs)
+        if disentangled.used(config):
+            rows = 2 * config.position_buckets
+            self.relative = nnx.Embed(rows, config.hidden_size, rngs=rngs)
+            self.relative_norm = layer_norm(config, rngs)
         if config.projects_embeddings:
             widths = config.table_width, config.hidden_size
             self.project = nnx.Linear(*widths, dtype=dtype, rngs=rngs)
-        make: Any = modern.ModernLayer if modern.used(config) else _layer
         self.layers = nnx.Dict(
-            {str(i): make(config, dtype, rngs, i) for i in range(config.stored_layers)}
+            {
+                str(i): _layer(config, dtype, rngs, i)
+                for i in range(config.stored_layers)
+            }
         )
         if modern.used(config):
             self.final_norm = layer_norm(config, rngs)
@@ -105,6 +114,9 @@ class Encoder(nnx.Module):
         length = attention_mask.shape[1]
         if modern.used(self.config):
             return Context(mask, **modern.surroundings(self.config, length))
+        if disentangled.used(self.config):
+            table = self.relative_norm(self.relative.embedding[...])
+            return Context(mask, distances=table)
         buckets = self.config.differences.relative_buckets
         if not buckets:
             return Context(mask)

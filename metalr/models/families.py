@@ -89,7 +89,7 @@ class Family:
     always_projects: bool = False  # from the tables, though the widths may be equal
     relative_buckets: int = 0  # of distances between tokens, biases of their scores
     one_layer_for_all: bool = False
-    layer_sort: str = "post-norm"  # or "modern"
+    layer_sort: str = "post-norm"  # or "disentangled", "modern"
     dropout_after_attention: bool = True
     dropout_after_layer: bool = True
     # Of the head over the first token: out(dropout(norm(activation(dense(x))))).
@@ -293,6 +293,57 @@ ALBERT = dataclasses.replace(
     one_layer_for_all=True,
     dropout_after_layer=False,
 )
+# Version 3: version 2 differs in settings that `only` refuses, and version 1 is another
+# model_type.
+DEBERTA = dataclasses.replace(
+    BERT,
+    name="DebertaV2",
+    prefix="deberta",
+    embeddings=(
+        *(row for row in BERT.embeddings if row[1] == "embeddings.words"),
+        ("embeddings.LayerNorm", "embeddings.norm", "norm"),
+        ("encoder.rel_embeddings", "relative", "table"),
+        ("encoder.LayerNorm", "relative_norm", "norm"),
+    ),
+    layer=(
+        ("attention.self.query_proj", "attention.query", "linear"),
+        ("attention.self.key_proj", "attention.key", "linear"),
+        ("attention.self.value_proj", "attention.value", "linear"),
+        *BERT.layer[3:],
+    ),
+    sequence_head=(
+        ("pooler.dense", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    choice_head=(
+        ("pooler.dense", "dense", "linear"),
+        ("classifier", "out", "linear"),
+    ),
+    names={
+        "classifier_dropout": "cls_dropout",
+        "position_buckets": "position_buckets",
+        "max_relative_positions": "max_relative_positions",
+    },
+    defaults={**BERT.defaults, "layer_norm_eps": 1e-7},
+    fixed={"type_vocab_size": 0},
+    only={
+        "hidden_act": "gelu",
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+        "conv_kernel_size": 0,
+        "pooler_dropout": 0,
+        "pooler_hidden_act": "gelu",
+        "legacy": True,
+    },
+    reads_segments=False,
+    positions="",
+    layer_sort="disentangled",
+    head_activation="gelu",
+    head_dropout_on_tokens=False,
+)
 _MODERN_TOKENS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 _MODERN_HEAD = (
     ("head.dense", "dense", "kernel"),
@@ -381,5 +432,6 @@ FAMILIES: dict[str, Family] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "albert": ALBERT,
+    "deberta-v2": DEBERTA,
     "modernbert": MODERNBERT,
 }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalr.errors import MetalrError
-from metalr.models import heads, locate, modern, tokenizer, weights
+from metalr.models import disentangled, heads, locate, modern, tokenizer, weights
 from metalr.models.config import EncoderConfig
 from metalr.models.encoder import Params
 from metalr.models.families import FAMILIES, Family
@@ -128,6 +128,8 @@ def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:
     family = FAMILIES[name]
     if family.layer_sort == "modern":
         raw = modern.plain_settings(raw)
+    if family.layer_sort == "disentangled":
+        raw = disentangled.plain_settings(raw)
     faults = [
         f"{name} must be {only!r}, got {repr(raw[name])[:60]}"
         for name, only in family.only.items()

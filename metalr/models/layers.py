@@ -1,6 +1,7 @@
 """The layers of BERT: attention and a perceptron, each followed by a LayerNorm."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ class Context(NamedTuple):
     window: jax.Array | None = None  # [1, 1, L, L], -1e30 on what is far away
     # Angles, [1, 1, L, D / heads / 2], of layers that see all tokens and of the others
     turns: tuple[jax.Array, ...] = ()
+    distances: jax.Array | None = None  # [rows, D], a vector for each distance
 
 
 def layer_norm(
@@ -155,10 +157,16 @@ class Attention(nnx.Module):
 class Layer(nnx.Module):
     """x = LayerNorm(x + attention(x)); x = LayerNorm(x + down(gelu(up(x))))."""
 
-    def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        attention: Callable[..., Any] = Attention,
+    ):
         """Build attention and the two-layer perceptron with their norms."""
         self.config, self.dtype = config, dtype
-        self.attention = Attention(config, dtype, rngs)
+        self.attention = attention(config, dtype, rngs)
         self.attention_norm = layer_norm(config, rngs)
         width, wide = config.hidden_size, config.intermediate_size
         self.up = nnx.Linear(width, wide, dtype=dtype, rngs=rngs)

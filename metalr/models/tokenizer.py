@@ -1,5 +1,6 @@
 """The tokenizer of a model's folder: read, and held against the model's vocabulary."""
 
+import importlib.util
 import json
 import os
 import warnings
@@ -74,6 +75,12 @@ def _check_files(folder: Path) -> None:
         raise MetalrError(
             f"{folder} holds no tokenizer: it needs {', '.join(some)}, or {last}. "
             f"{_way_out(folder)}"
+        )
+    if not whole and importlib.util.find_spec("sentencepiece") is None:
+        raise MetalrError(
+            f"{folder} has its vocabulary as SentencePiece's {SENTENCE_PIECE} alone, "
+            "which the package of that name reads: pip install sentencepiece; or save "
+            "tokenizer.json beside it where it is installed"
         )
     for names in whole:
         for name in names:

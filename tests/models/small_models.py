@@ -39,6 +39,16 @@ CONFIGS = {
         hidden_act="gelu_new",
         classifier_dropout=0.1,
     ),
+    # Distances from 2 on share rows of the table.
+    "deberta-v2": dataclasses.replace(
+        BERT,
+        family="deberta-v2",
+        type_vocab_size=0,
+        layer_norm_eps=1e-7,
+        classifier_dropout=0.2,
+        position_buckets=4,
+        max_relative_positions=20,
+    ),
     # Of two layers the first sees all tokens, the second a window of two on each side.
     "modernbert": dataclasses.replace(
         BERT,

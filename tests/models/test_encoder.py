@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from metalr.models import heads, huggingface
+from metalr.models.disentangled import by_place, rows_of_distances
 from metalr.models.dropout import dropout, random_words
 from metalr.models.encoder import EncoderConfig, distance_buckets
 from tests.models import small_models
@@ -96,6 +97,21 @@ def test_distances_fall_into_the_buckets_of_transformers_mpnet(length):
     places = torch.arange(length)
     theirs = MPNetEncoder.relative_position_bucket(places[None] - places[:, None])
     np.testing.assert_array_equal(distance_buckets(length, 32), theirs)
+
+
+@pytest.mark.parametrize(("length", "buckets"), [(1, 4), (9, 4), (512, 256)])
+def test_distances_share_rows_as_in_transformers_deberta(length, buckets):
+    torch = pytest.importorskip("torch")
+    from transformers.models.deberta_v2 import modeling_deberta_v2 as theirs
+
+    config = dataclasses.replace(
+        CONFIGS["deberta-v2"], position_buckets=buckets, max_relative_positions=512
+    )
+    places = torch.zeros(1, length, 1)
+    wanted = theirs.build_relative_position(places, places, buckets, 512)[0] + buckets
+    rows = rows_of_distances(config, length)
+    square = by_place(jnp.array(np.tile(rows, (length, 1))))
+    np.testing.assert_array_equal(square, wanted.clamp(0, 2 * buckets - 1))
 
 
 def test_real_minilm_gives_what_pytorch_gives():
@@ -227,6 +243,7 @@ def test_pieces_of_a_batch_draw_the_masks_of_the_whole():
 MANY_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
+from metalr.models.disentangled import by_place, rows_of_distances
 from metalr.models.dropout import random_words
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 over = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))

@@ -307,6 +307,38 @@ def larger_tokenizer(folder):
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"conv_kernel_size": 3}, "conv_kernel_size must be 0, got 3"),
+        ({"pos_att_type": ["c2p"]}, r"pos_att_type must be \['p2c', 'c2p'\]"),
+        ({"share_att_key": None}, "share_att_key must be True, got False"),
+        ({"relative_attention": None}, "relative_attention must be True, got False"),
+        ({"position_buckets": -1}, "position_buckets must be a number from 1"),
+    ],
+)
+def test_other_debertas_than_version_three_are_refused(change, says):
+    raw = huggingface.config_json(CONFIGS["deberta-v2"], "qa", ())
+    raw = {k: v for k, v in (raw | change).items() if v is not None}
+    with pytest.raises(MetalrError, match=says):
+        huggingface.read_config(raw, "config.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pos_att_type": "p2c|c2p"},
+        {"pos_att_type": ["c2p", "p2c"]},
+        {"max_relative_positions": -1},
+        {"embedding_size": 16},
+    ],
+)
+def test_settings_of_a_deberta_may_be_said_in_several_ways(change):
+    config = CONFIGS["deberta-v2"]
+    raw = huggingface.config_json(config, "qa", ()) | change
+    assert huggingface.read_config(raw, "config.json") == config
+
+
+@pytest.mark.parametrize(
     ("damage", "says"),
     [
         (truncate, r"model\.safetensors is not a complete safetensors file"),

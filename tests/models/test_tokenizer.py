@@ -1,13 +1,15 @@
 """A model's tokenizer is there, is the model's, and keeps the case that it should."""
 
 import dataclasses
+import importlib.util
 import json
 
 import pytest
 
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, tokenizer
-from tests.models.small_models import CONFIGS
+from metalr.runtime.origin import Origin
+from tests.models.small_models import CONFIGS, WORDS
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CASED = [*SPECIAL, "Paris", "paris", "the", "The", "##s", ".", "city"]
@@ -148,3 +150,62 @@ def test_what_cannot_be_written_after_training_is_refused_before(
     (tmp_path / name).write_text(content)
     with pytest.raises(MetalrError, match=f"{name} holds half a surrogate pair"):
         tokenizer.load(tmp_path, config_for(CASED))
+
+
+def write_sentence_piece(folder, name):
+    """Write the encoder of a family with SentencePiece's own vocabulary alone."""
+    learned = pytest.importorskip("sentencepiece")
+    file = {"deberta-v2": "spm.model"}.get(name, "sentencepiece.bpe.model")
+    corpus = folder / "corpus"
+    lines = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
+    corpus.write_text("\n".join(lines * 20))
+    special = {}
+    if name == "deberta-v2":  # has its special tokens in the file, others beside it
+        special = dict(pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+        special |= dict(pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]")
+        special |= dict(unk_piece="[UNK]", user_defined_symbols=["[MASK]"])
+    learned.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "made"),
+        vocab_size=60,
+        minloglevel=2,
+        **special,
+    )
+    (folder / "made.model").rename(folder / file)
+    for left in (corpus, folder / "made.vocab"):
+        left.unlink()
+    like = "roberta" if name == "camembert" or name == "xlm-roberta" else name
+    config = dataclasses.replace(CONFIGS[like], family=name, vocab_size=70)
+    graphdef, params = heads.build(config, "classification", 2, seed=0)
+    model = huggingface.Pretrained(config, graphdef, params, None, Origin("folder", ""))
+    huggingface.export(folder, model, "classification", ("no", "yes"))
+    return learned.SentencePieceProcessor(model_file=str(folder / file))
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "camembert", "deberta-v2"])
+def test_sentence_piece_vocabulary_is_read_as_its_own_library_reads_it(
+    family, tmp_path
+):
+    theirs = write_sentence_piece(tmp_path, family)
+    model = huggingface.load(str(tmp_path), "classification", ("no", "yes"), seed=0)
+    texts = ["the film was good", "Who? actor and plot", "unseen Zürich"]
+    for text in texts:
+        ids = model.tokenizer(text)["input_ids"]
+        pieces = model.tokenizer.convert_ids_to_tokens(ids)[1:-1]
+        wanted = theirs.encode(text, out_type=str)
+        unknown = model.tokenizer.unk_token
+        known = {theirs.id_to_piece(i) for i in range(theirs.get_piece_size())}
+        assert pieces == [p if p in known else unknown for p in wanted]
+        assert max(ids) < model.config.vocab_size
+
+
+def test_sentence_piece_vocabulary_without_its_library_gets_the_way_out(
+    tmp_path, monkeypatch
+):
+    write_sentence_piece(tmp_path, "camembert")
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda n: None if n == "sentencepiece" else real(n)
+    )
+    with pytest.raises(MetalrError, match="pip install sentencepiece; or save"):
+        huggingface.load(str(tmp_path), "classification", ("no", "yes"), seed=0)
