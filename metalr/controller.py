@@ -35,15 +35,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from metalr import brake, features, observe
 from metalr.errors import MetalrError
-from metalr.features import NAMES
+from metalr.features import OF_STATIC
 from metalr.observe import Observation
 from metalr.predictor import (
-    STATIC,
     Predictor,
     distance,
     evidence,
@@ -61,7 +59,6 @@ MAX_MULTIPLIER = 1024.0
 _HEADROOM = 1.0  # octaves above the prior before the loss has left its start
 _CUT = 1.0  # octaves taken by a step that is not finite
 _TUNED_VARIANCE = 0.25  # octaves^2 of a rate that somebody tuned
-_FACTS = np.array([NAMES.index(name) for name in STATIC])  # that the prior is of
 
 
 class MetalrState(NamedTuple):
@@ -269,7 +266,7 @@ def _fused(
     said, of_prior = prior(predictor, vector)
     # The user's own rate is a guess as well: log2 m = 0 with a variance of its own.
     share = jnp.where(jnp.isfinite(of_prior), base / (base + of_prior), 0)
-    share = share * weight * _weight(distance(predictor.prior_seen, vector[_FACTS]))
+    share = share * weight * _weight(distance(predictor.prior_seen, vector[OF_STATIC]))
     start = share * jnp.clip(current + said, -bound, bound)
     mean = jnp.where(first, start, state.lr_mean)
     variance = jnp.where(first, base * (1 - share), state.lr_variance)

@@ -3,7 +3,7 @@
 The unknown is one number, log2 of the best learning rate for the run. Two things are
 known of it, each with a variance of its own, in octaves:
 
-- the *prior*, from the facts of the run (`metalr.features.FACTS`): a linear map to the
+- the *prior*, from the facts of the run (`metalr.features`): a linear map to the
   best size of an update beside the weights;
 - the *evidence* of a step, from all features: a small Flax MLP with a linear skip that
   says by how much the rate is off, and how sure that is.
@@ -31,12 +31,10 @@ import numpy as np
 from flax import nnx
 
 from metalr.errors import MetalrError
-from metalr.features import FACTS, FEATURE_VERSION, FEATURES, NAMES
+from metalr.features import FEATURE_VERSION, FEATURES, NAMES, OF_STATIC, STATIC
 from metalr.runtime import files
 
 WIDTH = 32
-STATIC = tuple(name for name in FACTS if name != "relative_rate")  # of the prior
-_OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
 _RELATIVE_RATE = NAMES.index("relative_rate")
 # On either side of a feature's trained range, in widths of it: the network is asked no
 # further than a little outside.
@@ -162,7 +160,7 @@ def prior(predictor: Predictor, features: jax.Array) -> tuple[jax.Array, jax.Arr
     Returns:
       log2(best / current) in octaves, and its variance (inf for an untrained one): [].
     """
-    best, variance = best_relative_rate(predictor, features[..., _OF_FACTS])
+    best, variance = best_relative_rate(predictor, features[..., OF_STATIC])
     return best - features[..., _RELATIVE_RATE], variance
 
 
@@ -238,7 +236,7 @@ def _answer(
 
 def _is_own(predictor: Predictor, own: Network, features: jax.Array) -> jax.Array:
     """Return whether the facts of a run are nearest to those of the network's kind."""
-    apart = _apart(predictor.prior_seen, features[..., _OF_FACTS])
+    apart = _apart(predictor.prior_seen, features[..., OF_STATIC])
     return jnp.argmin(apart, -1) == jnp.asarray(own.kind, jnp.int32)
 
 

@@ -16,9 +16,9 @@ import optax
 from metalr import controller, coordinates, features, observe
 from metalr.coordinates import is_trainable
 from metalr.errors import MetalrError
-from metalr.features import NAMES
+from metalr.features import OF_STATIC
 from metalr.optax_schedule import wrap
-from metalr.predictor import STATIC, Predictor, distance, prior
+from metalr.predictor import Predictor, distance, prior
 
 MOST_STEPS = 100
 RAMP = 10  # steps of the probe's own warm-up, which is shorter than a run's
@@ -29,7 +29,6 @@ _USUAL = 0.1  # root mean square of weights, where they all are zero
 # A range test goes over these sizes of an update beside the weights, as log2.
 _RANGE = (-20.0, 2.0)
 _DIVERGED = 4.0  # times the fall of the loss so far, above its lowest: the test ends
-_OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
 
 
 class Run(NamedTuple):
@@ -109,7 +108,7 @@ def facts(run: Run, predictor: Predictor) -> Facts:
         )
         vector, _ = features.update(seen, summary, step=1, **clock)
         said, variance = prior(predictor, vector)
-        apart = distance(predictor.prior_seen, vector[_OF_FACTS])
+        apart = distance(predictor.prior_seen, vector[OF_STATIC])
         apart = jnp.where(blank, jnp.inf, apart)
         relative = jnp.log2(moved / weight) - level / math.log(2)
         best = jnp.where(blank, -relative + math.log2(_SMALL), jnp.log2(share) + said)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from metalr.features import OF_STATIC
 from metalr.meta import facts, labels
 from metalr.predictor import (
     Density,
@@ -62,9 +63,7 @@ def left_out(
         rows = jnp.asarray(held.features)
         found, variance = (np.asarray(x, np.float64) for x in evidence(predictor, rows))
         far.append(far_from(predictor.seen, held.features))
-        prior_far.append(
-            far_from(predictor.prior_seen, held.features[:, facts.OF_FACTS])
-        )
+        prior_far.append(far_from(predictor.prior_seen, held.features[:, OF_STATIC]))
         known, best, weight, _ = facts.points(held)
         said, width = (
             np.asarray(x) for x in best_relative_rate(predictor, jnp.asarray(known))

@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from metalr.features import NAMES
+from metalr.features import NAMES, OF_STATIC, STATIC
 from metalr.meta import labels
-from metalr.predictor import STATIC, Density, Predictor
+from metalr.predictor import Density, Predictor
 
 # Ridge penalties of the prior, in sweeps: of the weights that all kinds share towards
 # zero, and of the weights of a kind towards those.
 _RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
 _SHRINK = 0.1  # of a group's covariance towards that of all
-OF_FACTS = np.array([NAMES.index(name) for name in STATIC])
 _RELATIVE_RATE = NAMES.index("relative_rate")
 
 
@@ -41,7 +40,7 @@ def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
         for name in kinds
     ]
     return blank._replace(
-        prior_seen=densities(data.features[:, OF_FACTS], data.kind),
+        prior_seen=densities(data.features[:, OF_STATIC], data.kind),
         prior_weights=slopes.astype(np.float32),
         prior_bias=(each[:, -1] - slopes @ centre).astype(np.float32),
         prior_variance=np.array(spread, np.float32),
@@ -58,7 +57,7 @@ def points(data: labels.Examples) -> tuple[np.ndarray, ...]:
         share = data.weight[data.sweep == sweep].sum()
         if not rows.any() or share <= 0:
             continue
-        known.append(data.features[rows][:, OF_FACTS].astype(np.float64).mean(0))
+        known.append(data.features[rows][:, OF_STATIC].astype(np.float64).mean(0))
         best.append(best_of[rows].mean())
         weight.append(share)
         kind.append(data.kind[rows][0])

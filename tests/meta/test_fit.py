@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from metalr.errors import MetalrError
+from metalr.features import STATIC
 from metalr.meta import calibration, fit, labels, scoring
-from metalr.predictor import STATIC, distance, evidence, prior
+from metalr.predictor import distance, evidence, prior
 from tests.meta.made_sweeps import NAMES, STEPS, sweep, sweeps
 
 QUICK = fit.Settings(steps=200, batch=256)
