@@ -8,7 +8,7 @@ learning rate: log 2 at the start of two classes is as good as 5 at that of a sp
 Batches make single-step ratios wild; a feature is therefore a ratio of running means,
 never a running mean of ratios.
 
-The last rows, the facts, say what is known of a run before it has responded: how large
+The last rows, FACTS, say what is known of a run before it has responded: how large
 the updates are beside the weights, how many matrices of what width are trained, how
 long and under what schedule. They hold for any base rate and any optimizer.
 
@@ -67,7 +67,7 @@ FEATURES = (
     Feature("gain_ratio", "asinh(E' (L_{t-1} - L_t) / E' abs(h.u))", -6, 6),
     Feature("straightness", "log(|theta_t - theta_0|^2 / sum |u|^2)", -7, 12),
     Feature("level", "log(schedule_t / its peak)", -7, 0),
-    # The facts. All but the first are static.
+    # FACTS from here on.
     Feature("relative_rate", "log2 of m E'(|u| / (m |theta| level)), steps", -30, 6),
     Feature("matrices", "log2(1 + trained weight matrices)", 0, 14),
     Feature("width", "mean log2 of the sides of a trained matrix", 0, 16),
@@ -78,8 +78,8 @@ FEATURES = (
 )
 
 NAMES = tuple(row.name for row in FEATURES)
-# Known before any step, and what the prior is of.
-STATIC = NAMES[NAMES.index("relative_rate") + 1 :]
+FACTS = NAMES[NAMES.index("relative_rate") :]
+STATIC = FACTS[1:]  # known before any step, and what the prior is of
 OF_STATIC = np.array([NAMES.index(name) for name in STATIC])  # their columns
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
