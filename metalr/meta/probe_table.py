@@ -126,14 +126,24 @@ def probes(
     settings: fit.Settings | None = None,
     *,
     folds: int = 3,
+    by: str = "task",
     tell: Callable[[str], object] = lambda line: None,
 ) -> list[Probe]:
-    """Replay a probe of each sweep under a predictor that has not seen it."""
+    """Replay a probe of each sweep under a predictor that has not seen it.
+
+    Args:
+      runs: Of the sweeps.
+      settings: Of the fits.
+      folds: The number of fits.
+      by: Of encoders each "task" or each "size" is left out with all of its sweeps; a
+        sweep of the zoo by itself.
+      tell: Called with each message of progress.
+    """
     settings = settings or fit.Settings()
     data = labels.examples(runs, seed=settings.seed)
     sweeps = curves(runs)
-    # A task is left out with all of its sweeps, a sweep of the zoo by itself.
-    of_row = np.where(data.task != "", data.task, data.sweep)
+    column = getattr(data, by)
+    of_row = np.where(column != "", column, data.sweep)
     names = sorted(set(of_row))
     fold_of = dict(zip(names, _spread(len(names), folds), strict=True))
     number = np.array([fold_of[name] for name in of_row])
@@ -141,9 +151,13 @@ def probes(
     for fold in range(folds):
         tell(f"fold {fold + 1} of {folds}")
         predictor = fit.fit(data, settings, kept=number != fold)
-        own = [c for c in sweeps if fold_of[c.task if c.size else c.name] == fold]
-        found += list(_probed(predictor, own))
+        left_out = [c for c in sweeps if fold_of[_group(c, by)] == fold]
+        found += list(_probed(predictor, left_out))
     return found
+
+
+def _group(sweep: Curve, by: str) -> str:
+    return getattr(sweep, by) if sweep.kind == ENCODER else sweep.name
 
 
 def _spread(count: int, folds: int) -> np.ndarray:

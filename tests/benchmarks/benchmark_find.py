@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.benchmark_find [--sweeps 30] [--kinds 6] [--output FILE]
 
-Three parts, each result a line of FILE as it comes; the same command goes on.
+Parts, each result a line of FILE as it comes; the same command goes on.
 
 - *zoo*: sweeps of the zoo from number 400 on. The best rate is that of 13 peaks on
   linear decay; then a probe, and fastai's range test of 100 steps from 1e-7 to 10, read
   as valley and as steepest, on the same problem and batches.
 - *tasks*: recorded sweeps of encoders and of the zoo, each task left out of a fit
-  (`metalr.meta.probe_table`), with the run that is nearest to the prior as the probe.
+  (`metalr.meta.probe_table`), with the run that is nearest to the prior as the probe;
+  and *sizes*: those of encoders, each size left out.
 - *kinds*: problems whose rows are kept out of all traces (scikit-learn's digits,
   Python's sources; `benchmark_kinds`). A finder that gives no rate there was right to
   if the one that it would have given is over an octave off.
@@ -219,17 +220,19 @@ def found_deviation(found: finder.Finding) -> float:
 # ---------------------------------------------------------------- tasks and kinds
 
 
-def tasks(done: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield a line a recorded sweep, its task left out of the fit: minutes at once."""
-    if any(name.startswith("tasks ") for name in done):
+def recorded(part: str, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield a line a recorded sweep, its task or size left out: minutes at once."""
+    if any(name.startswith(f"{part} ") for name in done):
         return
     _, runs = traces.read_all(traces.paths_in(Path("checkpoints/traces")))
-    for found in probe_table.probes(runs, tell=print):
+    if part == "sizes":
+        runs = [run for run in runs if labels.size(run)]
+    for found in probe_table.probes(runs, by=part.removesuffix("s"), tell=print):
         row = {k: x for k, x in found._asdict().items() if k not in ("name", "size")}
         scale = experience.load().scale * experience.load().width
         yield {
-            "part": "tasks",
-            "key": f"tasks {found.name}",
+            "part": part,
+            "key": f"{part} {found.name}",
             **row,
             "known": found.distance <= 1,
             "interval": scale * found.deviation,
@@ -289,9 +292,13 @@ def show(lines: list[dict[str, Any]]) -> str:
     """Return the figures as Markdown."""
     rows = ["| part | rule | sweeps | median error | within 1/2 | within 1 |"]
     rows.append("|---|---|--:|--:|--:|--:|")
-    encoders = [x | {"part": "encoders"} for x in lines if x["kind"] == "encoder"]
+    encoders = [
+        x | {"part": "encoders"}
+        for x in lines
+        if x["kind"] == "encoder" and x["part"] == "tasks"
+    ]
     lines = [*lines, *encoders]
-    for part in ("zoo", "tasks", "encoders", "kinds"):
+    for part in ("zoo", "tasks", "encoders", "sizes", "kinds"):
         own = [x for x in lines if x["part"] == part and x.get("signal", 1) >= 0.5]
         for rule in ("found", "prior", "valley", "steep"):
             # Where the finder gives no rate it has no error, whatever others have.
@@ -303,7 +310,7 @@ def show(lines: list[dict[str, Any]]) -> str:
                     f"| {share(0.5):.0%} | {share(1):.0%} |"
                 )
     rows.append("")
-    for part in ("zoo", "tasks", "encoders", "kinds"):
+    for part in ("zoo", "tasks", "encoders", "sizes", "kinds"):
         rows += _facts(part, [x for x in lines if x["part"] == part])
     return "\n".join(rows)
 
@@ -362,7 +369,8 @@ def main() -> None:
     parts = (
         kinds(args.kinds, done, predictor),
         zoo(args.sweeps, done, predictor),
-        tasks(done),
+        recorded("tasks", done),
+        recorded("sizes", done),
     )
     for part in parts:
         for line in part:
