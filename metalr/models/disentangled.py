@@ -10,11 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from metalr.models.config import EncoderConfig
 from metalr.models.dropout import dropout, fold
-from metalr.models.layers import Context, attend
+from metalr.models.layers import Attention, Context, attend
 
 _SCORES = ["p2c", "c2p"]  # position to content and back: DeBERTa v3 has both
 # What a config.json means that leaves them out; none of it is version 3.
@@ -85,17 +84,8 @@ def by_place(scores: jax.Array) -> jax.Array:
     return flat.reshape(*before, length, 2 * length - 1)[..., :length]
 
 
-class DisentangledAttention(nnx.Module):
+class DisentangledAttention(Attention):
     """`attend` with the scores of distances, and a linear layer."""
-
-    def __init__(self, config: EncoderConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Build the four projections, [hidden_size, hidden_size] each."""
-        self.config, self.dtype = config, dtype
-        width = config.hidden_size
-        self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.key = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, context: Context, key, first_row):
         """Map [B * L, D] to [B * L, D], as `layers.Attention` does."""
