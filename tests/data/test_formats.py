@@ -1,9 +1,13 @@
 """Readers of files: what they return, and every way they refuse."""
 
+import base64
 import csv
 import gzip
 import io
 import json
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import pyarrow
@@ -16,6 +20,7 @@ from metalr.data.formats import opening, text
 from metalr.errors import MetalrError
 from tests.data.rows_of_files import read_rows
 
+ROOT = Path(__file__).parents[2]
 ROWS = [{"sentence": 'a "good", long\nfilm', "label": 1}, {"sentence": "é", "label": 0}]
 SQUAD = {
     "data": [
@@ -201,3 +206,30 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(MetalrError, match="is not a folder that Dataset.save"):
         read_rows(tmp_path / "folder.csv")
+
+
+# Parquet of which the metadata of a column is hurt, found by mutating a good file:
+# pyarrow's own look at that metadata ends the process.
+HURT = (
+    "eNqVU0+L01AQn8QYwjaHVPaFBHp4FBsqdHe7ldZFdg8vtcXVrm4LS3FPpmk2Zum2Na02eFLwEywI"
+    "CoI3T171KMKCRz+AH8KzF8F5SdMK9qBDkvnzZub3yzDvkHW2iUROSNQiMoErAMWPW7/o9TcCZADA"
+    "of5o1KcnweBsHd1gSidO0Kf5ntPPl+h0FriegnE/vPh08c4LCZAyqZVIRDTsJudqUFxfVWNk/mic"
+    "zcIc1XgF8FBELxLE7NX9cxAg/JZBepTkW6gW9LQGgCbgceWLiJiUVJaYhiJAIoYyN0CH4oroElh7"
+    "AZDgCtlzBMZHIpK5WwVDnriPvDOHSEDUwpqhTLzh1Bu6XgFaOawgUkE0Lg+cnjcAPTJzZsmCHFHN"
+    "Ksiaucwmqh7p70X9s2i9FSzlnwdjlvhvExHwo6Ha1V+rpmxaECE2R5LmSAmFGOa7oP8QrJeXrK/i"
+    "/w3jL7BrKZL+XNIjS9E/SGDmDJV1Ove7N5PBGD+FLS43GJc2S+QuYzNm+6zJmM/qfhyzbcYOuFFn"
+    "bD8OLDVLTLu98A9OsekOGo16Y17EHbaQI545edC9M+jFvs9uxU3ceSqXZlp0xM+Rz23OK+ZppzmN"
+    "5ur+nLT97LhbLeN7etxOz9PSvT0w6NgJHz/xphvueLzhhOFoRp964SQYDWmltlne3DZLuCR8T+7h"
+    "eh3iXfsNhY63MA=="
+)
+
+
+def test_hurt_metadata_of_a_column_end_in_a_line_and_not_the_process(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(zlib.decompress(base64.b64decode(HURT)))
+    command = [sys.executable, ROOT / "finetune.py", "--train-file", path]
+    found = subprocess.run(
+        [*command, "--output", tmp_path / "run"], capture_output=True, text=True
+    )
+    assert found.returncode == 2 and found.stderr.count("\n") == 1
+    assert "is not a readable Parquet file" in found.stderr
