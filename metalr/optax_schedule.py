@@ -234,8 +234,8 @@ def inject(
     )
 
     def init(params):
-        # Made anew, on the mesh that is set now.
-        state, rate = inner.init(params), {"learning_rate": first()}
+        state: Any = inner.init(params)
+        rate = {"learning_rate": first()}  # made anew, on the mesh that is set now
         return state._replace(hyperparams=state.hyperparams | rate)
 
     def injected(grads, state, params, decided, extra_args):
