@@ -135,7 +135,7 @@ def _tokens(
             rows, usage.task, model.tokenizer, usage.max_length, stride=usage.stride
         )
         if entry is not None:
-            kept.append(f"tokens of {len(rows)} rows from {entry}")
+            kept.append(f"tokens of {len(rows)} rows as kept in {entry.parent}")
         return found
 
     validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
