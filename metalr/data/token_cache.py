@@ -1,7 +1,7 @@
 """Tokens of large sets of rows, kept for the next run on the same rows.
 
 An entry is a folder of arrays, named by a hash of all that decides them: the rows, the
-task, the tokenizer, the lengths and the versions of the code. Arrays are mapped into
+task, the tokenizer, the lengths and the code itself. Arrays are mapped into
 memory and held against their own hashes, so that a damaged entry is made anew.
 """
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast as Tokenizer
 
 _LEAST = 2**21  # bytes of rows; fewer are tokenized in about a second
-_VERSION = 1  # of what `encode` makes of the same rows
 _FIELDS = [name for name in Encoded._fields if name not in ("lost", "group")]
 
 
@@ -84,8 +83,10 @@ def _key(
     backend.update(truncation=None, padding=None)
     known = [metadata.version(name) for name in ("transformers", "tokenizers")]
     means = [task.kind, task.text, task.pair, task.label, task.labels, task.null]
-    how = [_VERSION, means, lengths, tokenizer.model_input_names, known, backend]
+    how = [means, lengths, tokenizer.model_input_names, known, backend]
     digest.update(json.dumps(how, sort_keys=True).encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):  # what makes the tokens
+        digest.update(module.read_bytes())
     rows.digest_bytes(digest)
     return digest.hexdigest()
 
