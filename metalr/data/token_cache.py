@@ -109,7 +109,7 @@ def _arrays(made: Encoded) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _write(entry: Path, made: Encoded) -> None:
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=entry.parent))
+    draft = Path(tempfile.mkdtemp(prefix=".tokens.draft-", dir=entry.parent))
     try:
         hashes = {}
         for name, array in _arrays(made):

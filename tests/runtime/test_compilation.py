@@ -1,6 +1,7 @@
 """The cache of compiled programs stays within its bound."""
 
 import os
+import time
 
 import jax
 import pytest
@@ -24,6 +25,15 @@ def test_cache_over_its_bound_loses_the_oldest_programs_alone(tmp_path):
     caches.prune(tmp_path, 250)
     caches.prune(tmp_path / "none", 250)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_draft_of_a_killed_process_goes_and_one_in_work_stays(tmp_path):
+    for name, age in ((".old.draft-1", 7200), (".new.draft-2", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ids").write_bytes(b"x")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    caches.prune(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new.draft-2"]
 
 
 def test_account_without_a_home_keeps_no_compilations(monkeypatch):
