@@ -19,7 +19,8 @@ import sys
 
 from metalr import cli
 from metalr.finetune import settings
-from metalr.finetune.config import add_flags, from_flags
+from metalr.finetune.config import add_flags
+from metalr.finetune.config_rules import from_flags
 
 USAGE = "finetune.py [--task NAME | --train-file FILE] [--model NAME] [FLAG ...]"
 

@@ -131,7 +131,7 @@ def main() -> int:
 
     # After the flags are known to be good: these take seconds to import.
     from metalr.finetune import run_folder
-    from metalr.meta import fit, traces, train
+    from metalr.meta import fit, trace_files, train
     from metalr.runtime import compilation
 
     compilation.use_cache()
@@ -141,10 +141,10 @@ def main() -> int:
             return status
         folder = args.traces or args.output / "traces"
         if args.thin is not None:
-            traces.thin_folder(folder, args.thin)
+            trace_files.thin_folder(folder, args.thin)
             folder = args.thin
         fitted = train.fit_predictor(
-            traces.paths_in(folder),
+            trace_files.paths_in(folder),
             settings,
             without=args.without,
             skip=print if args.skip_broken else None,
@@ -161,8 +161,8 @@ def main() -> int:
 def check_in_the_loop(args: argparse.Namespace, predictor: Any) -> None:
     """Run the predictor and the shipped one on a problem of no trace, and draw it."""
     from metalr.meta.zoo import check
-    from metalr.predictor import load_predictor
     from metalr.report import learned
+    from metalr.stored_predictor import load_predictor
 
     rows = {"metalr, this predictor": predictor, "metalr, shipped": load_predictor()}
     found = check.check(check.left_out(args.seed), rows)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from metalr.fine_tuning import fine_tune
     from metalr.optax_schedule import default_schedule, inject, scale_by_metalr, wrap
     from metalr.predict.model import load
-    from metalr.predictor import load_predictor
+    from metalr.stored_predictor import load_predictor
 
 __all__ = [
     "MetalrError",
@@ -48,7 +48,7 @@ _HOME = {
     "scale_by_metalr": "metalr.optax_schedule",
     "inject": "metalr.optax_schedule",
     "load": "metalr.predict.model",
-    "load_predictor": "metalr.predictor",
+    "load_predictor": "metalr.stored_predictor",
     "suggest": "metalr.finding.finder",
     "wrap": "metalr.optax_schedule",
 }

@@ -41,13 +41,8 @@ from metalr import brake, features, observe
 from metalr.errors import MetalrError
 from metalr.features import OF_STATIC
 from metalr.observe import Observation
-from metalr.predictor import (
-    Predictor,
-    distance,
-    evidence,
-    load_predictor,
-    prior,
-)
+from metalr.predictor import Predictor, distance, evidence, prior
+from metalr.stored_predictor import load_predictor
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.

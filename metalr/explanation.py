@@ -10,7 +10,8 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
-from metalr.predictor import Predictor, distance, evidence, load_predictor, usual
+from metalr.predictor import Predictor, distance, evidence, usual
+from metalr.stored_predictor import load_predictor
 
 _SHOWN = 3  # features in the line of text
 

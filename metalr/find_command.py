@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError
-from metalr.finetune.config import RunConfig, add_flags, check, from_flags
+from metalr.finetune.config import RunConfig, add_flags
+from metalr.finetune.config_rules import check, from_flags
 
 # What the found rate is the peak of, in words; other schedulers set rates themselves.
 # In `finetune.rules.shapes` they have the same names but for these.
@@ -51,7 +52,7 @@ def find(args: argparse.Namespace) -> int:
     config = from_flags(args, finds=True)
     shape = _shape(config)
     # After the flags are known to be good: these take seconds to import.
-    from metalr.finding import experience, finder
+    from metalr.finding import experience, finder, findings
     from metalr.finetune.run import title
     from metalr.runtime import compilation
 
@@ -63,7 +64,7 @@ def find(args: argparse.Namespace) -> int:
         kind=experience.ENCODER,
         on_end=prepared.problem.evaluate,
     )
-    print(finder.describe(found, _SHAPES[shape]))
+    print(findings.describe(found, _SHAPES[shape]))
     if forecast := _score(found, prepared.data.task.metric, run["told"]):
         print(forecast)
     if args.png:
@@ -112,7 +113,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     from metalr.finding import experience
     from metalr.finetune import preparation, schedulers
     from metalr.finetune.rules import shapes
-    from metalr.predictor import load_predictor
+    from metalr.stored_predictor import load_predictor
 
     # An average of the parameters has no part in what is found.
     parallel = "jit" if config.parallel == "pmap" else config.parallel

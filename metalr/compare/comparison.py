@@ -10,7 +10,8 @@ from metalr.compare import aggregates, criteria, methods, store
 from metalr.compare.criteria import Reference, Run, Workload
 from metalr.compare.methods import Method
 from metalr.errors import MetalrError
-from metalr.finetune.config import NOTHING, PACE, RunConfig, that_change
+from metalr.finetune.config import NOTHING, PACE, RunConfig
+from metalr.finetune.config_rules import that_change
 
 SUBJECT = "metalr"  # the method that the report is about
 # A workload is learned where some method's median final score is this part of the way

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metalr import predictor
+from metalr import stored_predictor
 from metalr.compare import methods, store
 from metalr.controller import CONTROLLER_VERSION
 from metalr.data import loading
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import schedulers
-from metalr.finetune.config import RunConfig, check
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import check
 from metalr.finetune.settings import check_type
 from metalr.runtime.files import is_number
 
@@ -304,4 +305,4 @@ def key(config: RunConfig) -> str:
 
 @functools.cache
 def _digest(path: str | None) -> str:
-    return predictor.read_metadata(path)["sha256"]
+    return stored_predictor.read_metadata(path)["sha256"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError
-from metalr.finetune.config import NOTHING, PACE, that_change
+from metalr.finetune.config import NOTHING, PACE
+from metalr.finetune.config_rules import that_change
 from metalr.finetune.result import faults
 from metalr.runtime import locks
 from metalr.runtime.files import escaped, is_number, plain

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalr import predictor
+from metalr import stored_predictor
 from metalr.errors import MetalrError
 from metalr.runtime import files
 
@@ -115,7 +115,7 @@ def load(path: str | Path | None = None) -> Experience:
     Raises:
       MetalrError: The file is there and is no such table.
     """
-    folder = predictor.folder_of(path)
+    folder = stored_predictor.folder_of(path)
     stamp = (folder / FILE).stat().st_mtime_ns if (folder / FILE).exists() else None
     return _load(folder, stamp)
 
@@ -126,7 +126,8 @@ def _load(folder: Path, stamp: int | None) -> Experience:
         return Experience(0.8, 1.28, 1.0, 1.0, {}, {})
     content = files.read_json(folder / FILE)
     try:
-        known = content["predictor_sha256"] == predictor.read_metadata(folder)["sha256"]
+        own = stored_predictor.read_metadata(folder)["sha256"]
+        known = content["predictor_sha256"] == own
         return Experience(
             float(content["coverage"]),
             float(content["width"]),

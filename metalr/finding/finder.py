@@ -15,7 +15,7 @@ curve of a range test.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,44 +24,16 @@ import optax
 from metalr.errors import MetalrError
 from metalr.finding import batch_source, experience, probe
 from metalr.finding.experience import Experience
+from metalr.finding.findings import Finding, Suggestion
 from metalr.optax_schedule import default_schedule
-from metalr.predictor import Predictor, load_predictor
+from metalr.predictor import Predictor
 from metalr.read_schedule import read_schedule
+from metalr.stored_predictor import load_predictor
 
 # A probe is sure below this standard deviation, after so many steps.
 SURE, LEAST_STEPS = 0.5, 20
 # Where an optimizer is given as a function of its rate, facts are read at this one.
 _ANY_RATE = 1e-3
-
-
-class Finding(NamedTuple):
-    """What a probe found; rates are peaks of the schedule.
-
-    In `relative` findings they are multiples of the optimizer's own rate.
-    """
-
-    rate: float | None  # None: the run is of no known kind
-    low: float | None  # the interval
-    high: float | None
-    coverage: float  # share of such intervals that hold the best rate
-    prior: float  # before any step: the facts alone
-    relative: bool  # in multiples of the optimizer's own rate
-    known: bool  # whether training has seen runs of the kind
-    distance: float  # from those, out of range above 1
-    total_steps: int  # of the run
-    steps: int  # of the probe, those of a range test included
-    losses: tuple[float, ...]  # of the probe, before each step
-    rates: tuple[float, ...]  # that the steps were taken with, at the schedule's peak
-    means: tuple[float, ...]  # the estimate after each
-    costs: dict[str, tuple[float, float, float]]  # of 4x lower and higher, quartiles
-    forecast: tuple[float, float, float] | None  # final loss: low, middle, high
-    curve: tuple[tuple[float, float], ...]  # range test: rate, loss after a step at it
-    score: Any = None  # what `on_end` said of the copy's last parameters
-
-    @property
-    def text(self) -> str:
-        """All of it in a few lines."""
-        return describe(self)
 
 
 def find(
@@ -172,25 +144,6 @@ def find(
     )
 
 
-class Suggestion(NamedTuple):
-    """What the facts of a run say before any step."""
-
-    rate: float
-    low: float
-    high: float
-    coverage: float
-    relative: bool
-    known: bool
-    distance: float
-    total_steps: int
-
-    @property
-    def text(self) -> str:
-        """All of it in one line."""
-        line = _interval(self) + " (no step was taken)"
-        return line if self.known else f"{line}; {_unknown(self.distance)}"
-
-
 def suggest(
     loss_fn: Callable[..., Any],
     params: Any,
@@ -243,57 +196,6 @@ def longest(steps: int) -> int:
     [10, 20, 50, 100]
     """
     return min(probe.MOST_STEPS, max(LEAST_STEPS, steps // 2), steps)
-
-
-def describe(found: Finding, shape: str = "its schedule") -> str:
-    """Return a finding in a few lines.
-
-    Args:
-      found: What was found.
-      shape: The schedule in words, such as "linear decay".
-    """
-    if not found.known:
-        line = f"no rate: {_unknown(found.distance)}"
-        if not found.curve:
-            return line
-        rates, losses = zip(*found.curve, strict=True)
-        lowest = int(np.nanargmin(losses))
-        shown = sorted({0, len(rates) // 4, len(rates) // 2, lowest, len(rates) - 1})
-        points = ", ".join(f"{losses[k]:.3g} at {rates[k]:.1e}" for k in shown)
-        return f"{line}\nrange test, the loss of a step: {points}"
-    lines = [
-        _interval(found, shape),
-        *(
-            f"{way}: {share[1]:.0%} of what the loss falls is lost (half of such runs: "
-            f"{share[0]:.0%} to {share[2]:.0%})"
-            for way, share in found.costs.items()
-        ),
-    ]
-    if found.forecast:
-        low, middle, high = found.forecast
-        lines.append(f"final loss about {middle:.3g}, between {low:.3g} and {high:.3g}")
-    return "\n".join([*lines, f"from {found.steps} steps of a copy"])
-
-
-def _interval(found: Any, shape: str = "its schedule") -> str:
-    unit = "x the optimizer's own, " if found.relative else ""
-    return (
-        f"rate {found.rate:.2g} {unit}between {found.low:.2g} and {found.high:.2g} "
-        f"({found.coverage:.0%} of such intervals hold the best one), for "
-        f"{found.total_steps} steps of {shape}"
-    ).replace(f"{found.rate:.2g} between", f"{found.rate:.2g}, between")
-
-
-def _unknown(distance: float) -> str:
-    if math.isinf(distance):
-        return (
-            "all weights are zero at the start, and metalr knows rates by the size of "
-            "an update beside the weights"
-        )
-    return (
-        "metalr has not learned from runs of this kind (they are "
-        f"{distance:.2g} times as far from those as a known kind is at most)"
-    )
 
 
 # ---------------------------------------------------------------- its inside

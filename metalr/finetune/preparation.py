@@ -25,7 +25,7 @@ from metalr.finetune.config import RunConfig
 from metalr.finetune.inputs import Inputs
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
-from metalr.predictor import load_predictor
+from metalr.stored_predictor import load_predictor
 
 
 class Prepared(NamedTuple):

@@ -16,7 +16,8 @@ from metalr.data import loading
 from metalr.errors import MetalrError, printable
 from metalr.finetune import decode, journal, loop, run_folder, schedulers, usage
 from metalr.finetune.checkpoint import Checkpoints
-from metalr.finetune.config import RunConfig, refuse_flags_of_questions
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import refuse_flags_of_questions
 from metalr.finetune.display import Display
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile

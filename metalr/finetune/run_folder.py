@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metalr.errors import MetalrError
-from metalr.finetune.config import RunConfig, changed
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import changed
 from metalr.finetune.result import Result, read_result
 from metalr.finetune.settings import write_toml
 from metalr.runtime import files, hosts, locks

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError, unknown_name
-from metalr.finetune.config import HEADINGS, RunConfig, checked
+from metalr.finetune.config import HEADINGS, RunConfig
+from metalr.finetune.config_rules import checked
 from metalr.runtime import files
 
 _LARGEST = 2**20  # bytes; no file of settings is near this

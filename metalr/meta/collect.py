@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 
 from metalr.errors import MetalrError
-from metalr.meta import record, sweeps, traces
+from metalr.meta import record, sweeps, trace_files, traces
 from metalr.meta.sweeps import Job
 from metalr.runtime import compilation, executors, files, progress
 
@@ -67,8 +67,8 @@ def _tidy(jobs: Sequence[Job], output: Path) -> None:
     ]:
         try:
             if path.exists():
-                traces.read(path)
-        except traces.Broken:
+                trace_files.read(path)
+        except trace_files.Broken:
             path.unlink()
             print(f"{path} is cut off: its runs are collected again")
 
@@ -89,13 +89,13 @@ def missing(jobs: Sequence[Job], output: Path) -> int:
 
 
 def _target(job: Job, output: Path) -> Path:
-    return output / "traces" / (job.name + traces.ENDING)
+    return output / "traces" / (job.name + trace_files.ENDING)
 
 
 def _parts(job: Job, output: Path) -> list[Path]:
     count = job.runs if job.round else len(job.sweep.peaks) + job.sweep.walks
     folder = output / "parts"
-    return [folder / f"{job.name}-{i:02d}{traces.ENDING}" for i in range(count)]
+    return [folder / f"{job.name}-{i:02d}{trace_files.ENDING}" for i in range(count)]
 
 
 def _check_same(job: Job, output: Path) -> None:
@@ -103,7 +103,7 @@ def _check_same(job: Job, output: Path) -> None:
     path = next((path for path in (target, *parts) if path.exists()), None)
     if path is None:
         return
-    runs = traces.read(path)
+    runs = trace_files.read(path)
     about = runs[0].about
     # Through JSON, as the file has it: tuples become lists.
     ours = {
@@ -116,7 +116,7 @@ def _check_same(job: Job, output: Path) -> None:
             f"{path} was collected with other settings ({', '.join(other)}); use "
             "the same flags, or choose another --output"
         )
-    more = {*(output / "parts").glob(f"{job.name}-*{traces.ENDING}")} - {*parts}
+    more = {*(output / "parts").glob(f"{job.name}-*{trace_files.ENDING}")} - {*parts}
     if more or (path == target and len(runs) != len(parts)):
         raise MetalrError(
             f"{target.stem} was collected with another number of runs than "
@@ -129,7 +129,7 @@ def _line(job: Job, run: traces.Run) -> str:
     loss = "not finite" if last is None else f"{last:.3f}"
     return (
         f"{job.name} {job.sweep.task} {job.sweep.model} {run.about['kind']} "
-        f"at {run.rate.max():.1e}: loss {loss}, {run.about['seconds']:.0f} s"
+        f"at {run.rate.max():.1e}: loss {loss}, {run.about.get('seconds', 0):.0f} s"
     )
 
 
@@ -182,7 +182,7 @@ def collect(
 
         def keep(rest: Remaining, result: tuple[int, traces.Run]) -> None:
             number, run = result
-            traces.write(_parts(rest.job, output)[number], [run])
+            trace_files.write(_parts(rest.job, output)[number], [run])
             _merge(rest.job, output)
             clock.note(rest)
             log(_line(rest.job, run))
@@ -213,7 +213,8 @@ def _merge(job: Job, output: Path) -> None:
     if not target.exists():
         if not all(part.exists() for part in parts):
             return
-        traces.write(target, [run for part in parts for run in traces.read(part)])
+        runs = [run for part in parts for run in trace_files.read(part)]
+        trace_files.write(target, runs)
     for part in parts:
         part.unlink(missing_ok=True)
 

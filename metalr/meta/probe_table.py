@@ -25,9 +25,10 @@ import numpy as np
 
 from metalr.finding import experience, finder
 from metalr.finding.experience import ANY, ENCODER
-from metalr.meta import fit, labels, replays, traces
-from metalr.predictor import Predictor, folder_of, read_metadata
+from metalr.meta import fit, labels, replays, trace_files, traces
+from metalr.predictor import Predictor
 from metalr.runtime import files
+from metalr.stored_predictor import folder_of, read_metadata
 
 COVERAGE, WIDTH = 0.8, 1.2816  # of a normal error: 80 % lie within so many deviations
 _OFF = 2.0  # octaves: 4x
@@ -82,8 +83,8 @@ def curves(runs: Sequence[traces.Run]) -> list[Curve]:
         own = [run for run in of_sweep if _is_linear(run)]
         if len(own) < 3 or labels.best_rate(own).signal < _TELLING:
             continue
-        own.sort(key=lambda run: run.about["peak"])
-        peaks = np.log2([run.about["peak"] for run in own])
+        own.sort(key=lambda run: run.peak)
+        peaks = np.log2([run.peak for run in own])
         about = own[0].about
         outcome = np.minimum([labels.outcome(run.evaluations) for run in own], 0.1)
         found.append(
@@ -346,7 +347,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, default=Path("checkpoints/traces"))
     args = parser.parse_args()
     folder = folder_of(args.predictor)
-    _, runs = traces.read_all(traces.paths_in(args.traces))
+    _, runs = trace_files.read_all(trace_files.paths_in(args.traces))
     table, _ = make(runs, read_metadata(folder)["sha256"], tell=print)
     text = json.dumps(table, indent=2) + "\n"
     files.replace(folder / experience.FILE, lambda draft: draft.write_text(text))

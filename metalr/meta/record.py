@@ -173,7 +173,7 @@ def record_runs(
     seconds = round((time.perf_counter() - begun) / len(planned), 2)
     return [
         traces.Run(
-            about={**loaded.about, **planned[run].about, "seconds": seconds},
+            about=traces.About(**loaded.about, **planned[run].about, seconds=seconds),
             evaluations=evaluations[run],
             features=columns["lr_features"][:, run],
             rate=columns["learning_rate"][:, run],

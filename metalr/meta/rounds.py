@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from metalr.meta import collect, fit, labels, traces
+from metalr.meta import collect, fit, labels, trace_files, traces
 from metalr.meta.sweeps import Job, Sweep
 from metalr.meta.zoo.collect import collect as collect_zoo
 from metalr.meta.zoo.problems import KINDS
@@ -80,8 +80,9 @@ def gather(
         # A fit to a part would differ after a restart.
         if not whole or stopped(stop):
             return False
-        paths = [p for p in traces.paths_in(output / "traces") if round_of(p) < number]
-        _, runs = traces.read_all(paths)
+        paths = trace_files.paths_in(output / "traces")
+        paths = [path for path in paths if round_of(path) < number]
+        _, runs = trace_files.read_all(paths)
         informative = _informative(runs)
         predictor = fit.fit(labels.examples(runs), settings)
         jobs = [

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr.errors import unknown_name
-from metalr.meta import fit, labels, scoring, traces
+from metalr.meta import fit, labels, scoring, trace_files, traces
 from metalr.meta.rounds import INFORMATIVE
-from metalr.predictor import Predictor, save_predictor
+from metalr.predictor import Predictor
 from metalr.runtime.versions import versions
+from metalr.stored_predictor import save_predictor
 
 
 class FittedPredictor(NamedTuple):
@@ -54,7 +55,7 @@ def fit_predictor(
         name to leave out is in no trace.
     """
     settings = settings or fit.Settings()
-    used, runs = traces.read_all(paths, skip=skip)
+    used, runs = trace_files.read_all(paths, skip=skip)
     if without:
         runs = _without(runs, without)
     data = labels.examples(
@@ -102,7 +103,7 @@ def _provenance(
         sorted(Counter(str(run.about.get(name)) for run in runs).items())
     )
     return {
-        "traces": {"files": len(paths), "sha256": traces.digest(paths)},
+        "traces": {"files": len(paths), "sha256": trace_files.digest(paths)},
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
         "sweeps": len(signals),

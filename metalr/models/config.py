@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from metalr.models.families import FAMILIES, Family
+from metalr.models.families import FAMILIES
+from metalr.models.family import Family
 
 
 @dataclasses.dataclass(frozen=True)

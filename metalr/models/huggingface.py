@@ -18,7 +18,8 @@ from metalr.errors import MetalrError
 from metalr.models import disentangled, heads, locate, modern, tokenizer, weights
 from metalr.models.config import EncoderConfig
 from metalr.models.encoder import Params
-from metalr.models.families import FAMILIES, Family
+from metalr.models.families import FAMILIES
+from metalr.models.family import Family
 from metalr.runtime import files
 from metalr.runtime.origin import Origin
 

@@ -15,7 +15,7 @@ def draw_finding(found: Any, path: Path) -> None:
     """Draw a finding: estimate and loss by step, or a range test's loss by rate.
 
     Args:
-      found: A `metalr.finding.finder.Finding`.
+      found: A `metalr.finding.findings.Finding`.
       path: Where the PNG goes.
 
     Raises:

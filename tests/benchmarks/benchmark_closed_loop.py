@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from metalr.meta import fit, labels, traces
+from metalr.meta import fit, labels, trace_files
 from metalr.meta.zoo import closed_loop, sweeps
 from metalr.meta.zoo.problems import KINDS
-from metalr.predictor import Predictor, load_predictor
+from metalr.predictor import Predictor
 from metalr.runtime import compilation
+from metalr.stored_predictor import load_predictor
 
 OFF = np.array([1.0, 1 / 16, 16.0])
 SEEDS = range(1, 3)
@@ -131,7 +132,7 @@ def main() -> None:
             continue
         if args.without_kind:
             if data is None:
-                _, runs = traces.read_all(traces.paths_in(args.traces))
+                _, runs = trace_files.read_all(trace_files.paths_in(args.traces))
                 data = labels.examples(runs)
             predictor = fit.fit(data, kept=data.kind != kind)
         else:

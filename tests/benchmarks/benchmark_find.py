@@ -32,13 +32,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr.finding import experience, finder
+from metalr.finding import experience, finder, findings
 from metalr.finetune.rules import lr_find
-from metalr.meta import labels, probe_table, traces
+from metalr.meta import labels, probe_table, trace_files, traces
 from metalr.meta.zoo import sweeps
 from metalr.optax_schedule import default_schedule
-from metalr.predictor import load_predictor, read_metadata
 from metalr.runtime import compilation
+from metalr.stored_predictor import load_predictor, read_metadata
 from tests.benchmarks import benchmark_kinds
 
 FIRST = 400
@@ -140,7 +140,7 @@ def zoo(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]]:
             made = own, sweeps.make_program(sweep, problem)
         runs, taken = seconds(lambda s=sweep, p=problem, m=made: peaks_of(s, p, m[1]))
         outcome = np.minimum([labels.outcome(run.evaluations) for run in runs], 0.1)
-        peaks = np.log2([run.about["peak"] for run in runs])
+        peaks = np.log2([run.peak for run in runs])
         loss = lambda params, batch, index, p=problem: p.loss(  # noqa: E731
             params, batch, jax.random.fold_in(jax.random.key(0), index)
         )
@@ -210,7 +210,7 @@ def _find(loss, params, optimizer, batches, sweep, shape, key, predictor):
     return found, found.means[-1]
 
 
-def found_deviation(found: finder.Finding) -> float:
+def found_deviation(found: findings.Finding) -> float:
     """Return the standard deviation that an interval was made of; NaN without one."""
     if found.high is None or found.rate is None:
         return math.nan
@@ -224,7 +224,7 @@ def recorded(part: str, done: set[str]) -> Iterator[dict[str, Any]]:
     """Yield a line a recorded sweep, its task or size left out: minutes at once."""
     if any(name.startswith(f"{part} ") for name in done):
         return
-    _, runs = traces.read_all(traces.paths_in(Path("checkpoints/traces")))
+    _, runs = trace_files.read_all(trace_files.paths_in(Path("checkpoints/traces")))
     if part == "sizes":
         runs = [run for run in runs if labels.size(run)]
     for found in probe_table.probes(runs, by=part.removesuffix("s"), tell=print):

@@ -24,7 +24,7 @@ import optax
 from metalr.controller import MAX_MULTIPLIER
 from metalr.meta.zoo import nets, sweeps
 from metalr.optax_schedule import default_schedule, wrap
-from metalr.predictor import load_predictor
+from metalr.stored_predictor import load_predictor
 
 STEPS, BATCH = 300, 32
 

@@ -21,7 +21,7 @@ from optax import contrib
 
 from metalr.meta.zoo import nets
 from metalr.optax_schedule import inject, wrap
-from metalr.predictor import load_predictor
+from metalr.stored_predictor import load_predictor
 from tests.benchmarks.benchmark_kinds import BATCH, digits, entropy
 
 STEPS = 300

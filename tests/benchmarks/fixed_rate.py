@@ -23,18 +23,18 @@ WORST = 2.0  # a run that diverged counts as much as a loss that doubled
 
 def main() -> None:
     """Print the mean outcome of each rate, of all sweeps and by size."""
-    from metalr.meta import labels, traces
+    from metalr.meta import labels, trace_files
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--traces", type=Path, default=ROOT / "checkpoints/traces")
-    _, runs = traces.read_all(traces.paths_in(parser.parse_args().traces))
+    _, runs = trace_files.read_all(trace_files.paths_in(parser.parse_args().traces))
     found: dict[str, list[np.ndarray]] = {}
     for of_sweep in labels.by_sweep(runs).values():
         own = [run for run in of_sweep if run.about["kind"] == "peak"]
         if "problem" in own[0].about:  # of the zoo
             continue
-        own.sort(key=lambda run: run.about["peak"])
-        peaks = np.log2([run.about["peak"] for run in own])
+        own.sort(key=lambda run: run.peak)
+        peaks = np.log2([run.peak for run in own])
         outcomes = np.minimum([labels.outcome(r.evaluations) for r in own], WORST)
         at = np.interp(np.log2(RATES), peaks, outcomes)
         for group in ("all", labels.size(own[0])):

@@ -18,14 +18,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from metalr.meta import labels, traces
+from metalr.meta import labels, trace_files
 
 
 def main() -> None:
     """Print groups of two sweeps and more, and the deviation within them."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("traces", type=Path, nargs="?", default="checkpoints/traces")
-    _, runs = traces.read_all(traces.paths_in(parser.parse_args().traces))
+    _, runs = trace_files.read_all(trace_files.paths_in(parser.parse_args().traces))
     groups = defaultdict(list)
     for of_sweep in labels.by_sweep([r for r in runs if labels.size(r)]).values():
         about, best = of_sweep[0].about, labels.best_rate(of_sweep)

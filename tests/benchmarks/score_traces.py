@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metalr.meta import labels, scoring, traces
-from metalr.predictor import load_predictor
+from metalr.meta import labels, scoring, trace_files
+from metalr.stored_predictor import load_predictor
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--predictor")
     args = parser.parse_args()
     predictor = load_predictor(args.predictor)
-    _, runs = traces.read_all(traces.paths_in(args.traces))
+    _, runs = trace_files.read_all(trace_files.paths_in(args.traces))
     data = labels.examples(runs)
     print(
         "| task, size | steps | best peak | J by peak | right direction | error "
@@ -35,7 +35,7 @@ def main() -> None:
         rows = data.sweep == str(number)
         found = scoring.score(predictor, labels.Examples(*(c[rows] for c in data)))
         peaks = {
-            run.about["peak"]: labels.outcome(run.evaluations)
+            run.peak: labels.outcome(run.evaluations)
             for run in of_sweep
             if run.about["kind"] == "peak"
         }

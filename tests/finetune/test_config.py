@@ -8,8 +8,7 @@ import pytest
 
 from metalr.compare import comparison, plan
 from metalr.errors import MetalrError
-from metalr.finetune import config as config_lib
-from metalr.finetune import schedulers
+from metalr.finetune import config, config_rules, schedulers
 from metalr.finetune.config import RunConfig
 from tests.compare import synthetic_store
 
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.fast
 
 def parse(*argv):
     parser = argparse.ArgumentParser()
-    config_lib.add_flags(parser)
-    return config_lib.from_flags(parser.parse_args(argv))
+    config.add_flags(parser)
+    return config_rules.from_flags(parser.parse_args(argv))
 
 
 def test_defaults_are_the_experiment_plan():
@@ -60,7 +59,7 @@ def test_number_out_of_range_names_flag_rule_and_value(argv, message):
 def test_changed_names_what_differs_but_not_the_folder():
     old = RunConfig(output="a").to_json()
     new = dataclasses.replace(RunConfig(), output="b", seed=3, task="rte").to_json()
-    assert config_lib.changed(old, new) == ["seed", "task"]
+    assert config_rules.changed(old, new) == ["seed", "task"]
 
 
 FREE = {"log_to": "wandb", "eval_batch_size": 7, "save_every": 3, "remat": True}
@@ -69,7 +68,7 @@ FREE = {"log_to": "wandb", "eval_batch_size": 7, "save_every": 3, "remat": True}
 @pytest.mark.parametrize("name", FREE)
 def test_setting_that_changes_no_number_is_free_in_a_resume_a_store_and_a_report(name):
     new = dataclasses.replace(RunConfig(), **{name: FREE[name]})
-    assert config_lib.changed(RunConfig().to_json(), new.to_json()) == []
+    assert config_rules.changed(RunConfig().to_json(), new.to_json()) == []
     assert plan.key(new) == plan.key(RunConfig())
     linear = synthetic_store.a_run()
     other = synthetic_store.a_run(seed=1)
@@ -79,16 +78,16 @@ def test_setting_that_changes_no_number_is_free_in_a_resume_a_store_and_a_report
 
 def test_rows_of_the_history_may_differ_between_stores_and_not_within_a_run():
     new = dataclasses.replace(RunConfig(), log_every=3)
-    assert config_lib.changed(RunConfig().to_json(), new.to_json()) == ["log_every"]
+    assert config_rules.changed(RunConfig().to_json(), new.to_json()) == ["log_every"]
     assert plan.key(new) == plan.key(RunConfig())
 
 
 def test_setting_that_an_older_version_lacks_has_its_default():
     old = RunConfig().to_json()
     del old["batch_size"], old["metric"]
-    assert config_lib.changed(old, RunConfig().to_json()) == []
+    assert config_rules.changed(old, RunConfig().to_json()) == []
     new = dataclasses.replace(RunConfig(), batch_size=8)
-    assert config_lib.changed(old, new.to_json()) == ["batch_size"]
+    assert config_rules.changed(old, new.to_json()) == ["batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +104,10 @@ def test_flag_without_effect_is_refused(argv):
 
 def test_flag_of_questions_is_refused_for_a_task_without():
     config = dataclasses.replace(RunConfig(), stride=16)
-    config_lib.refuse_flags_of_questions(config, "qa")
-    config_lib.refuse_flags_of_questions(RunConfig(), "regression")
+    config_rules.refuse_flags_of_questions(config, "qa")
+    config_rules.refuse_flags_of_questions(RunConfig(), "regression")
     with pytest.raises(MetalrError, match="--stride is read by tasks of questions"):
-        config_lib.refuse_flags_of_questions(config, "regression")
+        config_rules.refuse_flags_of_questions(config, "regression")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import finetune
 import metalr
 from metalr import cli
 from metalr.finetune import preparation, settings
-from metalr.finetune.config import from_flags
+from metalr.finetune.config_rules import from_flags
 from tests.models import small_models
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/fine-tuning.md").read_text()

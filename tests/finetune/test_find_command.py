@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from metalr import cli, find_command, fine_tuning, predictor
+from metalr import cli, find_command, fine_tuning, stored_predictor
 from tests.models import small_models
 
 SMALL = (
@@ -25,7 +25,7 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("METALR_CACHE", str(tmp_path.parent / "cache"))
 
 
-def knows_all(path=None, load=predictor.load_predictor):
+def knows_all(path=None, load=stored_predictor.load_predictor):
     """Load a predictor with limits that no run lies beyond."""
     shipped = load(path)
     wide = {
@@ -46,8 +46,9 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
 
     monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
     flags = ("--model", tiny, *SMALL, "--scheduler", "linear", "--seed", "3")
-    flags += ("--predictor", str(predictor.folder_of()))  # of the probe, not of the run
-    monkeypatch.setattr(predictor, "load_predictor", knows_all)
+    shipped = str(stored_predictor.folder_of())  # of the probe, not of the run
+    flags += ("--predictor", shipped)
+    monkeypatch.setattr(stored_predictor, "load_predictor", knows_all)
     assert cli.main(["find", *flags, "--png", "probe.png", "--use"]) == 0
     said = capsys.readouterr().out
     found = re.search(r"rate (\S+), between (\S+) and (\S+) \(80% of", said)

@@ -11,7 +11,8 @@ import pytest
 from metalr import controller
 from metalr.errors import MetalrError
 from metalr.finetune import groups, schedulers, trained
-from metalr.finetune.config import RunConfig, check
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import check
 from metalr.models import heads, huggingface, lora
 from tests.models.small_models import BERT
 

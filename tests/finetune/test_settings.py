@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import finetune
 from metalr.errors import MetalrError
 from metalr.finetune import settings
-from metalr.finetune.config import RunConfig, from_flags
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import from_flags
 
 pytestmark = pytest.mark.fast
 

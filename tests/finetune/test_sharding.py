@@ -20,7 +20,8 @@ from metalr import cli
 from metalr.errors import MetalrError
 from metalr.finetune import loop, preparation, sharding
 from metalr.finetune.checkpoint import Checkpoints
-from metalr.finetune.config import RunConfig, add_flags, from_flags
+from metalr.finetune.config import RunConfig, add_flags
+from metalr.finetune.config_rules import from_flags
 from metalr.finetune.run import run
 from metalr.runtime import hosts
 from tests.finetune.test_finetune import tiny  # noqa: F401

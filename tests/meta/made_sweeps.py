@@ -33,7 +33,7 @@ def run(peak, outcome, *, offset=0.0, kind="peak", seed=0, **about):
     if kind == "peak":
         about["peak"] = peak
     return traces.Run(
-        about,
+        traces.About(**about),
         [{"step": 0, "eval_loss": 0.5}, {"step": STEPS, "eval_loss": outcome / 2}],
         features,
         np.full(STEPS, peak, np.float32),

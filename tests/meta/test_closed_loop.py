@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from metalr.meta import labels, traces
+from metalr.meta import labels, trace_files
 from metalr.meta.zoo import check, closed_loop, sweeps
 from metalr.predictor import init_predictor
 from metalr.report import learned
@@ -64,8 +64,8 @@ def test_round_is_labelled_by_the_peaks_of_its_sweep(made, tmp_path):
     sweep, problem, programs = made
     runs = closed_loop.policy_runs(sweep, problem, programs, init_predictor(), 3)
     peaks = sweeps.run(sweep, problem, sweeps.make_program(sweep, problem))
-    traces.write(tmp_path / "round-1-zoo.parquet", runs)
-    data = labels.examples(peaks + traces.read(tmp_path / "round-1-zoo.parquet"))
+    trace_files.write(tmp_path / "round-1-zoo.parquet", runs)
+    data = labels.examples(peaks + trace_files.read(tmp_path / "round-1-zoo.parquet"))
     best = labels.best_rate(peaks)
     for number, run in enumerate(runs):
         assert run.about["kind"] == "policy"

@@ -15,7 +15,7 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
-from metalr.meta import collect, record, sweeps, traces
+from metalr.meta import collect, record, sweeps, trace_files, traces
 from metalr.predictor import init_predictor
 from metalr.runtime import processes
 from tests.meta.drawn_sweeps import SOURCES, draw, tiny
@@ -73,7 +73,7 @@ def test_killed_collection_goes_on_and_does_nothing_twice(counted, tmp_path):
     assert 9 < len(counted) < 27
     assert collected(jobs(), tmp_path / "cut")
     assert counted == expected
-    for path in traces.paths_in(tmp_path / "whole" / "traces"):
+    for path in trace_files.paths_in(tmp_path / "whole" / "traces"):
         assert (
             tmp_path / "cut" / "traces" / path.name
         ).read_bytes() == path.read_bytes()
@@ -120,9 +120,9 @@ def test_time_that_is_up_begins_no_sweep(counted, tmp_path):
 def test_round_has_files_of_its_own(counted, tmp_path):
     job = sweeps.Job(draw(), 2, init_predictor(), 3)
     assert collected([*jobs(1), job], tmp_path)
-    names = [path.name for path in traces.paths_in(tmp_path / "traces")]
+    names = [path.name for path in trace_files.paths_in(tmp_path / "traces")]
     assert names == ["round-2-sweep-00000.parquet", "sweep-00000.parquet"]
-    found = traces.read(tmp_path / "traces" / names[0])
+    found = trace_files.read(tmp_path / "traces" / names[0])
     assert [(run.about["round"], run.about["run"]) for run in found] == [
         (2, 0),
         (2, 1),
@@ -180,7 +180,7 @@ def test_round_that_was_cut_does_not_go_on_with_fewer_runs(counted, tmp_path):
 KILLS_A_WORKER = """
 import os, pickle, signal, sys
 from pathlib import Path
-from metalr.meta import collect, traces
+from metalr.meta import collect, trace_files, traces
 
 jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
 output, mark = Path(sys.argv[2]), sys.argv[3]
@@ -196,7 +196,7 @@ def workers():
             yield int(folder.name)
 
 written = []
-write = traces.write
+write = trace_files.write
 
 def counting(path, runs):
     write(path, runs)
@@ -205,7 +205,7 @@ def counting(path, runs):
         os.kill(next(workers()), signal.SIGKILL)
         print("killed")
 
-traces.write = counting
+trace_files.write = counting
 assert collect.collect(jobs, output, executor="ray", workers=2)
 print(*written)
 """
@@ -243,7 +243,7 @@ def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(sweep, tmp_p
     names = [f"{job.name}-{run:02d}.parquet" for job in todo for run in range(4)]
     wholes = [f"{job.name}.parquet" for job in todo]
     assert sorted(lines[-1].split()) == sorted(names + wholes)
-    found = traces.read_all(traces.paths_in(tmp_path / "out" / "traces"))[1]
+    found = trace_files.read_all(trace_files.paths_in(tmp_path / "out" / "traces"))[1]
     assert [(run.about["sweep_id"], run.about["run"]) for run in found] == [
         (i, run) for i in (0, 1) for run in range(4)
     ]

@@ -69,7 +69,7 @@ def test_target_is_how_far_the_step_before_was_off():
     found = labels.examples(of, unknown_horizon=0)
     target = found.target.reshape(5, LEARNED)
     for row, made in zip(target, of, strict=True):
-        off = log2_best(of) - np.log2(made.about["peak"])
+        off = log2_best(of) - np.log2(made.peak)
         np.testing.assert_allclose(row, np.clip(off, -8, 8), atol=1e-5)
 
 

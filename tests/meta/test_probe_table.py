@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from metalr.features import NAMES
 from metalr.finding.probe import NO_GUESS
 from metalr.meta import probe_table, replays, traces
 from metalr.optax_schedule import inject
@@ -21,7 +22,7 @@ def run(peak, losses, **about):
             {"step": k * steps // 2, "eval_loss": x, "accuracy": 1 - x / 2}
             for k, x in enumerate(losses)
         ],
-        features=np.zeros((steps, len(traces.NAMES)), np.float32),
+        features=np.zeros((steps, len(NAMES)), np.float32),
         rate=np.full(steps, peak, np.float32),
         multiplier=np.ones(steps, np.float32),
         loss=np.linspace(losses[0], losses[-1], steps).astype(np.float32),
@@ -46,7 +47,7 @@ def test_costs_and_the_best_peak_of_a_parabola_are_its_own():
 def test_only_runs_that_end_well_make_forecasts():
     runs = parabola()
     good = probe_table.good_runs(runs, probe_table.curves(runs))
-    off = [abs(np.log2(run.about["peak"]) + 6) for _, run in good]
+    off = [abs(np.log2(run.peak) + 6) for _, run in good]
     # A quarter of what the rate decides, 0.05 * 4^2, is lost two octaves off.
     assert sorted(off) == [0, 1, 1, 2, 2]
 

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from metalr import features
 from metalr.errors import MetalrError
 from metalr.features import FEATURES, NAMES
-from metalr.meta import labels, traces
+from metalr.meta import labels, trace_files, traces
 from metalr.observe import Observation
 
 pytestmark = pytest.mark.fast
@@ -42,14 +42,14 @@ def draw_raw(steps, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    traces.write(tmp_path / "a.parquet", [draw(5), draw(3, seed=1)])
-    traces.write(tmp_path / "b.parquet", [draw(4, seed=2)])
+    trace_files.write(tmp_path / "a.parquet", [draw(5), draw(3, seed=1)])
+    trace_files.write(tmp_path / "b.parquet", [draw(4, seed=2)])
     return tmp_path
 
 
 def test_runs_come_back_as_they_were_written(folder):
     for found, written in zip(
-        traces.read(folder / "a.parquet"), [draw(5), draw(3, seed=1)], strict=True
+        trace_files.read(folder / "a.parquet"), [draw(5), draw(3, seed=1)], strict=True
     ):
         assert found.about == written.about
         assert found.evaluations == written.evaluations
@@ -60,8 +60,9 @@ def test_runs_come_back_as_they_were_written(folder):
 
 def test_observations_come_back_and_features_are_computed_from_them(tmp_path):
     written = [draw_raw(5), draw_raw(9, seed=1)]
-    traces.write(tmp_path / "a.parquet", written)
-    for found, run in zip(traces.read(tmp_path / "a.parquet"), written, strict=True):
+    trace_files.write(tmp_path / "a.parquet", written)
+    read = trace_files.read(tmp_path / "a.parquet")
+    for found, run in zip(read, written, strict=True):
         np.testing.assert_allclose(found.observations, run.observations, rtol=2**-12)
         levels = np.exp(found.observations[:, Observation._fields.index("log_level")])
         expected = features.of_trace(
@@ -80,13 +81,13 @@ def test_thinned_runs_teach_the_same(tmp_path):
         )
         for seed, x in enumerate((0.9, 0.5, 2.0))
     ]
-    traces.write(tmp_path / "whole.parquet", runs)
-    whole = traces.read(tmp_path / "whole.parquet")
-    traces.write(tmp_path / "thin.parquet", traces.thin(whole))
-    thinned = traces.read(tmp_path / "thin.parquet")
+    trace_files.write(tmp_path / "whole.parquet", runs)
+    whole = trace_files.read(tmp_path / "whole.parquet")
+    trace_files.write(tmp_path / "thin.parquet", traces.thin(whole))
+    thinned = trace_files.read(tmp_path / "thin.parquet")
     assert {run.steps for run in thinned} == {11 + traces.LATE}
-    traces.thin_folder(tmp_path, tmp_path / "shipped")
-    again = traces.read(tmp_path / "shipped" / "whole.parquet")
+    trace_files.thin_folder(tmp_path, tmp_path / "shipped")
+    again = trace_files.read(tmp_path / "shipped" / "whole.parquet")
     assert [run.steps for run in again] == [run.steps for run in thinned]
     ours, theirs = labels.examples(thinned), labels.examples(whole)
     for name in ("step", "target", "weight", "features", "run"):
@@ -110,28 +111,29 @@ def test_held_run_has_every_step_and_those_that_were_kept_unchanged():
 def test_thinned_file_that_names_a_step_before_the_first_update_is_refused(tmp_path):
     run = traces.thin([draw(30)])[0]
     broken = run._replace(step=run.step - 1)
-    traces.write(tmp_path / "a.parquet", [broken])
+    trace_files.write(tmp_path / "a.parquet", [broken])
     with pytest.raises(MetalrError, match="column step"):
-        traces.read(tmp_path / "a.parquet")
+        trace_files.read(tmp_path / "a.parquet")
 
 
 def test_observations_outlive_another_version_of_the_features(tmp_path):
-    traces.write(tmp_path / "a.parquet", [draw_raw(5)])
+    trace_files.write(tmp_path / "a.parquet", [draw_raw(5)])
     spoil(tmp_path / "a.parquet", "other version")
-    assert traces.read(tmp_path / "a.parquet")[0].features.shape == (5, len(FEATURES))
+    (found,) = trace_files.read(tmp_path / "a.parquet")
+    assert found.features.shape == (5, len(FEATURES))
 
 
 def test_other_observations_are_refused_by_name(tmp_path):
-    traces.write(tmp_path / "a.parquet", [draw_raw(5)])
+    trace_files.write(tmp_path / "a.parquet", [draw_raw(5)])
     spoil(tmp_path / "a.parquet", "other observations")
     with pytest.raises(MetalrError, match="phase_of_the_moon"):
-        traces.read(tmp_path / "a.parquet")
+        trace_files.read(tmp_path / "a.parquet")
 
 
 def test_features_written_again_keep_every_bit(folder):
-    once = traces.read(folder / "b.parquet")
-    traces.write(folder / "c.parquet", once)
-    (twice,) = traces.read(folder / "c.parquet")
+    once = trace_files.read(folder / "b.parquet")
+    trace_files.write(folder / "c.parquet", once)
+    (twice,) = trace_files.read(folder / "c.parquet")
     np.testing.assert_array_equal(once[0].features, twice.features)
 
 
@@ -143,7 +145,7 @@ def test_file_is_plain_parquet_for_others(folder):
 
 
 def test_rows_take_little_more_than_half_of_float32(tmp_path):
-    traces.write(tmp_path / "a.parquet", [draw(20_000)])
+    trace_files.write(tmp_path / "a.parquet", [draw(20_000)])
     size = (tmp_path / "a.parquet").stat().st_size
     assert size < 0.65 * 4 * 20_000 * (len(FEATURES) + 3)
 
@@ -154,18 +156,19 @@ def test_head_that_fills_the_memory_is_refused(folder):
     table = table.replace_schema_metadata({b"metalr.traces": packed})
     parquet.write_table(table, folder / "a.parquet")
     with pytest.raises(MetalrError, match="head has more than"):
-        traces.read(folder / "a.parquet")
+        trace_files.read(folder / "a.parquet")
 
 
 def test_nan_loss_survives(tmp_path):
     run = draw(3)._replace(loss=np.array([1, np.nan, np.inf], np.float32))
-    traces.write(tmp_path / "a.parquet", [run])
-    np.testing.assert_array_equal(traces.read(tmp_path / "a.parquet")[0].loss, run.loss)
+    trace_files.write(tmp_path / "a.parquet", [run])
+    (found,) = trace_files.read(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(found.loss, run.loss)
 
 
 def test_arrays_of_different_lengths_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one row a step"):
-        traces.write(tmp_path / "a.parquet", [draw(3)._replace(loss=np.zeros(2))])
+        trace_files.write(tmp_path / "a.parquet", [draw(3)._replace(loss=np.zeros(2))])
     assert not list(tmp_path.iterdir())
 
 
@@ -207,14 +210,14 @@ SPOILT = [
 def test_broken_or_foreign_file_is_refused_by_name(folder, kind, message):
     spoil(folder / "a.parquet", kind)
     with pytest.raises(MetalrError, match=f"(?s)a.parquet.*{message}|{message}.*a.par"):
-        traces.read_all(traces.paths_in(folder))
+        trace_files.read_all(trace_files.paths_in(folder))
 
 
 @pytest.mark.parametrize(("kind", "message"), SPOILT)
 def test_rest_is_read_when_told_to(folder, kind, message):
     spoil(folder / "a.parquet", kind)
     told = []
-    used, (run,) = traces.read_all(traces.paths_in(folder), skip=told.append)
+    used, (run,) = trace_files.read_all(trace_files.paths_in(folder), skip=told.append)
     assert used == [folder / "b.parquet"]
     assert run.about["seed"] == 2
     assert len(told) == 1 and message in told[0]
@@ -222,20 +225,20 @@ def test_rest_is_read_when_told_to(folder, kind, message):
 
 def test_keys_of_older_files_have_their_present_names(tmp_path):
     old = draw(5)._replace(about={"bank_id": 3, "prior": "cosine"})
-    traces.write(tmp_path / "bank-00003.parquet", [old])
-    (found,) = traces.read(tmp_path / "bank-00003.parquet")
+    trace_files.write(tmp_path / "bank-00003.parquet", [old])
+    (found,) = trace_files.read(tmp_path / "bank-00003.parquet")
     assert found.about == {"sweep_id": 3, "decay": "cosine"}
 
 
 def test_folder_without_traces_is_a_fault(tmp_path):
     with pytest.raises(MetalrError, match="no traces"):
-        traces.read_all(traces.paths_in(tmp_path))
+        trace_files.read_all(trace_files.paths_in(tmp_path))
 
 
 def test_digest_tells_contents_and_names_apart(folder):
-    a, b = traces.paths_in(folder)
-    before = traces.digest([a, b])
-    assert traces.digest([a, b]) == before
-    assert traces.digest([a]) != before
+    a, b = trace_files.paths_in(folder)
+    before = trace_files.digest([a, b])
+    assert trace_files.digest([a, b]) == before
+    assert trace_files.digest([a]) != before
     b.rename(folder / "c.parquet")
-    assert traces.digest(traces.paths_in(folder)) != before
+    assert trace_files.digest(trace_files.paths_in(folder)) != before

@@ -11,9 +11,10 @@ import pytest
 
 import train_meta
 from metalr.errors import MetalrError
-from metalr.meta import collect, fit, labels, rounds, sweeps, traces, train
+from metalr.meta import collect, fit, labels, rounds, sweeps, trace_files, train
 from metalr.meta.zoo import check
-from metalr.predictor import evidence, load_predictor, read_metadata
+from metalr.predictor import evidence
+from metalr.stored_predictor import load_predictor, read_metadata
 from tests.meta.made_sweeps import LEARNED, run
 from tests.meta.made_sweeps import sweeps as made_sweeps
 from tests.meta.test_zoo import tiny
@@ -28,25 +29,25 @@ def folder(tmp_path):
     where.mkdir()
     runs = made_sweeps()
     for i in range(12):
-        traces.write(where / f"sweep-{i:05d}.parquet", runs[5 * i : 5 * i + 5])
+        trace_files.write(where / f"sweep-{i:05d}.parquet", runs[5 * i : 5 * i + 5])
     return where
 
 
 def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
-    fitted = train.fit_predictor(traces.paths_in(folder), QUICK, check=False)
+    fitted = train.fit_predictor(trace_files.paths_in(folder), QUICK, check=False)
     train.save(tmp_path / "predictor", fitted)
-    again = train.fit_predictor(traces.paths_in(folder), QUICK, check=False)
+    again = train.fit_predictor(trace_files.paths_in(folder), QUICK, check=False)
     loaded = load_predictor(tmp_path / "predictor")
     jax.tree.map(np.testing.assert_array_equal, again.predictor, loaded)
     about = read_metadata(tmp_path / "predictor")["provenance"]
-    assert about["traces"]["sha256"] == traces.digest(traces.paths_in(folder))
+    assert about["traces"]["sha256"] == trace_files.digest(trace_files.paths_in(folder))
     assert about["runs by task"] == {"qqp": 20, "rte": 20, "sst2": 20}
     assert about["check"]["trained"][0]["steps"] == 12 * 5 * LEARNED
 
 
 def test_left_out_tasks_and_sizes_have_no_part_in_the_fit(folder):
-    paths = traces.paths_in(folder)
-    _, runs = traces.read_all(paths)
+    paths = trace_files.paths_in(folder)
+    _, runs = trace_files.read_all(paths)
     (size,) = {labels.size(run) for run in runs}
     fitted = train.fit_predictor(paths, QUICK, check=False, without=["qqp"])
     others = [run for run in runs if run.about["task"] != "qqp"]
@@ -114,7 +115,7 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
     folder, monkeypatch
 ):
     flat = [run(2.0**x, 1.0, sweep_id=12) for x in (-12, -10)]
-    traces.write(folder / "sweep-00012.parquet", flat)
+    trace_files.write(folder / "sweep-00012.parquet", flat)
     asked = []
 
     def fake_collect(jobs, output, **options):
@@ -122,7 +123,7 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
         for job in jobs:
             if job.round:
                 found = [run(2.0**-9, 0.5, kind="policy", sweep_id=job.sweep.sweep_id)]
-                traces.write(output / "traces" / f"{job.name}.parquet", found)
+                trace_files.write(output / "traces" / f"{job.name}.parquet", found)
         return True
 
     monkeypatch.setattr(collect, "collect", fake_collect)
@@ -140,10 +141,10 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
 
 
 def test_shipped_traces_give_the_shipped_weights():
-    paths = traces.paths_in(ROOT / "checkpoints/traces")
+    paths = trace_files.paths_in(ROOT / "checkpoints/traces")
     told = read_metadata(None)["provenance"]
-    assert traces.digest(paths) == told["traces"]["sha256"]
-    _, runs = traces.read_all(paths)
+    assert trace_files.digest(paths) == told["traces"]["sha256"]
+    _, runs = trace_files.read_all(paths)
     assert len(runs) == told["runs"]
     data = labels.examples(runs)
     found, shipped = fit.fit(data), load_predictor()

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from metalr import coordinates, observe
-from metalr.meta import labels, traces
+from metalr.features import NAMES
+from metalr.meta import labels, trace_files, traces
 from metalr.meta.zoo import collect, problems, sweeps
 from metalr.observe import Observation
 from metalr.runtime.program import Stop
@@ -69,8 +70,8 @@ def test_a_sweep_is_the_same_again(found):
 
 def test_traces_are_read_back_with_equal_features(found, tmp_path):
     _, runs = found
-    traces.write(tmp_path / "zoo.parquet", runs)
-    back = traces.read(tmp_path / "zoo.parquet")
+    trace_files.write(tmp_path / "zoo.parquet", runs)
+    back = trace_files.read(tmp_path / "zoo.parquet")
     for one, other in zip(runs, back, strict=True):
         assert one.about == other.about and one.evaluations == other.evaluations
         np.testing.assert_allclose(
@@ -167,7 +168,7 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
         traces.Run(
             {"sweep_id": 1},
             [],
-            np.zeros((2, len(traces.NAMES)), np.float32),
+            np.zeros((2, len(NAMES)), np.float32),
             *np.ones((3, 2), np.float32),
             np.zeros((2, len(Observation._fields)), np.float32),
         )

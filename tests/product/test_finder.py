@@ -237,7 +237,7 @@ def test_forecasts_are_the_weights_times_what_was_seen():
 def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_path):
     import json
 
-    from metalr.predictor import save_predictor
+    from metalr.stored_predictor import save_predictor
 
     save_predictor(tmp_path, init_predictor(), {})
     assert experience.load(tmp_path).scale == 1.0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalr import predictor as predictors
+from metalr import stored_predictor
 from metalr.errors import MetalrError
 from metalr.features import FEATURES, NAMES
 from metalr.predictor import (
@@ -17,12 +17,10 @@ from metalr.predictor import (
     distance,
     evidence,
     init_predictor,
-    load_predictor,
     prior,
-    read_metadata,
-    save_predictor,
     usual,
 )
+from metalr.stored_predictor import load_predictor, read_metadata, save_predictor
 
 SIZE, FEW = len(FEATURES), len(STATIC)
 
@@ -254,7 +252,7 @@ def test_a_folder_that_is_no_predictor_is_reported(tmp_path, content):
 
 
 def test_a_copy_without_the_shipped_predictor_says_so(monkeypatch):
-    monkeypatch.setattr(predictors, "_SHIPPED", "checkpoints/not-there")
+    monkeypatch.setattr(stored_predictor, "_SHIPPED", "checkpoints/not-there")
     with pytest.raises(MetalrError, match=r"train one: train_meta\.py"):
         load_predictor()
 
@@ -262,5 +260,6 @@ def test_a_copy_without_the_shipped_predictor_says_so(monkeypatch):
 def test_the_shipped_predictor_is_found_in_the_package_first(tmp_path, monkeypatch):
     save_predictor(tmp_path / "metalr/checkpoints/predictor", trained(0), {})
     save_predictor(tmp_path / "checkpoints/predictor", trained(1), {})
-    monkeypatch.setattr(predictors, "__file__", str(tmp_path / "metalr/predictor.py"))
+    there = str(tmp_path / "metalr/stored_predictor.py")
+    monkeypatch.setattr(stored_predictor, "__file__", there)
     jax.tree.map(np.testing.assert_array_equal, load_predictor(), trained(0))

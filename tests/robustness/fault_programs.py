@@ -258,11 +258,11 @@ class Collection(Program):
 
 def collected(folder: Path) -> tuple[list[Any], str]:
     """Return the runs that a collection left, and the hash of its predictor."""
-    from metalr.meta import traces
+    from metalr.meta import trace_files
 
     found = []
-    for path in traces.paths_in(folder / "traces"):
-        for run in traces.read(path):
+    for path in trace_files.paths_in(folder / "traces"):
+        for run in trace_files.read(path):
             about = {k: v for k, v in run.about.items() if k != "seconds"}
             arrays = [x.tobytes() for x in run[2:] if x is not None]
             found.append((path.name, about, run.evaluations, arrays))

@@ -19,14 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from metalr import cli, predictor
+from metalr import cli, predictor, stored_predictor
 from metalr.compare import comparison, execute, plan, store
 from metalr.data import loading
 from metalr.features import FEATURES
 from metalr.finetune import display
-from metalr.finetune.config import RunConfig, changed
+from metalr.finetune.config import RunConfig
+from metalr.finetune.config_rules import changed
 from metalr.finetune.result import read_result
-from metalr.meta import labels, traces
+from metalr.meta import labels, trace_files, traces
 from metalr.models import heads, huggingface, weights
 from metalr.report import conclusions, document, show, tables
 from metalr.runtime import files
@@ -217,10 +218,11 @@ def _traces() -> list[bytes]:
         evaluations = [{"step": s, "eval_loss": 0.7 - s / 9} for s in (0, 2)]
         ones = np.ones(2, np.float32)
         features = np.zeros((2, len(FEATURES)), np.float32)
-        runs.append(traces.Run(about, evaluations, features, ones, ones, ones))
+        run = traces.Run(traces.About(**about), evaluations, features, ones, ones, ones)
+        runs.append(run)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sweep.parquet")
-        traces.write(path, runs)
+        trace_files.write(path, runs)
         return [path.read_bytes()]
 
 
@@ -276,7 +278,7 @@ def _read_settings(path: Path) -> None:
 
 
 def _read_traces(path: Path) -> None:
-    labels.examples(traces.read(path))
+    labels.examples(trace_files.read(path))
 
 
 def _show_result(path: Path) -> None:
@@ -325,9 +327,9 @@ def _read_plan(path: Path) -> None:
 def _read_arrays(path: Path) -> None:
     """Load a predictor with its arrays replaced by `path`."""
     folder = path.parent / "predictor"
-    predictor.save_predictor(folder, predictor.init_predictor(), {})
+    stored_predictor.save_predictor(folder, predictor.init_predictor(), {})
     shutil.copyfile(path, folder / "arrays.npz")
-    predictor.load_predictor(folder)
+    stored_predictor.load_predictor(folder)
 
 
 def _store() -> list[bytes]:
@@ -356,7 +358,7 @@ def _plan() -> dict[str, Any]:
 def _predictor_file(name: str) -> list[bytes]:
     """Return a file of a predictor that is saved for it."""
     with tempfile.TemporaryDirectory() as folder:
-        predictor.save_predictor(folder, predictor.init_predictor(), {"seed": 0})
+        stored_predictor.save_predictor(folder, predictor.init_predictor(), {"seed": 0})
         return [(Path(folder) / name).read_bytes()]
 
 
@@ -377,7 +379,7 @@ READERS = {
     "predictor metadata": Reader(
         "metadata.json",
         lambda: _predictor_file("metadata.json"),
-        lambda path: predictor.read_metadata(path.parent),
+        lambda path: stored_predictor.read_metadata(path.parent),
     ),
     "predictor arrays": Reader(
         "arrays.npz", lambda: _predictor_file("arrays.npz"), _read_arrays

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.predictor import Predictor, load_predictor
+from metalr.predictor import Predictor
+from metalr.stored_predictor import load_predictor
 
 Inner = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 

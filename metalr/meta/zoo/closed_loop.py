@@ -181,12 +181,14 @@ def policy_runs(
         multiplier = np.asarray(found.multipliers[0, k], np.float32)
         runs.append(
             traces.Run(
-                about={
-                    **sweeps.about(sweep, problem),
-                    "kind": "policy",
-                    "shape": "linear",
-                    "base_rate": float(base),
-                },
+                about=traces.About(
+                    **{
+                        **sweeps.about(sweep, problem),
+                        "kind": "policy",
+                        "shape": "linear",
+                        "base_rate": float(base),
+                    }
+                ),
                 evaluations=sweeps.evaluations(marks, found.losses[0, k]),
                 features=traces.features_of(observations),
                 rate=(base * level * multiplier).astype(np.float32),

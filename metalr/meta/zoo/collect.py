@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from metalr.meta import traces
+from metalr.meta import trace_files
 from metalr.meta.zoo import closed_loop, sweeps
 from metalr.predictor import Predictor
 from metalr.runtime import files, progress
@@ -58,7 +58,7 @@ def collect(
                 runs = sweeps.run(sweep, problem, program)
             else:
                 runs = closed_loop.policy_runs(sweep, problem, program, predictor)
-            traces.write(path_of(folder, index, seed, number), runs)
+            trace_files.write(path_of(folder, index, seed, number), runs)
             log(f"{sweep.kind} with {sweep.optimizer}, {sweep.horizon} steps")
     return True
 
@@ -66,4 +66,4 @@ def collect(
 def path_of(folder: Path, index: int, seed: int, number: int = 0) -> Path:
     """Return the file of a sweep, or of a round on it."""
     prefix = f"round-{number}-" if number else ""
-    return folder / f"{prefix}zoo-{seed}-{index:05d}{traces.ENDING}"
+    return folder / f"{prefix}zoo-{seed}-{index:05d}{trace_files.ENDING}"

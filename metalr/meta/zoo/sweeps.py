@@ -260,7 +260,7 @@ def run(
     observations = np.stack(found, -1)  # [R, T, K]
     return [
         traces.Run(
-            about={**about(sweep, problem), **own, "base_rate": own["peak"]},
+            about=traces.About(**about(sweep, problem), **own, base_rate=own["peak"]),
             evaluations=evaluations(at, [first[k], *losses[k]]),
             features=traces.features_of(observations[k]),
             rate=rates[k],

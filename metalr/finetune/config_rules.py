@@ -1,0 +1,108 @@
+"""Which settings go together, which make two runs differ, and which a task reads."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from metalr.errors import MetalrError
+from metalr.finetune.config import NOTHING, RunConfig
+from metalr.runtime import flags
+
+
+def from_flags(args: argparse.Namespace, *, finds: bool = False) -> RunConfig:
+    """Build the checked configuration from parsed flags.
+
+    Args:
+      args: Parsed.
+      finds: Whether the command asks the predictor for a rate under any scheduler.
+
+    Raises:
+      MetalrError: A number lies outside of its range, or a flag is without effect.
+    """
+    return checked(flags.read(RunConfig, args), finds=finds)
+
+
+def checked(config: RunConfig, *, finds: bool = False) -> RunConfig:
+    """Return the settings of one run if they fit together, and each its range.
+
+    Raises:
+      MetalrError: As of `from_flags`.
+    """
+    _refuse_ignored(config, finds)
+    return check(config)
+
+
+def _refuse_ignored(config: RunConfig, finds: bool) -> None:
+    """Refuse flags that the other flags leave without effect.
+
+    A plan of many runs may have settings that only some of them read; whoever types a
+    flag for one run means it.
+    """
+    reads = finds or config.scheduler.startswith(("metalr", "find_"))
+    if config.predictor and not reads:
+        raise MetalrError(
+            "--predictor is read under --scheduler metalr and find_ alone, got "
+            f"--scheduler {config.scheduler}; leave one of them out"
+        )
+    if config.eval_every and config.evals_per_epoch != RunConfig.evals_per_epoch:
+        raise MetalrError(
+            "--eval-every and --evals-per-epoch say the same thing; give one of them"
+        )
+
+
+def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
+    """Refuse flags of question answering for a task of another kind.
+
+    Raises:
+      MetalrError: One was given; the message names it.
+    """
+    for f in dataclasses.fields(config):
+        only = f.metadata["group"] == "question answering" and kind != "qa"
+        if only and getattr(config, f.name) != f.default:
+            raise MetalrError(
+                f"{flags.flag_of(f.name)} is read by tasks of questions alone, "
+                f"this is one of {kind}; leave it out"
+            )
+
+
+def check(config: RunConfig) -> RunConfig:
+    """Return `config` if each number lies in its range.
+
+    Raises:
+      MetalrError: It does not; the message has the flag, the rule and the value.
+    """
+    flags.check_ranges(config)
+    if config.learning_rate == 0 or config.epochs == 0:
+        raise MetalrError("--learning-rate and --epochs must be above 0")
+    given = config.lora_alpha is not None or config.lora_targets is not None
+    if given and not config.lora:
+        raise MetalrError("--lora-alpha and --lora-targets need --lora RANK")
+    if config.lora_alpha == 0:
+        raise MetalrError("--lora-alpha must be above 0")
+    if config.batch_size % config.accumulate:
+        raise MetalrError(
+            f"--accumulate must divide --batch-size, got {config.accumulate} and "
+            f"{config.batch_size}"
+        )
+    return config
+
+
+def that_change(*what: str) -> frozenset[str]:
+    """Return the names of the settings that change PACE, NOTHING, or either.
+
+    The one list of them: a resumed run, the keys of a store and the comparison of runs
+    all go by it.
+    """
+    fields = dataclasses.fields(RunConfig)
+    return frozenset(f.name for f in fields if f.metadata.get("changes") in what)
+
+
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that make two runs differ, in numbers or rows.
+
+    A setting that one of them lacks, which another version of metalr wrote, has its
+    default there.
+    """
+    fields = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    names = fields.keys() - that_change(NOTHING)
+    return sorted(n for n in names if old.get(n, fields[n]) != new.get(n, fields[n]))
