@@ -113,6 +113,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     from metalr.finding import experience
     from metalr.finetune import preparation, schedulers
     from metalr.finetune.rules import shapes
+    from metalr.optax_schedule import warmup_of
     from metalr.stored_predictor import load_predictor
 
     # An average of the parameters has no part in what is found.
@@ -124,7 +125,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
     plan = schedulers.RunPlan(
         learning_rate=rate,
         total_steps=pace.total_steps,
-        warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
+        warmup_steps=warmup_of(pace.total_steps, config.warmup_steps),
     )
     return prepared, {
         "loss_fn": _in_parts(problem.loss_fn, pace.accumulate, layout),

@@ -261,25 +261,34 @@ def default_schedule(
 ) -> optax.Schedule:
     """Make a linear warm-up and a linear decay that waste no step on a rate of zero.
 
-    Unless `warmup_steps` says otherwise, a tenth of the run, at most 500 steps, comes
-    before the peak; the step after the last would be taken at zero. With an unknown
-    horizon, 100 steps warm up and the rate stays.
+    Unless `warmup_steps` says otherwise, `warmup_of` the run comes before the peak; the
+    step after the last would be taken at zero. With an unknown horizon, 100 steps warm
+    up and the rate stays.
 
     >>> schedule = default_schedule(8.0, total_steps=10)
     >>> [float(schedule(step)) for step in (0, 1, 10)]
     [4.0, 8.0, 0.0]
     """
-    warmup = 100 if total_steps is None else min(500, total_steps // 10)
-    warmup = warmup if warmup_steps is None else warmup_steps
+    warmup = warmup_of(total_steps) if warmup_steps is None else warmup_steps
+    return lambda step: jnp.float32(learning_rate) * linear(step, total_steps, warmup)
 
-    def schedule(step):
-        factor = jnp.minimum(1.0, (step + 1.0) / (warmup + 1.0))
-        if total_steps is not None:
-            left = (total_steps - step) / max(1, total_steps - warmup)
-            factor = jnp.minimum(factor, jnp.clip(left, 0.0, 1.0))
-        return jnp.float32(learning_rate) * factor
 
-    return schedule
+def linear(step: Any, total_steps: Any, warmup_steps: Any) -> jax.Array:
+    """Return the factor of a step in `default_schedule`; all three may be arrays."""
+    factor = jnp.minimum(1.0, (step + 1.0) / (warmup_steps + 1.0))
+    if total_steps is None:
+        return factor
+    left = (total_steps - step) / jnp.maximum(1, total_steps - warmup_steps)
+    return jnp.minimum(factor, jnp.clip(left, 0.0, 1.0))
+
+
+def warmup_of(total_steps: int | None, most: int = 500) -> int:
+    """Return how many steps of a run warm up: at most a tenth of it.
+
+    >>> warmup_of(6000), warmup_of(200), warmup_of(None)
+    (500, 20, 100)
+    """
+    return 100 if total_steps is None else min(most, total_steps // 10)
 
 
 def _multiplied(inner: optax.GradientTransformationExtraArgs) -> Callable:

@@ -216,7 +216,7 @@ def _run(
     schedule: optax.Schedule | None = None,
     key: jax.Array | None = None,
     has_aux: bool = False,
-) -> tuple[probe.Run, float]:
+) -> tuple[probe.ProbedRun, float]:
     """Check what was given, and returns it with the rate that octaves count from."""
     if steps < 2:
         raise MetalrError(f"`steps`, of the whole run, must be at least 2, got {steps}")
@@ -243,7 +243,7 @@ def _run(
             "the schedule of this optimizer cannot be read; give its shape, a function "
             "of the step, as `schedule=`"
         )
-    run = probe.Run(
+    run = probe.ProbedRun(
         loss_fn,
         params,
         inner,
@@ -273,7 +273,7 @@ def _is_over(log: probe.Log, facts: probe.Facts, told: Experience) -> bool:
 
 
 def _curve(
-    run: probe.Run, facts: probe.Facts, log: probe.Log, base: float, most: int
+    run: probe.ProbedRun, facts: probe.Facts, log: probe.Log, base: float, most: int
 ) -> tuple[tuple[float, float], ...]:
     """Take what is left of the steps for a range test."""
     left = most - len(log.value)

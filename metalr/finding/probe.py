@@ -31,7 +31,7 @@ _RANGE = (-20.0, 2.0)
 _DIVERGED = 4.0  # times the fall of the loss so far, above its lowest: the test ends
 
 
-class Run(NamedTuple):
+class ProbedRun(NamedTuple):
     """What is probed."""
 
     loss_fn: Callable[..., Any]  # (params, batch[, key]) -> loss, or (loss, aux)
@@ -64,7 +64,7 @@ class Log(NamedTuple):
     distance: np.ndarray  # of the features from training
 
 
-def facts(run: Run, predictor: Predictor) -> Facts:
+def facts(run: ProbedRun, predictor: Predictor) -> Facts:
     """Read the facts of a run off one gradient; nothing moves.
 
     Raises:
@@ -125,7 +125,7 @@ def facts(run: Run, predictor: Predictor) -> Facts:
 
 
 def respond(
-    run: Run,
+    run: ProbedRun,
     predictor: Predictor,
     begin: float,
     *,
@@ -170,7 +170,7 @@ def respond(
 
 
 def range_test(
-    run: Run, relative_rate: float, steps: int, begin: int = 0
+    run: ProbedRun, relative_rate: float, steps: int, begin: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raise the rate of a copy of the run step by step until the loss leaves.
 
@@ -218,7 +218,7 @@ def probe_levels(levels: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- its inside
 
 
-def _value_and_grad(run: Run) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]]:
+def _value_and_grad(run: ProbedRun) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]]:
     def loss(params: Any, batch: Any, index: jax.Array) -> jax.Array:
         keys = () if run.key is None else (jax.random.fold_in(run.key, index),)
         value = run.loss_fn(params, batch, *keys)
@@ -227,7 +227,7 @@ def _value_and_grad(run: Run) -> Callable[[Any, Any, jax.Array], tuple[Any, Any]
     return jax.value_and_grad(loss)
 
 
-def _step(run: Run, tx: Any, read: Callable[[Any], dict[str, Any]]) -> Callable:
+def _step(run: ProbedRun, tx: Any, read: Callable[[Any], dict[str, Any]]) -> Callable:
     grad = _value_and_grad(run)
     tx = optax.with_extra_args_support(tx)
 

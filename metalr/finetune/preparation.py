@@ -25,6 +25,7 @@ from metalr.finetune.config import RunConfig
 from metalr.finetune.inputs import Inputs
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
+from metalr.optax_schedule import warmup_of
 from metalr.stored_predictor import load_predictor
 
 
@@ -204,7 +205,7 @@ def _transformation(
     plan = schedulers.RunPlan(
         learning_rate=config.learning_rate,
         total_steps=pace.total_steps,
-        warmup_steps=schedulers.warmup(pace.total_steps, config.warmup_steps),
+        warmup_steps=warmup_of(pace.total_steps, config.warmup_steps),
         predictor=functools.partial(load_predictor, config.predictor),
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
@@ -262,7 +263,7 @@ def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]
             "--epochs, or set --max-steps"
         )
     notes = []
-    ramp = schedulers.warmup(total, config.warmup_steps)
+    ramp = warmup_of(total, config.warmup_steps)
     unread = "warmup_steps" in schedulers.get(config.scheduler).ignores
     if ramp < config.warmup_steps and not unread:
         notes.append(

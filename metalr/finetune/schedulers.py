@@ -33,11 +33,11 @@ from metalr.finetune.rules import (
     shapes,
 )
 from metalr.finetune.rules.estimating import own
-from metalr.finetune.rules.plan import Build, Inner, RunPlan, adamw, warmup
+from metalr.finetune.rules.plan import Build, Inner, RunPlan, adamw
 from metalr.finetune.rules.shapes import scheduled
 from metalr.predictor import Predictor
 
-__all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get", "warmup"]
+__all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get"]
 
 # One rate for all small encoders: the best of the sweeps of the source tasks, says
 # tests/benchmarks/fixed_rate.py.

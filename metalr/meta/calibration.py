@@ -17,7 +17,7 @@ from metalr.predictor import (
 )
 
 
-class Spread(NamedTuple):
+class LeftOutSpread(NamedTuple):
     """How far off a predictor is on sweeps that it was not fitted to."""
 
     prior_variance: float  # a factor on the prior's own
@@ -40,7 +40,7 @@ def left_out(
     fitted: Callable[[np.ndarray], Predictor],
     folds: int,
     seed: int,
-) -> Spread | None:
+) -> LeftOutSpread | None:
     """Estimate variances, limits and the correlation from sweeps that are left out.
 
     Args:
@@ -73,7 +73,7 @@ def left_out(
     if not far:
         return None
     weights, errors = (np.concatenate(x) for x in zip(*prior_errors, strict=True))
-    return Spread(
+    return LeftOutSpread(
         prior_variance=float(np.average(np.minimum(errors, 9), weights=weights)),
         limit=float(np.quantile(np.concatenate(far), 0.99)),
         prior_limit=float(np.quantile(np.concatenate(prior_far), 0.95)),

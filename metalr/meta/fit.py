@@ -86,7 +86,7 @@ def fit(
     return _with_own(predictor, alone, int(np.flatnonzero(kinds == labels.ENCODER)[0]))
 
 
-def _calibrated(predictor: Predictor, spread: calibration.Spread) -> Predictor:
+def _calibrated(predictor: Predictor, spread: calibration.LeftOutSpread) -> Predictor:
     """Set what is read off sweeps that were left out."""
     return predictor._replace(
         # The prior errs more on sweeps left out than on those that it was fitted to.

@@ -38,7 +38,7 @@ _GOOD = 0.25  # share of what the rate decides, lost by runs that forecasts lear
 _SCORES = ("accuracy", "f1", "matthews", "exact_match")
 
 
-class Curve(NamedTuple):
+class PeakCurve(NamedTuple):
     """The runs of a sweep on linear decay, from the lowest peak to the highest."""
 
     name: str
@@ -76,7 +76,7 @@ class Probe(NamedTuple):
     distance: float
 
 
-def curves(runs: Sequence[traces.Run]) -> list[Curve]:
+def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
     """Return the sweeps that tell a best rate under linear decay."""
     found = []
     for number, of_sweep in labels.by_sweep(runs).items():
@@ -88,7 +88,7 @@ def curves(runs: Sequence[traces.Run]) -> list[Curve]:
         about = own[0].about
         outcome = np.minimum([labels.outcome(run.evaluations) for run in own], 0.1)
         found.append(
-            Curve(
+            PeakCurve(
                 name=str(number),
                 kind=about.get("problem", ENCODER),
                 task=about["task"],
@@ -157,7 +157,7 @@ def probes(
     return found
 
 
-def _group(sweep: Curve, by: str) -> str:
+def _group(sweep: PeakCurve, by: str) -> str:
     return getattr(sweep, by) if sweep.kind == ENCODER else sweep.name
 
 
@@ -165,7 +165,7 @@ def _spread(count: int, folds: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.arange(count) % folds)
 
 
-def _probed(predictor: Predictor, sweeps: Sequence[Curve]) -> list[Probe]:
+def _probed(predictor: Predictor, sweeps: Sequence[PeakCurve]) -> list[Probe]:
     """Replay the run of each sweep that is nearest to the prior."""
     first = [sweep.runs[len(sweep.runs) // 2] for sweep in sweeps]
     early = replays.replay(predictor, first, 4)
@@ -207,7 +207,7 @@ def _scale(errors: np.ndarray, deviations: np.ndarray) -> float:
 # ---------------------------------------------------------- costs and forecasts
 
 
-def lost(sweeps: Sequence[Curve]) -> dict[str, tuple[float, float, float]]:
+def lost(sweeps: Sequence[PeakCurve]) -> dict[str, tuple[float, float, float]]:
     """Return the share of the fall of the loss that a rate 4x off loses: quartiles."""
     found = {}
     for way, off in (("4x lower", -_OFF), ("4x higher", _OFF)):
@@ -233,8 +233,8 @@ class Row(NamedTuple):
 
 
 def good_runs(
-    runs: Sequence[traces.Run], sweeps: Sequence[Curve]
-) -> list[tuple[Curve, traces.Run]]:
+    runs: Sequence[traces.Run], sweeps: Sequence[PeakCurve]
+) -> list[tuple[PeakCurve, traces.Run]]:
     """Return the runs that end about as well as the best peak, on any schedule."""
     of = {sweep.name: sweep for sweep in sweeps}
     found = []
@@ -248,7 +248,7 @@ def good_runs(
     return found
 
 
-def loss_rows(good: Sequence[tuple[Curve, traces.Run]]) -> list[Row]:
+def loss_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
     """Return what forecasts of the loss are learned from."""
     found = []
     for sweep, run in good:
@@ -259,7 +259,7 @@ def loss_rows(good: Sequence[tuple[Curve, traces.Run]]) -> list[Row]:
     return found
 
 
-def score_rows(good: Sequence[tuple[Curve, traces.Run]]) -> list[Row]:
+def score_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
     """Return what forecasts of the score are learned from: runs of encoders."""
     found = []
     for sweep, run in good:

@@ -7,6 +7,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
+from metalr import optax_schedule
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
 from metalr.finetune.rules import shapes
@@ -239,7 +240,7 @@ def test_schedule_free_is_scored_on_its_average_and_others_as_they_are():
     ("total", "asked", "expected"), [(10_000, 500, 500), (300, 500, 30), (5, 500, 0)]
 )
 def test_warmup_takes_at_most_a_tenth_of_the_run(total, asked, expected):
-    assert schedulers.warmup(total, asked) == expected
+    assert optax_schedule.warmup_of(total, asked) == expected
 
 
 class Watched:

@@ -16,7 +16,7 @@ from metalr import optax_schedule
 from metalr.controller import MAX_MULTIPLIER
 from metalr.finding.probe import MOST_STEPS, NO_GUESS, RAMP
 from metalr.finetune.rules import shapes
-from metalr.finetune.rules.plan import Build, Inner, RunPlan, warmup
+from metalr.finetune.rules.plan import Build, Inner, RunPlan
 
 
 class FindState(NamedTuple):
@@ -40,9 +40,8 @@ def find(*, learned: bool) -> Build:
         size = max(1, min(MOST_STEPS, plan.total_steps // 4))
         left = max(1, plan.total_steps - size)
         short = plan._replace(warmup_steps=min(plan.warmup_steps, RAMP))
-        rest = plan._replace(
-            total_steps=left, warmup_steps=warmup(left, plan.warmup_steps)
-        )
+        warmup = optax_schedule.warmup_of(left, plan.warmup_steps)
+        rest = plan._replace(total_steps=left, warmup_steps=warmup)
         probe = optax_schedule.inject(
             inner,
             plan.learning_rate,

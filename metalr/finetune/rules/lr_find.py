@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metalr import optax_schedule
 from metalr.finetune.rules.plan import Build, Inner, RunPlan, at, injected
 
 LOWEST, HIGHEST, MOST_STEPS = 1e-7, 10.0, 100
@@ -102,9 +103,8 @@ def lr_find(pick: Pick) -> Build:
 
 def _linear(state: LrFindState, plan: RunPlan) -> jax.Array:
     """Return the multiplier of the found rate, over the steps that are left."""
-    warm = jnp.minimum(plan.warmup_steps, state.steps_left // 10)
-    left = (state.steps_left - state.step) / jnp.maximum(1, state.steps_left - warm)
-    return jnp.minimum((state.step + 1.0) / (warm + 1.0), jnp.clip(left, 0.0, 1.0))
+    warmup = jnp.minimum(plan.warmup_steps, state.steps_left // 10)
+    return optax_schedule.linear(state.step, state.steps_left, warmup)
 
 
 def _smoothed(

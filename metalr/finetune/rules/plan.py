@@ -27,15 +27,6 @@ class RunPlan(NamedTuple):
 Build = Callable[[Inner, RunPlan], optax.GradientTransformationExtraArgs]
 
 
-def warmup(total_steps: int, asked: int) -> int:
-    """Return the warm-up that a run allows: at most a tenth of its steps.
-
-    >>> warmup(6000, 500), warmup(200, 500)
-    (500, 20)
-    """
-    return min(asked, total_steps // 10)
-
-
 def decay_mask(params: Any) -> Any:
     """Return True for the leaves that weight decay applies to.
 

@@ -34,8 +34,7 @@ def static(plan: RunPlan) -> optax.Schedule:
 
 def ramp(plan: RunPlan) -> optax.Schedule:
     """Rise to 1 over the warm-up; the first step is taken at 1/(w+1), not at 0."""
-    w = plan.warmup_steps
-    return lambda count: jnp.minimum(1.0, (count + 1.0) / (w + 1.0))
+    return optax_schedule.default_schedule(1.0, None, plan.warmup_steps)
 
 
 def linear(plan: RunPlan) -> optax.Schedule:
