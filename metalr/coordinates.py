@@ -9,6 +9,7 @@ keys, functions) is passed over, as in plain optax.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -123,12 +124,34 @@ def by_block(values: jax.Array, where: Layout) -> jax.Array:
     return values[np.repeat(np.arange(len(where.sizes)), where.sizes)]
 
 
-def has_moved(sampled: jax.Array, where: Layout) -> jax.Array:
-    """Tell of each block whether any of its coordinates is not zero: [blocks] bool."""
-    ends = np.cumsum(where.sizes)
-    parts = zip(ends - where.sizes, ends, strict=True)
-    moved = [jnp.any(sampled[start:end] != 0) for start, end in parts]
-    return jnp.stack(moved) if moved else jnp.zeros(0, bool)
+def reduce_blocks(
+    reduce: Callable[[jax.Array], jax.Array], sampled: jax.Array, where: Layout
+) -> jax.Array:
+    """Reduce the coordinates of each block.
+
+    Blocks of one size go together, of which the layers of a network have a handful: a
+    reduction a leaf would take XLA seconds to compile.
+
+    Args:
+      reduce: Takes [..., k, size], k blocks of that size, to [..., k].
+      sampled: Samples: [..., n].
+      where: Their layout.
+
+    Returns:
+      A number a block, in the order of the layout: [..., blocks].
+    """
+    sizes = where.sizes
+    if not len(sizes):
+        return reduce(jnp.zeros((*sampled.shape[:-1], 0, 1), sampled.dtype))
+    order = np.argsort(sizes, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    index = np.concatenate([np.arange(starts[k], starts[k] + sizes[k]) for k in order])
+    sampled, found, start = sampled[..., index], [], 0
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        end = start + size * count
+        blocks = sampled[..., start:end].reshape(*sampled.shape[:-1], count, size)
+        found, start = [*found, reduce(blocks)], end
+    return jnp.concatenate(found, -1)[..., np.argsort(order)]
 
 
 def _has_values(leaf: Any) -> bool:

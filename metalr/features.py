@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalr.observe import Observation
+from metalr.observe import Observation, bounded
 
 FEATURE_VERSION = 3  # raise it with every change of FEATURES or of what a row means
 
@@ -83,7 +83,6 @@ STATIC = FACTS[1:]  # known before any step, and what the prior is of
 OF_STATIC = np.array([NAMES.index(name) for name in STATIC])  # their columns
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
-_LARGE = 1e18  # its square is still finite in float32
 _TINY = 1e-30
 
 
@@ -207,7 +206,7 @@ def update(
         ),
         last_value=seen.value,
         last_level=seen.log_level,
-        path_length_sq=_bounded(state.path_length_sq + seen.update_norm**2),
+        path_length_sq=bounded(state.path_length_sq + seen.update_norm**2),
         last_features=state.last_features,
     )
     clock = (_float32(step), total_steps, _float32(log_area))
@@ -291,7 +290,7 @@ def line_curvature(
 
     tangents = jax.tree.map(lambda u, theta: u.astype(theta.dtype), updates, params)
     _, product = jax.jvp(grad_fn, (params,), (tangents,))
-    return _bounded(_ratio(dot(product), jnp.abs(dot(grads))))
+    return bounded(_ratio(dot(product), jnp.abs(dot(grads))))
 
 
 def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
@@ -313,7 +312,7 @@ def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
         predicted_decrease=jnp.abs(seen.slope_before),
         log_unit=unit - state.last_level - seen.log_multiplier,
     )
-    return _bounded(jnp.stack(tracked))
+    return bounded(jnp.stack(tracked))
 
 
 def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
@@ -361,10 +360,6 @@ def _float32(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.float32)
 
 
-def _bounded(x: jax.Array) -> jax.Array:
-    return jnp.clip(jnp.nan_to_num(x, posinf=_LARGE, neginf=-_LARGE), -_LARGE, _LARGE)
-
-
 def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     """Divide by a bottom that is not negative; 0 / 0 is 0."""
     return top / jnp.maximum(bottom, _TINY)
@@ -381,4 +376,4 @@ def _spread(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:
     With the mean before x. E x^2 - (E x)^2 is the same number, and lost to rounding
     where x hardly varies (Welford 1962, for weights that forget).
     """
-    return (1 - weight) * _bounded(x - mean) ** 2
+    return (1 - weight) * bounded(x - mean) ** 2

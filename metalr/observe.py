@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metalr.coordinates import (
     Block,
     Layout,
     by_block,
-    has_moved,
+    reduce_blocks,
     sample,
     squared_norms,
 )
@@ -73,7 +72,7 @@ class ObserverState(NamedTuple):
 def init(params: Any, where: Layout) -> ObserverState:
     """Make the state before the first step, at parameters theta_0."""
     # Two samples, not one twice: both are donated to the step that replaces them.
-    theta, start = (_bounded(sample(params, where)) for _ in range(2))
+    theta, start = (bounded(sample(params, where)) for _ in range(2))
     return ObserverState(
         sampled_params=theta,
         sampled_start=start,
@@ -114,8 +113,8 @@ def observe(
       step that is skipped.
     """
     squares = squared_norms(grads, where) if squares is None else squares
-    gradient, theta = (_bounded(sample(tree, where)) for tree in (grads, params))
-    trained = has_moved(theta - state.sampled_start, where)
+    gradient, theta = (bounded(sample(tree, where)) for tree in (grads, params))
+    trained = reduce_blocks(_any, theta - state.sampled_start, where)
     trained = trained | ~jnp.any(trained)  # before the first update: all that may be
     kept = by_block(trained.astype(jnp.float32), where)
     gradient, own = gradient * kept, theta * kept
@@ -147,7 +146,7 @@ def observe(
         log_level=_float32(log_level),
         log_multiplier=_float32(log_multiplier),
     )
-    return Observation(*map(_bounded, seen)), ObserverState(
+    return Observation(*bounded(jnp.stack(seen))), ObserverState(
         sampled_params=theta,
         sampled_start=state.sampled_start,
         sampled_grads=gradient,
@@ -184,31 +183,34 @@ def _leaf_update(
     moved: jax.Array, theta: jax.Array, trained: jax.Array, where: Layout
 ) -> jax.Array:
     """Return the median over trained leaves of log(|u| / |theta|); zeros left out."""
-    ends = np.cumsum(where.sizes)
-    logs = []
-    for end, size in zip(ends, where.sizes, strict=True):
-        u, own = moved[end - size : end], theta[end - size : end]
-        squares = jnp.stack([jnp.vdot(u, u), jnp.vdot(own, own)])
-        known = jnp.all((squares > 0) & (squares < _LARGE))
-        log = (jnp.log(squares[0]) - jnp.log(squares[1])) / 2
-        logs.append(jnp.where(known, log, jnp.nan))
-    if not logs:
+    if not where.blocks:
         return jnp.zeros((), jnp.float32)
-    logs = jnp.where(trained, jnp.stack(logs), jnp.nan)
+    squares = reduce_blocks(_squares, jnp.stack([moved, theta]), where)
+    known = jnp.all((squares > 0) & (squares < _LARGE), axis=0) & trained
+    logs = jnp.where(known, (jnp.log(squares[0]) - jnp.log(squares[1])) / 2, jnp.nan)
     return jnp.nan_to_num(jnp.nanmedian(logs))
+
+
+def _squares(blocks: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(blocks), -1)
+
+
+def _any(blocks: jax.Array) -> jax.Array:
+    return jnp.any(blocks != 0, -1)
 
 
 def _float32(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.float32)
 
 
-def _bounded(x: Any) -> jax.Array:
+def bounded(x: Any) -> jax.Array:
+    """Return float32 whose square is finite, NaN as 0."""
     x = _float32(x)
-    return jnp.clip(jnp.nan_to_num(x, posinf=_LARGE, neginf=-_LARGE), -_LARGE, _LARGE)
+    return jnp.clip(jnp.where(jnp.isnan(x), 0, x), -_LARGE, _LARGE)
 
 
 def _dot(left: jax.Array, right: jax.Array) -> jax.Array:
-    return _bounded(jnp.vdot(left, right))
+    return bounded(jnp.vdot(left, right))
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metalr import controller, coordinates, features, observe
@@ -52,10 +53,10 @@ def transformation(
         log_level, log_area = level(params)
         squares = coordinates.squared_norms(updates, where)
         finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
+        finite, clean = _zeroed(finite, updates)
         # An inner `apply_if_finite` skips and counts the step itself.
         hidden = not isinstance(state.inner_state, optax.ApplyIfFiniteState)
-        grads = _zeroed(finite, updates) if hidden else updates
-        clean = _zeroed(finite, updates) if not hidden else grads
+        grads = clean if hidden else updates
         value = jnp.where(finite, value, state.summary.last_value)
         observer, exact = state.observer, None
         if fixed.curvature_every:
@@ -117,29 +118,30 @@ def transformation(
 
 
 @jax.custom_jvp
-def _zeroed(finite: jax.Array, updates: Any) -> Any:
-    """Return the gradients, or zeros where the step is not finite.
+def _zeroed(finite: jax.Array, updates: Any) -> tuple[jax.Array, Any]:
+    """Return whether a step is finite, and its gradients, or zeros where it is not.
 
     Skipping is a gradient of zero and an update that is dropped. To keep the moments as
     well, XLA:CPU would copy them, or write the update out, at every step. The loop,
     which does not run on a finite step, leaves the gradient where it is; a `cond` would
     copy it, and a `where` would be fused into the optimizer and round there in another
-    order.
+    order. What is returned is whether it ran: XLA would work out `finite` itself, a sum
+    over all leaves, in the kernel of each leaf.
     """
-    _, grads = jax.lax.while_loop(
-        lambda carry: ~carry[0],
-        lambda carry: (jnp.ones_like(carry[0]), _zeros(carry[1])),
-        (finite, updates),
+    times, grads = jax.lax.while_loop(
+        lambda carry: ~finite & (carry[0] == 0),
+        lambda carry: (carry[0] + 1, _zeros(carry[1])),
+        (jnp.zeros((), jnp.int32), updates),
     )
-    return grads
+    return times == 0, grads
 
 
 @_zeroed.defjvp
 def _zeroed_jvp(primals: Any, tangents: Any) -> Any:
     """Differentiate the choice: a loop could not be, in reverse mode."""
-    finite, updates = primals
-    out = _zeroed(finite, updates)
-    return out, _dropped(finite, tangents[1])
+    finite, grads = _zeroed(*primals)
+    no_tangent = np.zeros(finite.shape, jax.dtypes.float0)
+    return (finite, grads), (no_tangent, _dropped(finite, tangents[1]))
 
 
 def _zeros(tree: Any) -> Any:

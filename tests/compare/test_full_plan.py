@@ -52,6 +52,7 @@ def served(monkeypatch, tmp_path):
     ],
     ids=["a corner", "all tasks"],
 )
+@pytest.mark.thorough
 def test_full_plan_goes_from_the_hub_to_the_report(
     served, tmp_path, capfd, tasks, schedulers
 ):

@@ -11,6 +11,7 @@ from metalr import optax_schedule
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
 from metalr.finetune.rules import shapes
+from tests.tiers import some
 
 PLAN = schedulers.RunPlan(learning_rate=0.1, total_steps=100, warmup_steps=9)
 ROWS = schedulers.SCHEDULERS
@@ -20,6 +21,8 @@ OWN_OPTIMIZER = [  # which leave the given one aside
 SETTING = [name for name in ROWS if name not in OWN_OPTIMIZER]
 # Recipes have an ordinary base rate; 0.1 fits the parabola as it fits any.
 OWN_RATE = [name for name in OWN_OPTIMIZER if name not in ("autogluon", "kerashub")]
+
+USUAL = ("linear", "metalr", "prodigy")  # rows that are tested whole each time
 
 
 # They bring programs of their own, whose compilation is most of a test.
@@ -106,7 +109,7 @@ def test_row_converges_keeps_types_and_does_not_retrace(name, inner, steps):
     assert quadratic(after_params) < share * quadratic(params)
 
 
-@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", some(schedulers.SCHEDULERS, *USUAL))
 @pytest.mark.parametrize("around", ["chain", "MultiSteps", "apply_if_finite"])
 def test_row_shows_its_rate_inside_of_other_transformations(name, around):
     tx = build(name)
@@ -122,7 +125,7 @@ def test_row_shows_its_rate_inside_of_other_transformations(name, around):
     )
 
 
-@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", some(schedulers.SCHEDULERS, *USUAL))
 def test_row_goes_on_after_save_and_restore_to_equal_bits(name, tmp_path):
     tx = build(name)
     params, state, _ = run(tx, start_params(), 5)
@@ -296,7 +299,7 @@ def test_decay_leaves_biases_and_layernorm_alone():
     np.testing.assert_array_equal(updates["scale"], np.zeros(2))
 
 
-@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", some(schedulers.SCHEDULERS, *USUAL))
 def test_runs_that_differ_in_their_base_rate_are_one_program_and_the_same_run(name):
     row, params = schedulers.SCHEDULERS[name], start_params()
     programs = []

@@ -288,6 +288,7 @@ def test_fault_of_one_process_of_several_ends_it_at_once_in_its_own_words(
         raise ValueError("a bug")
 
 
+@pytest.mark.thorough
 def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
     tiny,  # noqa: F811
     tmp_path,

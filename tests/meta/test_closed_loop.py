@@ -60,6 +60,7 @@ def test_tuned_rate_is_the_best_of_twice_as_many_peaks(made):
     assert tuned == pytest.approx(peaks[np.argmin(losses[0, :, -1])])
 
 
+@pytest.mark.thorough
 def test_round_is_labelled_by_the_peaks_of_its_sweep(made, tmp_path):
     sweep, problem, programs = made
     runs = closed_loop.policy_runs(sweep, problem, programs, init_predictor(), 3)
@@ -85,6 +86,7 @@ def test_optimizer_of_the_closed_loop_is_that_of_the_sweep():
         assert optax.tree.norm(updates) > 0
 
 
+@pytest.mark.thorough
 def test_check_holds_plain_runs_against_predictors_from_the_same_rates(made, tmp_path):
     sweep = made[0]
     found = check.check(sweep, {"untrained": init_predictor()})

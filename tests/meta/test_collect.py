@@ -81,6 +81,7 @@ def test_killed_collection_goes_on_and_does_nothing_twice(counted, tmp_path):
 
 
 @pytest.mark.parametrize("together", [1, 4, 9, 20])
+@pytest.mark.thorough
 def test_runs_side_by_side_are_all_there_and_nothing_twice(counted, tmp_path, together):
     assert collected(jobs(), tmp_path / "in turn")
     in_turn = list(counted)
@@ -140,6 +141,7 @@ def test_progress_is_plain_lines_without_a_terminal(counted, tmp_path, capsys):
 # ---- Processes.
 
 
+@pytest.mark.thorough
 def test_fault_in_a_process_reaches_the_user(tmp_path):
     todo = jobs(2, model="minilm:7")
     with pytest.raises(MetalrError, match="minilm:7"):

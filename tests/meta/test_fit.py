@@ -26,12 +26,14 @@ def test_fit_finds_the_direction(runs):
     assert found["rmse"] < 0.6 * found["still"]
 
 
+@pytest.mark.thorough
 def test_fit_gives_the_same_bits_again(runs):
     data = labels.examples(runs)
     first, second = (fit.fit(data, QUICK) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+@pytest.mark.thorough
 def test_examples_that_are_left_out_change_nothing(runs):
     data = labels.examples(runs)
     kept = data.task != "rte"
@@ -99,6 +101,7 @@ def test_rows_unlike_those_of_training_are_far(runs):
 
 
 @pytest.mark.parametrize("informative", [0, 1, 2])
+@pytest.mark.thorough
 def test_sweeps_that_say_nothing_stop_no_fit(informative):
     # In the others all rates do equally well.
     runs = [
@@ -149,6 +152,7 @@ def test_encoders_are_read_by_what_encoders_have_shown(runs):
     assert alone.own is None
 
 
+@pytest.mark.thorough
 def test_table_has_a_row_for_each_task_left_out(runs):
     rows = scoring.leave_one_out(labels.examples(runs), "task", QUICK)
     assert [row["out"] for row in rows] == ["qqp", "rte", "sst2"]

@@ -112,6 +112,7 @@ def test_stop_leaves_a_run_at_the_next_step(sweep, loaded):
     assert record.record_runs(loaded, plans(sweep)[:1], lambda: True) is None
 
 
+@pytest.mark.thorough
 def test_runs_side_by_side_are_those_in_turn(sweep, loaded, runs):
     moving = constant(1.0)
     policy = sweeps.planned_runs(sweeps.Job(sweep, 1, moving, 2))

@@ -140,6 +140,7 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
         asked.clear()
 
 
+@pytest.mark.thorough
 def test_shipped_traces_give_the_shipped_weights():
     paths = trace_files.paths_in(ROOT / "checkpoints/traces")
     told = read_metadata(None)["provenance"]

@@ -35,6 +35,7 @@ def gradient(**how):
 @pytest.mark.parametrize(
     "how", [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}], ids=str
 )
+@pytest.mark.thorough
 def test_loss_and_gradients_are_those_of_unrolled_layers(how):
     plain, params = gradient()
     other, _ = gradient(**how)

@@ -41,6 +41,7 @@ def changed(config, kind, chosen):
         ("mpnet", "choice", "q,k,v,o"),
     ],
 )
+@pytest.mark.thorough
 def test_peft_loads_an_adapter_and_gives_the_logits_of_the_merged_model(
     tmp_path, family, kind, targets
 ):

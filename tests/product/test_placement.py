@@ -55,6 +55,7 @@ def test_sharded_arrays_give_the_multipliers_of_one_device(layout):
 
 
 @pytest.mark.parametrize("spec", [(), ("d",), (None, "d")])
+@pytest.mark.thorough
 def test_explicitly_sharded_arrays_give_the_multipliers_of_one_device(spec):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):

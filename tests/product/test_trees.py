@@ -44,7 +44,11 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+@pytest.mark.parametrize(
+    "strict",
+    [False, pytest.param(True, marks=pytest.mark.thorough)],
+    ids=["", "strict"],
+)
 @pytest.mark.parametrize("name", TREES)
 def test_every_kind_of_tree_passes_as_in_plain_optax(name, strict):
     params = TREES[name]

@@ -149,6 +149,7 @@ def test_toy_data_are_marked_in_the_headings(tmp_path, undrawn, kinds, title):
         [a_run(rate=0.0, scheduler="metalr")],
     ],
 )
+@pytest.mark.thorough
 def test_a_store_without_anything_to_draw_is_drawn(tmp_path, runs):
     path = report.write_report(runs, tmp_path, baseline=[*methods.group(runs)][0])
     assert size(tmp_path / "figures" / "00.png")[0] > 1000
