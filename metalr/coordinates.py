@@ -143,14 +143,13 @@ def reduce_blocks(
     sizes = where.sizes
     if not len(sizes):
         return reduce(jnp.zeros((*sampled.shape[:-1], 0, 1), sampled.dtype))
-    order = np.argsort(sizes, kind="stable")
-    starts = np.cumsum(sizes) - sizes
-    index = np.concatenate([np.arange(starts[k], starts[k] + sizes[k]) for k in order])
-    sampled, found, start = sampled[..., index], [], 0
+    by_size = np.argsort(np.repeat(sizes, sizes), kind="stable")
+    sampled, found, start = sampled[..., by_size], [], 0
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
         end = start + size * count
         blocks = sampled[..., start:end].reshape(*sampled.shape[:-1], count, size)
         found, start = [*found, reduce(blocks)], end
+    order = np.argsort(sizes, kind="stable")
     return jnp.concatenate(found, -1)[..., np.argsort(order)]
 
 
