@@ -15,7 +15,8 @@ stays within an octave above the prior.
 
 Of a run unlike those of training nothing is known, and m stays where the user set it: a
 step out of range says nothing, one within range counts by the squared share of such
-steps in the run so far, and so does the prior, which must know the facts as well. To
+steps in the run so far (one step out of range is forgiven), and so does the prior, at
+the first update within range; it must know the facts as well. To
 widen the variance would not do: the errors of such steps are all the same, and the
 user's own rate is so vague a guess that many vague measurements would outweigh it.
 
@@ -46,7 +47,7 @@ from metalr.stored_predictor import load_predictor
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.
-CONTROLLER_VERSION = 4
+CONTROLLER_VERSION = 5
 
 # The widest bound: a small encoder wants 500 times a base rate that is 16x below the
 # recipe for a large one.
@@ -54,6 +55,7 @@ MAX_MULTIPLIER = 1024.0
 _HEADROOM = 1.0  # octaves above the prior before the loss has left its start
 _CUT = 1.0  # octaves taken by a step that is not finite
 _TUNED_VARIANCE = 0.25  # octaves^2 of a rate that somebody tuned
+_FORGIVEN = 1.0  # steps out of range that any run may have: one in a hundred is
 
 
 class MetalrState(NamedTuple):
@@ -202,12 +204,13 @@ def _estimated(
     predictor, bound = controller.predictor, controller.bound
     assert predictor is not None
     counts = finite & seen.moved
-    first = counts & (summary.counted_updates == 1)
+    # Nothing is known so far: this is the first update that may say something.
+    first = counts & (state.lr_variance >= predictor.base_variance)
     far = distance(predictor.seen, vector)
     outside = state.out_of_range_steps + _count(counts & (far > 1))
     counted = jnp.maximum(summary.counted_updates, 1)
-    share = 1 - jnp.asarray(outside, jnp.float32) / counted
-    weight = _weight(far) * share**2
+    strange = jnp.maximum(jnp.asarray(outside, jnp.float32) - _FORGIVEN, 0)
+    weight = _weight(far) * (1 - strange / counted) ** 2
     state = state._replace(out_of_range_steps=outside)
     state = _fused(predictor, bound, state, vector, weight, first, counts)
 
@@ -255,7 +258,7 @@ def _fused(
     first: jax.Array,
     counts: jax.Array,
 ) -> MetalrState:
-    """Update mean and variance: at the first update by the prior, then by evidence."""
+    """Update mean and variance: at first by the prior, then by evidence."""
     current = jnp.log2(state.lr_multiplier)  # that the features are of
     base = predictor.base_variance
     said, of_prior = prior(predictor, vector)

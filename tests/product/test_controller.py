@@ -303,6 +303,33 @@ def test_a_few_steps_within_range_do_not_speak_for_the_run():
     assert 0 <= found[20][0] < 0.25 and found[20][1] > 180
 
 
+@pytest.mark.parametrize("out", [[1], [5], [1, 2, 3]])
+def test_one_step_out_of_range_costs_a_run_no_prior_wherever_it_stands(out):
+    predictor = knowing(-3.0)
+    row = np.zeros((len(NAMES), len(NAMES)), np.float32)
+    row[0, NAMES.index("level")] = 10 * np.sqrt(len(NAMES))
+    seen = predictor.seen._replace(whitening=row[None])  # within range at the peak
+    level = lambda step: jnp.where(jnp.isin(step, jnp.array(out)), 0.5, 1.0)  # noqa: E731
+    found = []
+    for given in (predictor, predictor._replace(seen=seen)):
+        tx = wrap(
+            optax.sgd(lambda step: 1e-3 * level(step)),
+            given,
+            schedule=level,
+            total_steps=60,
+        )
+        found.append(drive(tx, falling(60))[-1][2])
+    whole, cut = found
+    assert whole.lr_prior > 3 and cut.out_of_range_steps == len(out)
+    if len(out) == 1:
+        np.testing.assert_allclose(cut.lr_prior, whole.lr_prior, rtol=0.05)
+        np.testing.assert_allclose(
+            cut.lr_log2_multiplier, whole.lr_log2_multiplier, rtol=0.05
+        )
+    else:  # it enters at the first step within range, by what is known of the run
+        assert 0 < cut.lr_prior < whole.lr_prior / 2
+
+
 def quadratic(excess, hessian, noise=0.0, steps=60, **settings):
     """Return losses and states of sgd at `excess` times one coordinate's best rate."""
     tx = wrap(optax.sgd(excess), opinionated(push=0.5), total_steps=steps, **settings)
