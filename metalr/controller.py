@@ -66,7 +66,7 @@ class MetalrState(NamedTuple):
     lr_log2_multiplier: jax.Array  # [] the controller's own log2 m
     lr_mean: jax.Array  # [] of log2 of the best multiplier
     lr_variance: jax.Array  # [] of it, octaves^2
-    lr_prior: jax.Array  # [] its mean at the first update
+    lr_prior: jax.Array  # [] its mean at the first update within range
     lr_trusted: jax.Array  # [] log2 m of what may be tuned: 0, less what was cut
     lr_features: jax.Array  # [F] what the predictor saw
     lr_observation: jax.Array  # [len(Observation)] of the last step, float32
