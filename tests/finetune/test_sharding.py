@@ -84,7 +84,12 @@ NAMES = ("loss", "lr_multiplier", "eval_loss", "accuracy")
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"), [("jit-2-", 1), ("jit-8-sm", 2), ("pmap-8-", 2)]
+    ("name", "parts"),
+    [
+        pytest.param("jit-2-", 1, marks=pytest.mark.thorough),
+        ("jit-8-sm", 2),
+        ("pmap-8-", 2),
+    ],
 )
 def test_losses_multipliers_and_scores_are_those_of_one_device(name, parts, outcome):
     one, many = outcome("one-1-", parts), outcome(name, parts)

@@ -45,6 +45,7 @@ def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
     assert about["check"]["trained"][0]["steps"] == 12 * 5 * LEARNED
 
 
+@pytest.mark.thorough
 def test_left_out_tasks_and_sizes_have_no_part_in_the_fit(folder):
     paths = trace_files.paths_in(folder)
     _, runs = trace_files.read_all(paths)
