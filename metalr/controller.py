@@ -16,9 +16,9 @@ stays within an octave above the prior.
 Of a run unlike those of training nothing is known, and m stays where the user set it: a
 step out of range says nothing, one within range counts by the squared share of such
 steps in the run so far (one step out of range is forgiven), and so does the prior, at
-the first update within range; it must know the facts as well. To
-widen the variance would not do: the errors of such steps are all the same, and the
-user's own rate is so vague a guess that many vague measurements would outweigh it.
+the first update within range; it must know the facts as well. To widen the variance
+would not do: the errors of such steps are all the same, and the user's own rate is so
+vague a guess that many vague measurements would outweigh it.
 
 A user's rate may be tuned, right to within half an octave, or any guess. m is moved by
 the probability of the second (`trust` before the run, then by what the run has shown):
@@ -209,8 +209,8 @@ def _estimated(
     far = distance(predictor.seen, vector)
     outside = state.out_of_range_steps + _count(counts & (far > 1))
     counted = jnp.maximum(summary.counted_updates, 1)
-    strange = jnp.maximum(jnp.asarray(outside, jnp.float32) - _FORGIVEN, 0)
-    weight = _weight(far) * (1 - strange / counted) ** 2
+    excess = jnp.maximum(jnp.asarray(outside, jnp.float32) - _FORGIVEN, 0)
+    weight = _weight(far) * (1 - excess / counted) ** 2
     state = state._replace(out_of_range_steps=outside)
     state = _fused(predictor, bound, state, vector, weight, first, counts)
 
