@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from metalr.runtime.spill import Spill
+
 if TYPE_CHECKING:
     import hashlib
 
@@ -146,13 +148,18 @@ class _Hashed(io.RawIOBase):
 
 
 class TextColumns:
-    """Take texts row by row and keep them as Arrow does."""
+    """Take texts row by row and keep them as Arrow does, on the disk if they are many.
+
+    A column is one array: to take rows of many joins them all again every time.
+    """
 
     def __init__(self, names: Sequence[str]):
         """Begin with no rows; `names` are those of the columns."""
-        self._chunks: dict[str, list[Any]] = {name: [] for name in names}
         self._open: dict[str, list[str]] = {name: [] for name in names}
+        self._texts = {name: Spill() for name in names}  # UTF-8, one after another
+        self._ends = {name: Spill() for name in names}  # int64, of each in the texts
         self._size = self._rows = 0  # of what is open
+        self._flushed = 0  # rows
 
     def append(self, texts: Iterable[str]) -> None:
         """Add a row: one text for each of the names."""
@@ -169,16 +176,21 @@ class TextColumns:
 
         self._flush()
         columns: dict[str, Any] = {}
-        for name, chunks in self._chunks.items():
-            # In one piece: to take rows of many joins them all again every time.
-            columns[name] = pyarrow.concat_arrays(chunks)
-            chunks.clear()
+        for name, texts in self._texts.items():
+            ends, bytes_ = self._ends[name].finish(), texts.finish()
+            columns[name] = pyarrow.LargeStringArray.from_buffers(
+                self._flushed, pyarrow.py_buffer(ends), pyarrow.py_buffer(bytes_)
+            )
         return Rows(pyarrow.table(columns | dict(others)))
 
     def _flush(self) -> None:
-        import pyarrow
-
         for name, texts in self._open.items():
-            self._chunks[name].append(pyarrow.array(texts, pyarrow.large_string()))
+            coded = [text.encode() for text in texts]
+            if not self._ends[name].size:
+                self._ends[name].write(np.zeros(1, np.int64))
+            sizes = np.fromiter(map(len, coded), np.int64, len(coded))
+            self._ends[name].write(self._texts[name].size + np.cumsum(sizes))
+            self._texts[name].write(b"".join(coded))
             texts.clear()
+        self._flushed += self._rows
         self._size = self._rows = 0

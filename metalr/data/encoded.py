@@ -10,6 +10,7 @@ from metalr.data.cutting import Lost
 from metalr.data.ragged import Ragged
 from metalr.data.rows import well_formed
 from metalr.runtime import progress
+from metalr.runtime.spill import Spill
 
 _CHUNK = 2048  # rows a tokenizer call: bounds the Python lists that it returns
 _CHUNK_TEXT = 2**21  # and characters
@@ -98,10 +99,10 @@ def remap_ids(encoded: Encoded, used: np.ndarray) -> Encoded:
     """
     if not np.isin(used_ids([encoded]), used).all():
         raise ValueError("`used` lacks ids that occur; take used_ids of all the data")
-    ids = Ragged.of(encoded.input_ids)
-    flat = np.empty(len(ids.flat), np.int32)
-    for first, piece in zip(range(0, len(flat), _PIECE), _pieces(ids), strict=True):
-        flat[first : first + _PIECE] = np.searchsorted(used, piece)
+    ids, found = Ragged.of(encoded.input_ids), Spill()
+    for piece in _pieces(ids):
+        found.write(np.searchsorted(used, piece).astype(np.int32))
+    flat = np.frombuffer(found.finish(), np.int32)
     return encoded._replace(input_ids=Ragged(flat, ids.bounds))
 
 

@@ -6,6 +6,8 @@ from typing import overload
 
 import numpy as np
 
+from metalr.runtime.spill import Spill
+
 
 class Ragged(Sequence[np.ndarray]):
     """A sequence of arrays that lie one after another in a flat one."""
@@ -74,14 +76,19 @@ def bounds_of(lengths: Iterable[int]) -> np.ndarray:
 class Writer:
     """Take arrays one after another, and become a `Ragged`.
 
-    The values grow in one buffer: pieces that are joined at the end would take the
-    memory twice.
+    The values grow in one buffer, or in a file where they are many: pieces that are
+    joined at the end would take the memory twice.
     """
 
-    def __init__(self, dtype: type):
-        """Begin with none; `dtype` is that of all."""
-        self._dtype = np.dtype(dtype)
-        self._flat = bytearray()
+    def __init__(self, dtype: type, *, width: int | None = None):
+        """Begin with none.
+
+        Args:
+          dtype: Of all.
+          width: Of arrays [len, width]; None: they are [len].
+        """
+        self._dtype, self._width = np.dtype(dtype), width
+        self._flat = Spill()
         self._lengths: list[np.ndarray] = []
         self._zeros = 0  # values that are all there is so far, and kept nowhere
 
@@ -97,13 +104,19 @@ class Writer:
         if lists is not None:
             flat = np.fromiter(itertools.chain.from_iterable(lists), self._dtype)
         self._lengths.append(lengths)
-        if not self._flat and not flat.any():
+        if not self._flat.size and not flat.any():
             self._zeros += len(flat)
             return
         if self._zeros:
-            self._flat += bytes(self._zeros * self._dtype.itemsize)
+            self._flat.write(bytes(self._zeros * self._dtype.itemsize))
             self._zeros = 0
-        self._flat += flat.data
+        self._flat.write(flat)
+
+    def extend_by_arrays(self, arrays: Sequence[np.ndarray]) -> None:
+        """Add arrays [len] or, with a width, [len, width]."""
+        for array in arrays:
+            self._flat.write(np.ascontiguousarray(array, self._dtype))
+        self._lengths.append(np.fromiter(map(len, arrays), np.int64, len(arrays)))
 
     def finish(self) -> Ragged:
         """Return all of them."""
@@ -111,5 +124,7 @@ class Writer:
         if self._zeros:
             flat = np.broadcast_to(np.zeros(1, self._dtype), self._zeros)
         else:
-            flat = np.frombuffer(self._flat, self._dtype)
+            flat = np.frombuffer(self._flat.finish(), self._dtype)
+        if self._width is not None:
+            flat = flat.reshape(-1, self._width)
         return Ragged(flat, bounds_of(lengths))

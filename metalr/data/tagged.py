@@ -36,7 +36,7 @@ def encode(
     overlap = max(0, min(stride, room * 4 // 5))
     tokens, types = Writer(np.int32), Writer(np.int8)
     example: list[int] = []
-    words: list[np.ndarray] = []
+    words = Writer(np.int32)
     for first in range(0, len(rows), _CHUNK):
         split = column_of(rows[first : first + _CHUNK], task.text)
         batch: Any = tokenizer(
@@ -54,10 +54,10 @@ def encode(
         tokens.extend(batch["input_ids"])
         types.extend(batch.get("token_type_ids"), batch["input_ids"])
         of = batch["overflow_to_sample_mapping"]
-        words += _firsts(split, of, batch["offset_mapping"])
+        words.extend_by_arrays(_firsts(split, of, batch["offset_mapping"]))
         example += [first + index for index in of]
     rows_of = np.array(example, np.int32)
-    spoken = Ragged.of(words)
+    spoken = words.finish()
     labels = Ragged(np.full(len(spoken.flat), -1, np.int32), spoken.bounds)
     found = Encoded(
         tokens.finish(), types.finish(), labels, rows_of, None, words=spoken

@@ -67,6 +67,8 @@ def encoded(
     except Exception:  # whatever a damaged one raises, or there is none
         shutil.rmtree(entry, ignore_errors=True)
     made = encode(rows, task, tokenizer, max_length, stride=stride)
+    if _nbytes(made) > caches.MOST_BYTES:  # it would go at once, with all others
+        return made, None
     with contextlib.suppress(OSError):  # a full disk, or a folder that is read alone
         root.mkdir(parents=True, exist_ok=True)
         _write(entry, made)
@@ -106,6 +108,11 @@ def _arrays(made: Encoded) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{name}.zeros", np.array([len(value.flat)])
         else:
             yield f"{name}.flat", value.flat
+
+
+def _nbytes(made: Encoded) -> int:
+    # Zeros that take no memory take none in the file.
+    return sum(array.nbytes for name, array in _arrays(made) if "zeros" not in name)
 
 
 def _write(entry: Path, made: Encoded) -> None:

@@ -25,7 +25,7 @@ def encode(
     question_limit = max(1, room // 3)
     overlap = max(0, min(stride, (room - question_limit) * 4 // 5))
     tokens, types = ragged.Writer(np.int32), ragged.Writer(np.int8)
-    offsets: list[np.ndarray] = []
+    offsets = ragged.Writer(np.int32, width=2)
     example: list[int] = []
     first = 0
     for questions, contexts in parts(rows, ["question", "context"]):
@@ -42,15 +42,17 @@ def encode(
         )
         tokens.extend(batch["input_ids"])
         types.extend(batch.get("token_type_ids"), batch["input_ids"])
-        offsets += [
-            _context_offsets(spans, batch.sequence_ids(i))
-            for i, spans in enumerate(batch["offset_mapping"])
-        ]
+        offsets.extend_by_arrays(
+            [
+                _context_offsets(spans, batch.sequence_ids(i))
+                for i, spans in enumerate(batch["offset_mapping"])
+            ]
+        )
         example += [first + index for index in batch["overflow_to_sample_mapping"]]
         first += len(questions)
     none = np.zeros((len(example), 2), np.int32)
     of = np.array(example, np.int32)
-    return Encoded(tokens.finish(), types.finish(), none, of, offsets)
+    return Encoded(tokens.finish(), types.finish(), none, of, offsets.finish())
 
 
 def _cut(texts: list[str], tokenizer: "Tokenizer", limit: int) -> list[str]:

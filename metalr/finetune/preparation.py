@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from metalr.data import batches, tasks
+from metalr.data.encoded import column_of
 from metalr.errors import MetalrError
 from metalr.finetune import (
     balance,
@@ -178,7 +179,7 @@ def _lopsided(data: tasks.TaskData, metric: str | None) -> list[str]:
         "validation": next(iter(data.validation.values())),
     }
     for split, rows in splits.items():
-        counts = collections.Counter(row[task.label] for row in rows)
+        counts = collections.Counter(column_of(rows, task.label))
         frequent, count = counts.most_common(1)[0]
         if count <= _MOST * len(rows):
             continue
