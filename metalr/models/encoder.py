@@ -180,15 +180,20 @@ class Encoder(nnx.Module):
             strict=True,
         )
 
-        def through(x: jax.Array, state: Any, site: Any, graph: Any) -> Any:
+        def through(x, state, site, given, graph):
+            context, dropout_key, first_row = given
             module = nnx.merge(graph, state)
             return module(x, context, fold(dropout_key, site), first_row)
 
+        given = context, dropout_key, first_row
         if remat:
-            through = jax.checkpoint(through, static_argnums=3)
+            through = jax.checkpoint(through, static_argnums=4)
         if not scan:
+            # Layers that are alike are traced and differentiated once; XLA inlines
+            # the calls, so that the program is that of a plain loop.
+            through = jax.jit(through, static_argnums=4)
             for i, (graph, state) in enumerate(zip(graphs, states, strict=True)):
-                x = through(x, state, i + 1, graph)
+                x = through(x, state, i + 1, given, graph)
             return x
         if any(graph != graphs[0] for graph in graphs):
             raise MetalrError(
@@ -196,5 +201,5 @@ class Encoder(nnx.Module):
                 "has two kinds"
             )
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        step = lambda x, layer: (through(x, layer[0], layer[1], graphs[0]), None)  # noqa: E731
+        step = lambda x, layer: (through(x, *layer, given, graphs[0]), None)  # noqa: E731
         return jax.lax.scan(step, x, (stacked, jnp.arange(1, depth + 1)))[0]

@@ -20,8 +20,8 @@ BATCH = {
 }
 
 
-def gradient(**how):
-    config = dataclasses.replace(CONFIGS["roberta"], num_hidden_layers=2)
+def gradient(depth=2, **how):
+    config = dataclasses.replace(CONFIGS["roberta"], num_hidden_layers=depth)
     graphdef, params = heads.build(config, "classification", 2, seed=0)
 
     def loss(params):
@@ -54,6 +54,14 @@ def test_scan_compiles_one_layer_and_remat_computes_each_twice():
     plain = flops()
     assert flops(scan=True) < 0.7 * plain  # XLA counts what it loops over once
     assert 1.15 * plain < flops(remat=True) < 1.4 * plain
+
+
+def test_layers_that_are_alike_are_traced_and_lowered_once():
+    def products(depth):
+        function, params = gradient(depth)
+        return function.lower(params).as_text().count("dot_general")
+
+    assert products(5) == products(2)
 
 
 def test_scan_refuses_layers_that_differ():
