@@ -7,7 +7,8 @@ one works the other sleeps. Each line is the median over the pairs of the ratio
 PyTorch time / metalr time, with the range of its middle half: above 1, metalr is
 faster. At fixed lengths both train the whole model, embeddings included, with dropout
 and AdamW. "Rows" feeds real batches as either side would: metalr bucketed by length
-with the vocabulary in use, PyTorch in random order padded to the longest row.
+with the vocabulary in use, PyTorch in random order padded to the longest row. SQuAD's
+are windows of at most 256 tokens with a head for answers, the same on both sides.
 
 The peak is that of a 2048^3 product in metalr's process, measured between the pairs;
 the share of it counts the matmuls of the step alone (`metalr.compare.roofline`), of
@@ -32,7 +33,12 @@ FIXED_STEPS = 4  # steps a turn
 ROWS = {
     "SST-2 rows": ("sst2", "sentence", 64, 20),
     "IMDB rows": ("imdb", "text", 128, 8),
+    "SQuAD rows": ("squad", "question", 256, 4),
 }
+
+
+def kind_of(what: int | str) -> str:
+    return "qa" if what == "SQuAD rows" else "classification"
 
 
 def fixed_batches(length: int) -> list[dict[str, np.ndarray]]:
@@ -66,18 +72,18 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
     from metalr.finetune import loop, schedulers
     from metalr.models import heads, huggingface
 
-    loaded = huggingface.load(model, "classification", ("0", "1"), seed=0)
-
-    def loss_fn(params, batch, key):
-        logits = heads.apply(loaded.graphdef, params, batch, dropout_key=key)
-        return heads.loss("classification", logits, batch)
-
     plan = schedulers.RunPlan(RATE, 10_000, 500)
     inner = schedulers.adamw(weight_decay=0.01, clip_norm=1.0)
     tx = schedulers.SCHEDULERS["linear"].build(inner, plan)
-    step = loop.make_step(loss_fn, tx, accumulate=1)
 
-    def feed(what: int | str):
+    def step_of(kind: str, graphdef):
+        def loss_fn(params, batch, key):
+            logits = heads.apply(graphdef, params, batch, dropout_key=key)
+            return heads.loss(kind, logits, batch)
+
+        return loop.make_step(loss_fn, tx, accumulate=1)
+
+    def feed(what: int | str, loaded):
         if isinstance(what, int):
             return loaded.params, fixed_batches(what)
         task, _, length, _ = ROWS[what]
@@ -110,7 +116,9 @@ def metalr_side(pipe: Connection, model: str, data: str) -> None:
         return 2 * 2048**3 / min(times)
 
     while (what := pipe.recv()) is not None:
-        params, data_batches = feed(what)
+        loaded = huggingface.load(model, kind_of(what), ("0", "1"), seed=0)
+        params, data_batches = feed(what, loaded)
+        step = step_of(kind_of(what), loaded.graphdef)
         flops = sum(
             roofline.step(loaded.config, *batch["input_ids"].shape).flops
             for batch in data_batches
@@ -138,20 +146,23 @@ def torch_side(pipe: Connection, model: str, data: str) -> None:
     import torch
     from transformers import (
         AutoConfig,
+        AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,
         AutoTokenizer,
     )
 
+    from metalr.data import batches, encode, tasks
     from metalr.models import locate
 
     source = locate.find(model)
     folder, layers = source.folder, source.layers
     config = AutoConfig.from_pretrained(folder, num_labels=CLASSES)
     config.num_hidden_layers = layers or config.num_hidden_layers
-    net = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
-    net.train()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.01)
+    of_kind = {
+        "classification": AutoModelForSequenceClassification,
+        "qa": AutoModelForQuestionAnswering,
+    }
 
     def as_torch(batch):
         names = ("input_ids", "token_type_ids", "attention_mask", "labels")
@@ -164,29 +175,50 @@ def torch_side(pipe: Connection, model: str, data: str) -> None:
         )
         return {**found, "labels": torch.tensor([row["label"] for row in rows])}
 
+    def windows(rows, length):
+        found = encode.encode(rows, tasks.TASKS["squad"], tokenizer, length)
+        for first in range(0, len(found.input_ids) - BATCH + 1, BATCH):
+            part = range(first, first + BATCH)
+            entries = found._replace(
+                input_ids=[found.input_ids[i] for i in part],
+                token_type_ids=[found.token_type_ids[i] for i in part],
+                labels=found.labels[first : first + BATCH],
+            )
+            feed = batches.eval_batches(
+                entries, BATCH, pad_token_id=tokenizer.pad_token_id, max_shapes=1
+            )
+            batch = as_torch(next(iter(feed))[1])
+            starts, ends = batch.pop("labels").T
+            yield {**batch, "start_positions": starts, "end_positions": ends}
+
     def feed(what):
+        if kind_of(what) == "qa":
+            return list(windows(rows_of(what, data), ROWS[what][2]))
         if isinstance(what, int):
             return [as_torch(batch) for batch in fixed_batches(what)]
         rows, (_, column, length, _) = rows_of(what, data), ROWS[what]
         pieces = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
         return [padded(piece, column, length) for piece in pieces]
 
-    def step(batch):
+    def step(net, optimizer, batch):
         optimizer.zero_grad()
         net(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
 
     while (what := pipe.recv()) is not None:
-        batches = feed(what)
-        for batch in batches[:2]:
-            step(batch)
+        net = of_kind[kind_of(what)].from_pretrained(folder, config=config)
+        net.train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.01)
+        found = feed(what)
+        for batch in found[:2]:
+            step(net, optimizer, batch)
         pipe.send("ready")
         while pipe.recv() == "go":
             start = time.perf_counter()
-            for batch in batches:
-                step(batch)
-            pipe.send((time.perf_counter() - start) / len(batches))
+            for batch in found:
+                step(net, optimizer, batch)
+            pipe.send((time.perf_counter() - start) / len(found))
 
 
 def main() -> None:
@@ -195,6 +227,7 @@ def main() -> None:
     parser.add_argument("--data", default="toy")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--lengths", type=int, nargs="*", default=[32, 128, 256])
+    parser.add_argument("--rows", nargs="*", default=[*ROWS], choices=[*ROWS])
     args = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     sides = {}
@@ -207,7 +240,7 @@ def main() -> None:
     print(f"{args.model}, batch {BATCH}, float32, {args.pairs} pairs a line")
     print("              rows/s          ratio                 of the   compilations")
     print("what          PyTorch metalr  (middle half)         peak     after warm-up")
-    for what in [*args.lengths, *ROWS]:
+    for what in [*args.lengths, *args.rows]:
         for pipe in sides.values():
             pipe.send(what)
         for pipe in sides.values():
