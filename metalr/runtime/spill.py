@@ -1,8 +1,10 @@
 """`Spill`: bytes that grow, in memory while they are few and on a disk beyond that."""
 
+import contextlib
 import mmap
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,30 +37,40 @@ class Spill:
         """
         view = memoryview(data).cast("B")
         self.size += len(view)
-        try:
+        with _disk():
             if self._file is not None:
                 self._file.write(view)
-            else:
-                self._few += view
-                if self.size > MOST_IN_MEMORY:
-                    self._file = tempfile.TemporaryFile(dir=_folder())
-                    weakref.finalize(self, self._file.close)  # if nobody finishes
-                    self._file.write(self._few)
-                    self._few = bytearray()
-        except OSError as fault:
-            raise MetalrError(
-                f"no room on the disk for rows that are too large for the memory "
-                f"({fault.strerror or fault}); METALR_CACHE names another folder for "
-                "them, and --train-rows takes fewer"
-            ) from fault
+                return
+            self._few += view
+            if self.size > MOST_IN_MEMORY:
+                self._file = tempfile.TemporaryFile(dir=_folder())
+                weakref.finalize(self, self._file.close)  # if nobody finishes
+                self._file.write(self._few)
+                self._few = bytearray()
 
     def finish(self) -> memoryview:
-        """Return all of them, to be read alone; nothing can be added any more."""
+        """Return all of them, to be read alone; nothing can be added any more.
+
+        Raises:
+          MetalrError: As `write`.
+        """
         if self._file is None:
             return memoryview(self._few).toreadonly()
-        with self._file as file:
+        with _disk(), self._file as file:
             file.flush()
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise MetalrError(
+            "no room on the disk for rows that are too large for the memory "
+            f"({fault.strerror or fault}); METALR_CACHE names another folder for "
+            "them, and --train-rows takes fewer"
+        ) from fault
 
 
 def _folder() -> Path | None:

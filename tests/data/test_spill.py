@@ -1,7 +1,7 @@
 """Rows that the memory does not hold: on the disk, and the same to the last bit."""
 
-import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,11 +103,15 @@ def test_what_was_written_is_read_alone(on_disk):
         assert made.size == len(view)
 
 
-def test_a_full_disk_is_said_with_a_way_out(on_disk, monkeypatch):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+@pytest.mark.parametrize("size", [1, 2**20])  # full when it is flushed, and before
+def test_a_full_disk_is_said_with_a_way_out(size, on_disk, monkeypatch):
     def full(**how):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        return Path("/dev/full").open("wb+")
 
     on_disk()
     monkeypatch.setattr(spill.tempfile, "TemporaryFile", full)
     with pytest.raises(MetalrError, match="No space left.*METALR_CACHE"):
-        spill.Spill().write(b"text")
+        made = spill.Spill()
+        made.write(bytes(size))
+        made.finish()
