@@ -8,9 +8,13 @@ from metalr.data.columns import Row
 from metalr.errors import MetalrError
 from metalr.runtime import hub
 
+_CHUNK = 4096  # rows that are Python objects at a time
 
-def read(dataset_id: str, name: str | None, split: str) -> list[Row]:
+
+def read(dataset_id: str, name: str | None, split: str) -> Iterator[Row]:
     """Read one split from the hub, or from the local cache where it doesn't answer.
+
+    datasets maps its files: what is read does not stay in memory.
 
     Args:
       dataset_id: A set whose files are Parquet, such as `nyu-mll/glue`.
@@ -23,11 +27,11 @@ def read(dataset_id: str, name: str | None, split: str) -> list[Row]:
     """
     what = f"{dataset_id} {name or ''}".strip() + f" ({split})"
 
-    def load(online: bool) -> list[Row]:
+    def load(online: bool) -> Any:
         import datasets  # in this thread alone: it takes a second
 
-        def work() -> list[Row]:
-            return list(datasets.load_dataset(dataset_id, name, split=split).to_list())
+        def work() -> Any:
+            return datasets.load_dataset(dataset_id, name, split=split)
 
         with _quiet(datasets, online):
             return hub.call(work, online=online)
@@ -35,11 +39,11 @@ def read(dataset_id: str, name: str | None, split: str) -> list[Row]:
     reason = ""
     if hub.answers():
         try:
-            return _some(load(online=True), what)
+            return _rows(load(online=True), what)
         except Exception as fault:  # many kinds, from HTTP errors to a damaged cache
             reason = " ".join(str(fault).split())[:200] or type(fault).__name__
     try:
-        return _some(load(online=False), what)
+        return _rows(load(online=False), what)
     except Exception as fault:
         if reason:
             raise MetalrError(f"{what} can't be read from the hub: {reason}") from fault
@@ -50,10 +54,20 @@ def read(dataset_id: str, name: str | None, split: str) -> list[Row]:
         ) from fault
 
 
-def _some(rows: list[Row], what: str) -> list[Row]:
-    if not rows:
+def _rows(dataset: Any, what: str) -> Iterator[Row]:
+    if not len(dataset):
         raise MetalrError(f"{what} is empty on the hub")
-    return rows
+
+    def rows() -> Iterator[Row]:
+        try:
+            for part in dataset.with_format("arrow").iter(batch_size=_CHUNK):
+                yield from part.to_pylist()
+        except (OSError, ValueError) as fault:  # of Arrow too
+            raise MetalrError(
+                f"{what} in the local cache of datasets is damaged: {fault}"
+            ) from fault
+
+    return rows()
 
 
 @contextlib.contextmanager

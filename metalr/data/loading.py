@@ -5,7 +5,7 @@ import hashlib
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from metalr.data import derived, files, hub_rows, reading, rows, toy
@@ -182,16 +182,21 @@ def _from_hub(task: Task) -> TaskData:
     dropped = 0
     left_out: Counter[str] = Counter()
 
-    def read(split: str) -> Rows:
-        nonlocal dropped
-        split = _HUB_SPLITS.get((task.name, split), split)
-        there = hub_rows.read(dataset_id, name, split)
+    def with_texts(rows: Iterable[Row]) -> Iterator[Row]:
         # Some sets have a handful of rows with an empty text among hundreds of
         # thousands. In a user's own file that is a fault; those the user can't mend.
+        nonlocal dropped
         texts = [column for column in (task.text, task.pair) if column]
-        kept = [row for row in there if all(row.get(c, "?") != "" for c in texts)]
-        dropped += len(there) - len(kept)
-        return _checked(kept, task, f"{where} ({split})", left_out)
+        for row in rows:
+            if all(row.get(column, "?") != "" for column in texts):
+                yield row
+            else:
+                dropped += 1
+
+    def read(split: str) -> Rows:
+        split = _HUB_SPLITS.get((task.name, split), split)
+        there = with_texts(hub_rows.read(dataset_id, name, split))
+        return _checked(there, task, f"{where} ({split})", left_out)
 
     train = read("train")
     validation = {split: read(split) for split in task.validation}

@@ -33,16 +33,16 @@ def test_tasks_load_from_a_hub(served, capfd):
 
 def test_what_was_read_once_is_read_again_without_the_hub(served):
     served.add_set("nyu-mll/glue", {"train": ROWS}, "sst2")
-    assert hub_rows.read("nyu-mll/glue", "sst2", "train") == ROWS
+    assert list(hub_rows.read("nyu-mll/glue", "sst2", "train")) == ROWS
     served.misbehave(".", hub_server.busy(503))
     hub.forget()
-    assert hub_rows.read("nyu-mll/glue", "sst2", "train") == ROWS
+    assert list(hub_rows.read("nyu-mll/glue", "sst2", "train")) == ROWS
 
 
 def test_the_configurations_of_a_set_are_kept_apart(served):
     served.add_set("nyu-mll/glue", {"train": ROWS}, "sst2")
     served.add_set("nyu-mll/glue", {"train": ROWS[:1]}, "cola")
-    assert hub_rows.read("nyu-mll/glue", "cola", "train") == ROWS[:1]
+    assert list(hub_rows.read("nyu-mll/glue", "cola", "train")) == ROWS[:1]
     with pytest.raises(MetalrError, match=r"can't be read from the hub: .*mrpc"):
         hub_rows.read("nyu-mll/glue", "mrpc", "train")
 
@@ -124,7 +124,7 @@ def test_a_dead_hub_is_replaced_by_the_local_cache(monkeypatch, tmp_path, capfd)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cache_a_split(tmp_path, ROWS)
-    assert hub_rows.read("nyu-mll/glue", "sst2", "train") == ROWS
+    assert list(hub_rows.read("nyu-mll/glue", "sst2", "train")) == ROWS
     with pytest.raises(MetalrError, match="does not answer .* lacks it. --data toy"):
         hub_rows.read("nyu-mll/glue", "mnli", "train")
     # The libraries' switches are as before, and nothing was printed over the report.
