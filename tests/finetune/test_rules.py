@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from metalr.errors import MetalrError
 from metalr.finetune.rules import (
     adalrs,
     find,
@@ -119,6 +120,16 @@ def test_the_finders_choose_as_published(seed):
     assert int(lr_find.valley(*arguments)) == expected
     slopes = np.diff(losses[first:end]) / np.diff(rates[first:end])
     assert int(lr_find.steep(*arguments)) == first + int(np.argmin(slopes))
+
+
+@pytest.mark.parametrize("pick", [lr_find.valley, lr_find.steep])
+def test_a_run_too_short_for_the_finder_is_refused(pick):
+    build = lr_find.lr_find(pick)
+    with pytest.raises(MetalrError, match="at least 28 steps, got 27"):
+        build(optax.adam, PLAN._replace(total_steps=27))
+    tx, start = build(optax.adam, PLAN._replace(total_steps=28)), {"w": jnp.ones(2)}
+    _, state, _ = take(tx, start, 28)
+    assert 1e-7 < float(state.found) < 10
 
 
 def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():

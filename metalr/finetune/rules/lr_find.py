@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import optax
 
 from metalr import optax_schedule
+from metalr.errors import MetalrError
 from metalr.finetune.rules.plan import Build, Inner, RunPlan, at, injected
 
 LOWEST, HIGHEST, MOST_STEPS = 1e-7, 10.0, 100
 SMOOTHING, DIVERGED = 0.98, 4.0
 _LAST = 5  # losses that are left out, at the end
+_LEAST_STEPS = 4 * (_LAST + 2)  # of a run: two losses are left to choose from
 
 # (log rates [n], losses [n], which of them count [n]) -> index of the choice
 Pick = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -46,8 +48,14 @@ def lr_find(pick: Pick) -> Build:
     """Make a row's `build` from a way to choose; the base rate is not read."""
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
+        if plan.total_steps < _LEAST_STEPS:
+            raise MetalrError(
+                f"a run with lr_find has at least {_LEAST_STEPS} steps, got "
+                f"{plan.total_steps}: a quarter is its probe, of which {_LAST} losses "
+                "do not count; take more --epochs, or another --scheduler"
+            )
         tx = injected(inner, LOWEST)
-        size = max(1, min(MOST_STEPS, plan.total_steps // 4))
+        size = min(MOST_STEPS, plan.total_steps // 4)
         log_rates = jnp.linspace(jnp.log(LOWEST), jnp.log(HIGHEST), size)
 
         def init(params: Any) -> LrFindState:
