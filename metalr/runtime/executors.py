@@ -54,7 +54,7 @@ def carry_out(
       kind: One of `KINDS`. On Ray (`RAY_ADDRESS`, or a cluster on this machine) an item
         whose worker died is repeated, up to `ray_cluster.RETRIES` times; no result is
         passed on twice, if `work` yields the same number of results each time.
-      start: A function of a module, called once in each new process.
+      start: A function of a module, called once in each process that works.
 
     Returns:
       Whether all items were carried out: False after `stop`.
@@ -69,13 +69,19 @@ def carry_out(
         return ray_cluster.run_on_ray(work, items, on_result, workers, stop, start)
     workers = fitting() if workers is None else workers
     if workers <= 1:
-        return _in_this_process(work, items, on_result, stop)
+        return _in_this_process(work, items, on_result, stop, start)
     return processes.run_in_processes(work, items, on_result, workers, stop, start)
 
 
 def _in_this_process(
-    work: Callable, items: Iterable[Any], on_result: Callable, stop: Stop
+    work: Callable,
+    items: Iterable[Any],
+    on_result: Callable,
+    stop: Stop,
+    start: Callable | None,
 ) -> bool:
+    if start is not None:
+        start()
     for item in items:
         if program.stopped(stop):
             return False

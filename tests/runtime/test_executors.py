@@ -54,10 +54,13 @@ def test_process_has_one_core_and_one_thread_and_no_jax_that_it_does_not_need():
         assert count == 1 and "eigen=false" in flags and not jax
 
 
-def test_start_is_called_once_in_a_process():
-    _, results = carried_out(work.starts, range(4), workers=2, start=work.mark_start)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_start_is_called_once_in_each_process_that_works(workers, monkeypatch):
+    monkeypatch.delenv("STARTED", raising=False)
+    how = {"workers": workers, "start": work.mark_start}
+    _, results = carried_out(work.starts, range(4), **how)
     assert [value for _, value in results] == ["x"] * 4
-    assert "STARTED" not in os.environ
+    assert os.environ.pop("STARTED", None) == ("x" if workers == 1 else None)
 
 
 def test_items_are_taken_when_a_worker_is_free():
