@@ -56,8 +56,11 @@ class Rows(Sequence[Row]):
         return self._arrow(first, last, [name]).column(name).to_pylist()
 
     def array(self, name: str) -> np.ndarray:
-        """Return a column of numbers."""
-        return self._arrow(0, None, [name]).column(name).to_numpy()
+        """Return a column of numbers, of which none is missing."""
+        column = self._arrow(0, None, [name]).column(name)
+        # `to_numpy` would import pandas, for half a second.
+        parts = [np.from_dlpack(part) for part in column.chunks]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def select(self, index: np.ndarray | Sequence[int]) -> "Rows":
         """Return some of the rows, in the order given."""
@@ -131,6 +134,15 @@ class Rows(Sequence[Row]):
         """Show the first rows."""
         shown = ", ".join(repr(row) for row in self[:3])
         return f"Rows({len(self)}: {shown}{', ...' * (len(self) > 3)})"
+
+
+def numeric_column(values: np.ndarray) -> "pyarrow.Array":
+    """Return numbers as Arrow has them, without pandas, as `pyarrow.array` wants it."""
+    import pyarrow
+
+    kind = pyarrow.from_numpy_dtype(values.dtype)
+    buffers = [None, pyarrow.py_buffer(np.ascontiguousarray(values))]
+    return pyarrow.Array.from_buffers(kind, len(values), buffers)
 
 
 class _Hashed(io.RawIOBase):

@@ -15,7 +15,7 @@ import numpy as np
 
 from metalr.data import cells, labels, structured
 from metalr.data.cells import is_missing, show
-from metalr.data.columns import Row, Rows, TextColumns
+from metalr.data.columns import Row, Rows, TextColumns, numeric_column
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.runtime import progress
@@ -167,16 +167,16 @@ def _kept(
     """Return the rows that have a label, by column."""
     import pyarrow
 
-    types = {
-        "classification": pyarrow.int32(),
-        "choice": pyarrow.int32(),
-        "regression": pyarrow.float64(),
-        "tokens": pyarrow.list_(pyarrow.int32()),
-        "multilabel": pyarrow.list_(pyarrow.int32()),
-    }
-    columns: dict[str, Any] = {
-        task.label: pyarrow.array(final, types.get(task.kind), from_pandas=False)
-    }
+    several = pyarrow.list_(pyarrow.int32())
+    types = {"tokens": several, "multilabel": several}
+    numbers = {"classification": np.int32, "choice": np.int32, "regression": np.float64}
+    if task.kind in numbers:
+        # What has no label is not selected below.
+        values = [0 if value is None else value for value in final]
+        label = numeric_column(np.array(values, numbers[task.kind]))
+    else:
+        label = pyarrow.array(final, types.get(task.kind), from_pandas=False)
+    columns: dict[str, Any] = {task.label: label}
     if task.kind == "qa":
         columns["id"] = pyarrow.array(found.ids, pyarrow.string())
     of_texts = pyarrow.large_list(pyarrow.large_string())

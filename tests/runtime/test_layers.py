@@ -54,3 +54,15 @@ def test_a_program_loads_tokenizers_without_the_seconds_that_torch_takes(tmp_pat
         "assert scipy.stats.rankdata([3, 1])[0] == 2\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)
+
+
+def test_rows_come_without_the_half_second_that_pandas_takes():
+    program = (
+        "import sys\n"
+        "from metalr.data import loading\n"
+        "for task in ('sst2', 'stsb', 'mrpc'):\n"
+        "    data = loading.load(task, 'toy', train_rows=20, validation_rows=9)\n"
+        "    assert data.train[1][data.task.label] == data.train.array('label')[1]\n"
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)
