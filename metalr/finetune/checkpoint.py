@@ -8,6 +8,7 @@ and so is one that was replaced by another. Reading needs an abstract target: wi
 one, orbax gives optax's NamedTuples back as dicts.
 """
 
+import functools
 import hashlib
 import logging
 import os
@@ -43,31 +44,41 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        # Imported here: orbax takes longer to import than all of metalr's core.
+        self._folder = folder.resolve()  # orbax refuses relative paths
+
+    # Made when the first state is saved, or when there is one: orbax takes longer to
+    # import than all of metalr's core, and the first step need not wait for it.
+
+    @functools.cached_property
+    def _ocp(self) -> Any:
         import orbax.checkpoint as ocp
 
         # What orbax logs as an error it raises as well, and here that is one line.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._ocp = ocp
-        folder = folder.resolve()  # orbax refuses relative paths
+        return ocp
 
-        def manager(name: str) -> Any:
-            # orbax would do it too, in a thread that `close` does not wait for.
-            if hosts.is_first():
-                _remove_torn(folder / name)
+    @functools.cached_property
+    def _last(self) -> Any:
+        return self._manager("last")
+
+    @functools.cached_property
+    def _best(self) -> Any:
+        return self._manager("best")
+
+    def _manager(self, name: str) -> Any:
+        # orbax would do it too, in a thread that `close` does not wait for.
+        if hosts.is_first():
+            _remove_torn(self._folder / name)
+        options = self._ocp.CheckpointManagerOptions(
             # Two of the best as well: a run that resumes from the state before a
             # damaged one needs what was best by then.
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=2,
-                create=True,
-                enable_async_checkpointing=False,
-            )
-            return ocp.CheckpointManager(folder / name, options=options)
-
-        # Not asynchronous: on CPU the arrays handed over are views of buffers that
-        # the next step, which donates them, may overwrite while they are written.
-        self._last = manager("last")
-        self._best = manager("best")
+            max_to_keep=2,
+            create=True,
+            # On CPU the arrays handed over are views of buffers that the next step,
+            # which donates them, may overwrite while they are written.
+            enable_async_checkpointing=False,
+        )
+        return self._ocp.CheckpointManager(self._folder / name, options=options)
 
     def save(self, step: int, state: Any, journal: dict[str, Any]) -> None:
         """Save the training state after `step` steps, with the run's journal.
@@ -98,6 +109,8 @@ class Checkpoints:
           MetalrError: There are states, and none of them can be read. One whose first
             save was cut off is none yet.
         """
+        if not any((self._folder / "last").glob("*")):
+            return None
         args = self._ocp.args
         said = lambda faults: tuple(f"step {s}: {f}" for s, f in faults.items())  # noqa: E731
         wanted = args.Composite(
@@ -167,8 +180,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """End orbax's threads."""
-        self._last.close()
-        self._best.close()
+        for name in {"_last", "_best"} & vars(self).keys():
+            getattr(self, name).close()
 
 
 def _place(manager: Any, step: int) -> Path:

@@ -284,5 +284,13 @@ def test_leftovers_of_a_killed_save_are_removed(cut, tmp_path):
     shutil.copytree(cut, tmp_path / "cut")
     torn = tmp_path / "cut/last/20.orbax-checkpoint-tmp"
     shutil.copytree(tmp_path / "cut/last/15", torn)
-    Checkpoints(tmp_path / "cut").close()
+    train(tmp_path / "cut")
     assert not torn.exists()
+
+
+def test_a_new_run_waits_for_orbax_no_sooner_than_it_saves(tmp_path):
+    keep = Checkpoints(tmp_path)
+    assert keep.latest(None) is None
+    assert not {"_ocp", "_last", "_best"} & vars(keep).keys()
+    keep.close()
+    assert not list(tmp_path.iterdir())
