@@ -10,6 +10,10 @@ _STEADY = 0.25  # octaves taken by each step while the loss is well above its st
 # Twice in a row so many times the slope along the update, and against it: the run will
 # overflow within steps. Runs that end below their start hardly ever show it.
 _OVERSHOT = 4.0
+# An update that runs away lies along the gradient before it by this cosine at least: by
+# 1 under SGD, by some tenths under Adam. Noise has slopes near 0 before an update, and
+# beside those any slope after it is large.
+_ALONG = 0.25
 _MOST = 24.0  # octaves; the bound of the multiplier is narrower
 
 
@@ -23,9 +27,9 @@ def octaves(
 
     Means over 8 steps tell a rise of the loss from noise. A loss that grows a
     thousandfold a step would not wait for them: there each of the last two updates went
-    far over the minimum along its line. Noise does not look like that, as it hardly
-    lies along an update. The slope along the line is that before the update times
-    1 - rate * curvature, and the rate over this growth is about the best one.
+    far over the minimum along its line. The slope along the line is that before the
+    update times 1 - rate * curvature, and the rate over this growth is about the best
+    one.
 
     Args:
       seen: The observation of a step, after an update.
@@ -36,11 +40,17 @@ def octaves(
     overshot = _overshot(seen) & _overshot(last)
     start = before.initial_value
     risen = (seen.value > last.value) & (seen.value - start > jnp.abs(start) / 4)
-    growth = jnp.log2(seen.slope / jnp.maximum(jnp.abs(seen.slope_before), 1e-18))
+    growth = jnp.log2(seen.slope / _slope_before(seen))
     steady = jnp.where(features.is_diverging(summary), _STEADY, 0)
     # Where nothing runs away the growth may be of a slope of either sign, and NaN.
     return jnp.where(overshot & risen, jnp.clip(growth, _STEADY, _MOST), steady)
 
 
 def _overshot(seen: Observation) -> jax.Array:
-    return seen.moved & (seen.slope > _OVERSHOT * jnp.abs(seen.slope_before))
+    return seen.moved & (seen.slope > _OVERSHOT * _slope_before(seen))
+
+
+def _slope_before(seen: Observation) -> jax.Array:
+    """Return the size of the slope along an update before it was applied: []."""
+    least = _ALONG * seen.mean_norm_before * seen.update_norm
+    return jnp.maximum(jnp.maximum(jnp.abs(seen.slope_before), least), 1e-18)

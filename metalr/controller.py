@@ -47,7 +47,7 @@ from metalr.stored_predictor import load_predictor
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.
-CONTROLLER_VERSION = 5
+CONTROLLER_VERSION = 6
 
 # The widest bound: a small encoder wants 500 times a base rate that is 16x below the
 # recipe for a large one.
@@ -211,6 +211,8 @@ def _estimated(
     counted = jnp.maximum(summary.counted_updates, 1)
     excess = jnp.maximum(jnp.asarray(outside, jnp.float32) - _FORGIVEN, 0)
     weight = _weight(far) * (1 - excess / counted) ** 2
+    # The prior enters once, so that half of it would be all that there ever is.
+    weight = jnp.where(first & (far > 1), 0, weight)
     state = state._replace(out_of_range_steps=outside)
     state = _fused(predictor, bound, state, vector, weight, first, counts)
 

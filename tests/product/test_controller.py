@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import metalr
-from metalr import controller, features
+from metalr import brake, controller, features
 from metalr.errors import MetalrError
 from metalr.features import NAMES
 from metalr.meta.sweeps import constant_predictor
@@ -303,11 +303,12 @@ def test_a_few_steps_within_range_do_not_speak_for_the_run():
     assert 0 <= found[20][0] < 0.25 and found[20][1] > 180
 
 
+@pytest.mark.parametrize("far", [6.9, 1.25, 1.45])  # half of the way out as well
 @pytest.mark.parametrize("out", [[1], [5], [1, 2, 3]])
-def test_one_step_out_of_range_costs_a_run_no_prior_wherever_it_stands(out):
+def test_one_step_out_of_range_costs_a_run_no_prior_wherever_it_stands(out, far):
     predictor = knowing(-3.0)
     row = np.zeros((len(NAMES), len(NAMES)), np.float32)
-    row[0, NAMES.index("level")] = 10 * np.sqrt(len(NAMES))
+    row[0, NAMES.index("level")] = far / np.log(2) * np.sqrt(len(NAMES))
     seen = predictor.seen._replace(whitening=row[None])  # within range at the peak
     level = lambda step: jnp.where(jnp.isin(step, jnp.array(out)), 0.5, 1.0)  # noqa: E731
     found = []
@@ -350,6 +351,23 @@ def quadratic(excess, hessian, noise=0.0, steps=60, **settings):
         return jax.lax.scan(step, start, keys)[1]
 
     return run(jnp.ones(len(hessian)))
+
+
+def of_a_step(**numbers):
+    return Observation(**dict.fromkeys(Observation._fields, 1.0) | numbers)
+
+
+def test_slopes_that_lie_along_no_gradient_are_noise_however_much_they_grow():
+    # From a fine-tune in batches of 8 that did well until it was cut by 11 octaves.
+    size = {"update_norm": 0.03, "mean_norm_before": 0.4}
+    last = of_a_step(value=0.847, slope=6e-3, slope_before=1e-4, **size)
+    seen = of_a_step(value=1.192, slope=4e-3, slope_before=1.5e-6, **size)
+    summary = features.init()._replace(initial_value=jnp.float32(0.69))
+    assert brake.octaves(seen, last, summary, summary) == 0
+    # The same growth of a slope that the update lay along is a run that explodes.
+    last = last._replace(slope=6e-1, slope_before=-6e-3)
+    seen = seen._replace(slope=8 * 6e-1, slope_before=-6e-1)
+    np.testing.assert_allclose(brake.octaves(seen, last, summary, summary), 3)
 
 
 @pytest.mark.parametrize("excess", [5.5, 41.0, 1001.0])
