@@ -201,5 +201,9 @@ class Encoder(nnx.Module):
                 "has two kinds"
             )
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        step = lambda x, layer: (through(x, *layer, given, graphs[0]), None)  # noqa: E731
+
+        def step(x, layer):
+            state, site = layer
+            return through(x, state, site, given, graphs[0]), None
+
         return jax.lax.scan(step, x, (stacked, jnp.arange(1, depth + 1)))[0]
