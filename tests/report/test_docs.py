@@ -29,7 +29,9 @@ def store(name):
 
 
 def shipped(name):
-    return comparison.from_lines(store(f"{name}/runs"), None)
+    # The older lines of one store name no device.
+    lines = store(f"{name}/runs")
+    return comparison.from_lines(lines, None, mix_devices=name == "comparison")
 
 
 def final(run):
@@ -78,9 +80,32 @@ def test_final_scores_are_those_of_the_shipped_store(name):
             TASKS[task] + (f", {model[-1]} layers" if several else ""),
             *(cell(found.runs_of(f"{name} 2e-5", place), seeds) for name in PLAIN),
             f"{cell(tuned, seeds)} at {rate_names(tuned)}",
-            *(cell(of_metalr(found, place, rate), seeds) for rate in RATES),
+            *(
+                cell(runs, seeds) if runs else "not run"
+                for runs in (of_metalr(found, place, rate) for rate in RATES)
+            ),
         ]
         assert f"| {' | '.join(cells)} |" in TEXT
+
+
+def test_words_on_the_methods_are_what_their_store_says():
+    found = shipped("comparison")
+    said = [
+        ("metalr", "linear 3.2e-4", "3.2e-4 (difference "),
+        ("metalr", "linear tuned", "chosen by two ("),
+        ("metalr", "best shape tuned", "rates are higher ("),
+        ("metalr", "metalr_prior", "(metalr is ahead by "),
+        ("metalr", "metalr_hold", "is behind metalr ("),
+        ("find_linear", "lr_find_valley", "fastai's valley ("),
+    ]
+    for method, other, before in said:
+        gap = comparison.score_difference(found, method, other)
+        interval = f"95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
+        assert f"{before}{gap.estimate:+.3f}, {interval}" in WORDS
+    mixed = shares(found, "metalr_shuffled")
+    assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
+    assert f"prior alone ends at {shares(found, 'metalr_prior')} (" in WORDS
+    assert f"whose prior is the right one, at {mixed} (" in WORDS
 
 
 SIZES = {
