@@ -164,10 +164,24 @@ def test_best_untuned_is_the_best_rival_without_a_choice():
     assert comparison.best_untuned(found) == "linear 3.2e-4"
 
 
-@pytest.mark.parametrize("name", ["comparison", "targets"])
-def test_stores_of_an_older_metalr_are_read(name):
-    path = Path(__file__).parents[2] / "checkpoints" / name / "runs.jsonl"
-    found = comparison.from_lines(store.read_lines(path))
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("comparison", "plateau"), ("targets", "metalr")]
+)
+def test_lines_of_an_older_metalr_are_read(name, method):
+    lines = store.read_lines(CHECKPOINTS / name / "runs.jsonl")
+    older = [line for line in lines if line["kind"] != "run" or "device" not in line]
+    found = comparison.from_lines(older)
     assert {criteria.device(run) for run in found.runs} == {"unknown"}
-    assert comparison.score_difference(found, "metalr").pairs >= 9
-    assert math.isnan(comparison.speed_ratio(found, "metalr", "seconds").estimate)
+    assert comparison.score_difference(found, method).pairs >= 9
+    assert math.isnan(comparison.speed_ratio(found, method, "seconds").estimate)
+
+
+def test_lines_that_name_a_device_are_paired_with_those_that_name_none_when_told():
+    lines = store.read_lines(CHECKPOINTS / "comparison" / "runs.jsonl")
+    with pytest.raises(MetalrError, match="one kind of device.*--mix-devices"):
+        comparison.score_difference(comparison.from_lines(lines), "metalr")
+    told = comparison.from_lines(lines, mix_devices=True)
+    assert comparison.score_difference(told, "metalr").pairs == 9
