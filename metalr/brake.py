@@ -10,9 +10,8 @@ _STEADY = 0.25  # octaves taken by each step while the loss is well above its st
 # Twice in a row so many times the slope along the update, and against it: the run will
 # overflow within steps. Runs that end below their start hardly ever show it.
 _OVERSHOT = 4.0
-# An update that runs away lies along the gradient before it by this cosine at least: by
-# 1 under SGD, by some tenths under Adam. Noise has slopes near 0 before an update, and
-# beside those any slope after it is large.
+# A slope before an update counts as at least this share of what it would be along the
+# mean gradient: noise has slopes near 0 there, and beside those any slope is large.
 _ALONG = 0.25
 _MOST = 24.0  # octaves; the bound of the multiplier is narrower
 

@@ -69,7 +69,7 @@ def _disk() -> Iterator[None]:
         raise MetalrError(
             "no room on the disk for rows that are too large for the memory "
             f"({fault.strerror or fault}); METALR_CACHE names another folder for "
-            "them, and --train-rows takes fewer"
+            "them"
         ) from fault
 
 
