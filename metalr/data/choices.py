@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 _CHUNK = 512  # rows a tokenizer call
 
 
+def check_counts(rows: Sequence[Row], task: Task, count: int, first: int = 1) -> None:
+    """Check that each row has as many choices as a batch holds.
+
+    Args:
+      rows: The rows.
+      task: Names their column.
+      count: The choices that each has to have.
+      first: Number of the first row, for errors.
+
+    Raises:
+      MetalrError: One has more or fewer.
+    """
+    for place, found in enumerate(column_of(rows, task.pair or ""), start=first):
+        if len(found) != count:
+            raise MetalrError(
+                f"every row must have as many choices as the first, {count}; row "
+                f"{place} has {len(found)}"
+            )
+
+
 def encode(
     rows: Sequence[Row], task: Task, tokenizer: "Tokenizer", max_length: int
 ) -> Encoded:
@@ -30,12 +50,7 @@ def encode(
     """
     offered = column_of(rows, task.pair or "")
     count = len(offered[0]) if len(offered) else 0
-    for place, choices in enumerate(offered, start=1):
-        if len(choices) != count:
-            raise MetalrError(
-                f"every row must have as many choices as the first, {count}; row "
-                f"{place} has {len(choices)}"
-            )
+    check_counts(rows, task, count)
     texts = column_of(rows, task.text)
     tokens, types, lost = Writer(np.int32), Writer(np.int8), Lost()
     for first in range(0, len(rows), _CHUNK):

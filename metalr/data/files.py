@@ -76,7 +76,7 @@ def read(
         note, *thin = parts.notes
         notes, left_out = (*notes, *thin), train.left_out
     origin = Origin("file", where, note)
-    used = {task.text, task.pair, task.label, *(_QA if task.kind == "qa" else ())}
+    used = {*columns_of(table, task), *(_QA if task.kind == "qa" else ())}
     unread = tuple(name for name in table.names if name and name not in used)
     record = reading.of(task, unread, left_out, notes)
     return TaskData(task, train.rows, {task.validation[0]: held_out}, origin, record)
@@ -216,6 +216,10 @@ def _define_lists(
     notes = said.notes
     if given.kind is None:
         notes += (f"taken for {kind} by its lists (--kind says another)",)
+    if kind == "choice":
+        way = structured.told_by(found.labels, found.lists[task.pair or ""])
+        task = dataclasses.replace(task, told_by=way)
+        notes += (f"labels read as the {way} of a choice",)
     return dataclasses.replace(task, **said.fields), found, notes
 
 

@@ -80,7 +80,9 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
             if _is_blank(row, task):
                 blank += 1
                 continue
-            row, values, lists = structured.shaped(row, task), [], []
+            values, lists = [], []
+            column = task.pair or task.text
+            row = structured.shaped(row, task)
             for column in texts:
                 values.append(_text(row[column]))
             for column in task.lists:
@@ -137,17 +139,23 @@ def finish(found: Read, task: Task, where: str) -> Checked:
         "tokens": structured.ids,
         "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
+    offered = found.lists.get(task.pair or "", []) if task.kind == "choice" else []
+    way = task.told_by or structured.told_by(found.labels, offered) if offered else ""
     known: dict[Any, Any] = {}  # by type too: True equals 1
     final, hidden = [], Counter[str]()
     for place, value in enumerate(found.labels):
-        key = (type(value), value) if isinstance(value, str | int | float) else None
+        plain = isinstance(value, str | int | float) and not offered
+        key = (type(value), value) if plain else None
         if key is not None and key in known:
             label = known[key]
         else:
             try:
-                # Of lists it is known to be none by now.
-                none = value is None and task.kind in structured.KINDS
-                label = None if none else form(value, task)
+                if offered:
+                    label = structured.chosen(value, offered[place], way)
+                else:
+                    # Of lists it is known to be none by now.
+                    none = value is None and task.kind in structured.KINDS
+                    label = None if none else form(value, task)
             except ValueError as fault:
                 number = found.numbers[place] if found.numbers else place + 1
                 raise MetalrError(

@@ -24,6 +24,7 @@ class Task:
     made_of: tuple[str, ...] = ()  # tasks whose texts its rows are put together from
     null: bool = False  # a question may have no answer, as in SQuAD 2.0
     separator: str | None = None  # between several labels in one cell
+    told_by: str | None = None  # a choice's label: number, letter or text; None: unread
 
     @property
     def lists(self) -> tuple[str, ...]:

@@ -85,12 +85,22 @@ def texts(value: Any) -> list[str]:
 
 
 def shaped(row: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Return a row with its texts to choose from in one column."""
+    """Return a row with its texts to choose from in one column.
+
+    Raises:
+      ValueError: One of them is missing.
+    """
     if task.kind != "choice" or task.pair is None or task.pair in row:
         return row
     names = numbered(row)
     if not names:
         return row  # the error of a missing column
+    for name in names:
+        if is_missing(row[name]):
+            raise ValueError(
+                f"lacks the text of {name!r} (holds {show(row[name])}); every row has "
+                "as many texts to choose from"
+            )
     # SWAG has the first words of every ending in a column of their own.
     begin = row.get("sent2")
     begin = f"{begin} " if isinstance(begin, str) and begin else ""
@@ -98,7 +108,7 @@ def shaped(row: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def label(row: dict[str, Any], task: Task) -> Any:
-    """Return a row's labels as they are, in one form: a list, or a choice's number.
+    """Return a row's labels as they are: a list, or what tells a choice.
 
     None says that the row has no gold label.
 
@@ -108,7 +118,7 @@ def label(row: dict[str, Any], task: Task) -> Any:
     value = row[task.label]
     value = unwritten(value.tolist() if hasattr(value, "tolist") else value)
     if task.kind == "choice":
-        return _choice(value, row[task.pair or ""])
+        return value  # what it means, the whole column says: `chosen`
     if task.kind == "multilabel" and not isinstance(value, list):
         value = _split(value, task.separator)
     if not isinstance(value, list):
@@ -140,21 +150,64 @@ def _split(value: Any, separator: str | None) -> list[str]:
     return [name.strip() for name in str(value).split(separator) if name.strip()]
 
 
-def _choice(value: Any, choices: Sequence[str]) -> int | None:
-    """Return the number of a choice, from its number, its letter or its text."""
-    if value in choices:
-        return list(choices).index(value)
-    letter = value.strip().upper() if isinstance(value, str) else ""
-    if len(letter) == 1 and "A" <= letter < chr(ord("A") + len(choices)):
-        return ord(letter) - ord("A")
-    found = None if is_missing(value) else number(value)
-    if found == -1:
-        return None  # a hidden label
-    if found is None or found not in range(len(choices)):
+def told_by(values: Sequence[Any], offered: Sequence[Sequence[str]]) -> str:
+    """Return what the labels of choices are: their number, their letter or their text.
+
+    A number may be the text of another choice, as of a sum. So a column is read one
+    way: as numbers if all of them fit, else as letters if they do, else as texts.
+
+    Args:
+      values: The labels, one a row.
+      offered: The texts of each row to choose from.
+
+    >>> sums = [["2", "3", "1", "0"]] * 2
+    >>> told_by(["3", "0"], sums), told_by(["a", "D"], sums), told_by(["3", "x"], sums)
+    ('number', 'letter', 'text')
+    """
+    for way, place in (("number", _numbered_place), ("letter", _lettered_place)):
+        found = (place(v, len(c)) for v, c in zip(values, offered, strict=True))
+        if all(one is not None for one in found):
+            return way
+    return "text"
+
+
+def chosen(value: Any, choices: Sequence[str], way: str) -> int | None:
+    """Return the number of a choice, or None for a hidden label.
+
+    Args:
+      value: The label.
+      choices: The texts to choose from.
+      way: As `told_by` found it; a label that is no text of a choice may be a letter
+        or a number all the same.
+
+    Raises:
+      ValueError: There is no such choice.
+    """
+    found = None
+    if way == "text" and value in choices:
+        found = list(choices).index(value)
+    elif way != "number":
+        found = _lettered_place(value, len(choices))
+    if found is None:
+        found = _numbered_place(value, len(choices))
+    if found is None:
         raise ValueError(
             f"holds {show(value)}; the row has {len(choices)} choices, numbered from 0"
         )
-    return int(found)
+    return None if found == -1 else found
+
+
+def _numbered_place(value: Any, count: int) -> int | None:
+    """Return a choice's place from its number; -1 hides it."""
+    found = None if is_missing(value) else number(value)
+    return int(found) if found is not None and found in range(-1, count) else None
+
+
+def _lettered_place(value: Any, count: int) -> int | None:
+    """Return a choice's place from its letter."""
+    letter = value.strip().upper() if isinstance(value, str) else ""
+    fits = len(letter) == 1 and "A" <= letter < chr(ord("A") + count)
+    return ord(letter) - ord("A") if fits else None
 
 
 def ids(value: Sequence[Any], task: Task) -> list[int]:

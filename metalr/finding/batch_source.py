@@ -78,11 +78,13 @@ class _Again:
 
 
 @contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Put the global generators of Python, NumPy and PyTorch back at the end.
+def random_states_kept(batches: Any) -> Iterator[None]:
+    """Put the generators that batches may draw from back at the end.
 
-    A loader that shuffles draws from one of them each time that it is iterated.
+    A loader that shuffles draws from one each time that it is iterated: from the global
+    one of Python, NumPy or PyTorch, or from that which a PyTorch loader was given.
     """
+    own = [(generator, generator.get_state()) for generator in _generators(batches)]
     torch = sys.modules.get("torch")  # not imported: then nobody draws from it
     python, numpy = random.getstate(), np.random.get_state()
     others = torch.get_rng_state() if torch is not None else None
@@ -93,3 +95,14 @@ def random_states_kept() -> Iterator[None]:
         np.random.set_state(numpy)
         if torch is not None:
             torch.set_rng_state(others)
+        for generator, state in own:
+            generator.set_state(state)
+
+
+def _generators(batches: Any) -> list[Any]:
+    """Return the generators of a loader as PyTorch's, and of what it draws with."""
+    of_batches = getattr(batches, "batch_sampler", None)
+    parts = [batches, getattr(batches, "sampler", None)]
+    parts += [of_batches, getattr(of_batches, "sampler", None)]
+    found = [getattr(part, "generator", None) for part in parts]
+    return [one for one in found if hasattr(one, "set_state")]

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -109,7 +110,7 @@ def find(
     predictor = load_predictor() if predictor is None else predictor
     told = experience.load() if told is None else told
     most = min(most_steps, longest(steps))
-    with batch_source.random_states_kept():
+    with batch_source.random_states_kept(batches):
         facts = probe.facts(run, predictor)
         log, last = probe.respond(
             run,
@@ -173,7 +174,7 @@ def suggest(
     run, base = _run(loss_fn, params, optimizer, batches, steps=steps, **settings)
     predictor = load_predictor() if predictor is None else predictor
     told = experience.load() if told is None else told
-    with batch_source.random_states_kept():
+    with batch_source.random_states_kept(batches):
         facts = probe.facts(run, predictor)
     rate, deviation = base * 2.0**facts.log2_best, math.sqrt(facts.variance)
     width = told.width * told.prior_scale * deviation
@@ -236,7 +237,7 @@ def _run(
     levels = (
         read_schedule(inner, params, steps)
         if schedule is None
-        else np.array([np.asarray(schedule(step)) for step in range(steps)])
+        else _levels(schedule, steps)
     )
     if levels is None or not np.isfinite(levels).all() or not np.any(levels > 0):
         raise MetalrError(
@@ -254,6 +255,14 @@ def _run(
         has_aux,
     )
     return run, base
+
+
+def _levels(schedule: optax.Schedule, steps: int) -> np.ndarray:
+    """Return a schedule at each step: at once, or one by one where it branches."""
+    try:
+        return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
+    except Exception:  # whatever a function of somebody else's raises
+        return np.array([np.asarray(schedule(step)) for step in range(steps)])
 
 
 def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:

@@ -64,10 +64,11 @@ def describe(found: Finding, shape: str = "its schedule") -> str:
     """
     if not found.known:
         line = f"no rate: {_unknown(found.distance)}"
-        if not found.curve:
+        curve = [point for point in found.curve if math.isfinite(point[1])]
+        if not curve:
             return line
-        rates, losses = zip(*found.curve, strict=True)
-        lowest = int(np.nanargmin(losses))
+        rates, losses = zip(*curve, strict=True)
+        lowest = int(np.argmin(losses))
         shown = sorted({0, len(rates) // 4, len(rates) // 2, lowest, len(rates) - 1})
         points = ", ".join(f"{losses[k]:.3g} at {rates[k]:.1e}" for k in shown)
         return f"{line}\nrange test, the loss of a step: {points}"

@@ -42,6 +42,7 @@ def load(folder: Path, config: EncoderConfig) -> tuple[Any, str]:
     _check_files(folder)
     case, note = _case(folder)
     tokenizer = _from_transformers(folder, config, case)
+    tokenizer.truncation_side = "right"  # a long text loses its end, whatever it says
     rows, tokens = config.vocab_size, len(tokenizer)
     if not tokenizer.is_fast or tokens > rows:
         raise MetalrError(

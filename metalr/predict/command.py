@@ -74,7 +74,7 @@ def carry_out(args: argparse.Namespace) -> int:
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may know ASCII alone
         sys.stdout.reconfigure(encoding="utf-8")
-    files.print_to(sys.stdout, output, found)
+    files.print_to(sys.stdout, output, found, quoted=False)
     return 0
 
 

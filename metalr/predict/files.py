@@ -61,31 +61,43 @@ def write(path: Path, form: str, rows: Iterable[Row]) -> None:
     files.replace(path, text)
 
 
-def print_to(file: IO[str], form: str, rows: Iterable[Row]) -> None:
+def print_to(
+    file: IO[str], form: str, rows: Iterable[Row], *, quoted: bool = True
+) -> None:
     """Print rows as JSON Lines, CSV or TSV.
 
     Args:
       file: Where to.
       form: A row of FORMATS that is text.
       rows: The rows.
+      quoted: Whether a cell of TSV may stand in quotes. Who reads a file can tell, who
+        reads a stream cannot.
 
     Raises:
-      MetalrError: A row of a table has other columns than the first.
+      MetalrError: A row of a table has other columns than the first, or a cell needs
+        quotes where none are.
     """
     if form == "jsonl":
         for row in rows:
             file.write(_json(row) + "\n")
         return
-    table = csv.writer(
-        file, delimiter="\t" if form == "tsv" else ",", lineterminator="\n"
-    )
+    table: Any = csv.writer(file, lineterminator="\n")
+    if form == "tsv":
+        rule = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+        table = csv.writer(file, delimiter="\t", lineterminator="\n", **rule)
     header: list[str] = []
     for row in map(flat, rows):
         if not header:
             header = list(row)
             table.writerow(header)
         _same_columns(header, row, form)
-        table.writerow([_cell(value) for value in row.values()])
+        try:
+            table.writerow([_cell(value) for value in row.values()])
+        except csv.Error as fault:
+            raise MetalrError(
+                "a line of tsv has no quotes, and a cell of this row holds a tab or a "
+                f"line end: {_json(row):.200}; print jsonl or csv"
+            ) from fault
 
 
 def _json(value: Any) -> str:
@@ -125,7 +137,7 @@ def _parquet(path: Path, rows: Iterable[Row]) -> None:
             table = pyarrow.Table.from_pylist(group, schema=schema)
             writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)
-    except (pyarrow.ArrowException, UnicodeEncodeError) as fault:
+    except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError) as fault:
         raise MetalrError(
             f"the rows do not fit into one Parquet table ({fault}); write .jsonl"
         ) from fault

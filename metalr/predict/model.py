@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metalr.data import batches, encode
+from metalr.data import batches, choices, encode
 from metalr.data.columns import Row
 from metalr.errors import MetalrError
 from metalr.finetune import sharding
@@ -94,10 +94,13 @@ class Model:
         Raises:
           MetalrError: As of a call; the number of the row is counted from 1.
         """
-        numbered = enumerate(rows, start=1)
+        numbered, count = enumerate(rows, start=1), 0
         while chunk := list(itertools.islice(numbered, CHUNK)):
             task = self.usage.task
             checked = [reading.check(row, task, f"row {n}") for n, row in chunk]
+            if task.kind == "choice":
+                count = count or len(checked[0][task.pair or ""])
+                choices.check_counts(checked, task, count, chunk[0][0])
             yield from self._predict(checked)
 
     def _row(self, row: Any) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from metalr.data import structured
+from metalr.data import cells, structured
 from metalr.data.columns import Row
 from metalr.data.rows import well_formed
 from metalr.data.schema import Task
@@ -47,7 +47,10 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
     Raises:
       MetalrError: A column is missing, or holds no text.
     """
-    row = structured.shaped(dict(row), task)
+    try:
+        row = structured.shaped(dict(row), task)
+    except ValueError as fault:
+        raise MetalrError(f"{where}: column {task.pair!r} {fault}") from fault
     found: Row = {}
     for column in (task.text, task.pair):
         if column is None:
@@ -73,6 +76,7 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
 
 def _list(value: Any, task: Task, column: str, where: str) -> Row:
     """Return a list of texts; a text in place of words is split, with their places."""
+    value = cells.unwritten(value)
     if task.kind == "tokens" and isinstance(value, str) and value.strip():
         value = well_formed(value)  # as long, so that places hold
         places = [word.span() for word in _WORDS.finditer(value)]

@@ -4,10 +4,10 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from metalr.data.columns import Row
-from metalr.data.formats import opening
+from metalr.data.formats import delimited, opening
 from metalr.data.formats.table import Options
 from metalr.errors import MetalrError
 
@@ -59,7 +59,9 @@ def from_stream(file: IO[str], form: str) -> Iterator[Row]:
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
+    first = True
     while line := file.readline(_LONGEST + 1):
+        line, first = line.removeprefix("\ufeff") if first else line, False
         if len(line) > _LONGEST:
             raise MetalrError(
                 f"a line of stdin is longer than {_LONGEST} characters: is it text?"
@@ -89,16 +91,21 @@ def _json_lines(file: IO[str]) -> Iterator[Row]:
 def _table(file: IO[str], form: str) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST)  # of the module; as it comes, 128 KiB
     plain = form == "tsv"  # no quotes there, as in GLUE's files
-    reader = csv.DictReader(
+    reader: Any = csv.reader(
         _lines(file),
         delimiter="\t" if plain else ",",
         quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
         strict=True,
     )
-    for row in reader:
-        if None in row or None in row.values():
+    header: list[str] = []
+    for values in filter(None, reader):
+        if not header:
+            header = delimited.names_of(values)
+            continue
+        if len(values) != len(header):
             raise MetalrError(
                 f"stdin line {reader.line_num} has other columns than the header: "
-                f"{', '.join(reader.fieldnames or ()):.200}"
+                f"{', '.join(header):.200}"
             )
-        yield dict(row)
+        row = zip(header, values, strict=True)
+        yield {name: value for name, value in row if name}

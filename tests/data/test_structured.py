@@ -103,6 +103,45 @@ def test_choices_stand_in_a_list_or_in_numbered_columns(row, tmp_path):
     assert data.train[0][data.task.label] == 1
 
 
+SUMS = [["2", "3", "0", "1"], ["2", "1", "0", "3"], ["2", "3", "1", "0"]]
+TOLD = {  # labels of the sums, what they are, places
+    "number": ([0, 1, "3"], [0, 1, 3]),
+    "letter": (["a", "B", "D"], [0, 1, 3]),
+    "text": (["2", "1", "0"], [0, 1, 3]),
+}
+
+
+@pytest.mark.parametrize("way", TOLD)
+def test_labels_of_choices_are_read_one_way_in_all_rows(way, tmp_path):
+    labels, places = TOLD[way]
+    offered = SUMS if way != "text" else [[f"{x}{x}" for x in row] for row in SUMS]
+    labels = labels if way != "text" else [f"{x}{x}" for x in labels]
+    rows = [
+        {"text": "?", "choices": texts, "label": label}
+        for texts, label in zip(offered, labels, strict=True)
+    ]
+    data = own(write(tmp_path / "rows.jsonl", rows))
+    assert [row["label"] for row in data.train] == places
+    assert f"labels read as the {way} of a choice" in " ".join(data.reading.assumed)
+
+
+def test_validation_labels_of_choices_are_read_as_those_of_training(tmp_path):
+    row = {"text": "?", "choices": ["1", "7"]}
+    train = write(tmp_path / "a.jsonl", [row | {"label": "7"}, row | {"label": "1"}])
+    other = write(tmp_path / "b.jsonl", [row | {"label": "1"}])
+    data = loading.load("file", train_file=train, validation_file=other)
+    assert [r["label"] for r in data.train] == [1, 0]
+    assert [r["label"] for r in next(iter(data.validation.values()))] == [0]
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_a_text_to_choose_that_is_missing_is_refused(missing, tmp_path):
+    row = {"text": "b", "choice0": "x", "choice1": "y", "label": 1}
+    path = write(tmp_path / "rows.jsonl", [row, row | {"choice1": missing}])
+    with pytest.raises(MetalrError, match="row 2.*lacks the text of 'choice1'"):
+        own(path)
+
+
 def test_questions_without_an_answer_make_a_file_squad_v2(tmp_path):
     answered = {"text": ["b"], "answer_start": [2]}
     rows = [

@@ -27,6 +27,13 @@ def write_vocabulary(folder, words: list[str], **said: object) -> None:
         (folder / "tokenizer_config.json").write_text(json.dumps(said))
 
 
+def test_a_long_text_loses_its_end_whatever_the_tokenizer_says(tmp_path):
+    write_vocabulary(tmp_path, UNCASED, truncation_side="left")
+    found, _ = tokenizer.load(tmp_path, config_for(UNCASED))
+    tokens = found("the city paris", truncation=True, max_length=3)["input_ids"]
+    assert found.convert_ids_to_tokens(tokens) == ["[CLS]", "the", "[SEP]"]
+
+
 @pytest.mark.parametrize("also", [None, "tokenizer_config.json", "vocab.json"])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_model_without_its_tokenizer_is_refused_with_the_way_out(

@@ -12,13 +12,15 @@ import pytest
 
 import metalr
 from metalr import cli
-from metalr.data import loading
+from metalr.data import loading, structured
+from metalr.data.formats.table import Options
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.finetune import metrics, usage
 from metalr.finetune.config import RunConfig
 from metalr.finetune.display import Together
 from metalr.finetune.run import run
-from metalr.predict import command, files
+from metalr.predict import command, files, reading, source
 from metalr.predict import model as predicting
 from metalr.runtime.files import write_json
 from tests.models import small_models
@@ -218,6 +220,52 @@ def test_stdin_to_stdout(form, runs, rows, monkeypatch, capsys):
     out = told.out.splitlines()
     found = list(csv.DictReader(out)) if form == "csv" else [*map(json.loads, out)]
     assert [line["text"] for line in found] == [line["text"] for line in lines]
+
+
+def read_stream(text, form):
+    return list(source.from_stream(io.StringIO(text), form))
+
+
+def test_a_table_printed_to_a_stream_is_read_as_it_was_written():
+    rows = read_stream('text\tn\n"Great" film\t1\na 5" screen\t2\n', "tsv")
+    out = io.StringIO()
+    files.print_to(out, "tsv", rows, quoted=False)
+    assert read_stream(out.getvalue(), "tsv") == rows
+    with pytest.raises(MetalrError, match="holds a tab or a line end.*print jsonl"):
+        files.print_to(out, "tsv", [{"text": "a\tb"}], quoted=False)
+
+
+STREAMS = {
+    "the second of a name": ("text,label,text\na,1,b\n", "csv"),
+    "mark": ("\ufefftext,label\na,1\n", "csv"),
+    "mark before JSON": ('\ufeff{"text": "a", "label": "1"}\n', "jsonl"),
+    "no name": ("text,,label\na,0,1\n", "csv"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_read_as_the_file_is(name, tmp_path):
+    text, form = STREAMS[name]
+    path = tmp_path / f"rows.{form}"
+    path.write_text(text, encoding="utf-8")
+    (row,) = read_stream(text, form)
+    (other,) = source.from_file(path, Options())
+    assert row == other
+    assert (row["text"], row["label"]) == ("a", "1")
+
+
+def test_words_in_a_cell_of_a_table_are_those_that_training_reads():
+    task = Task(name="t", kind="tokens", text="tokens", label="tags", hub=("", None))
+    for cell in ("['John', 'left']", '["John", "left"]'):
+        row = reading.check({"tokens": cell}, task, "row 1")
+        assert row == {"tokens": structured.texts(cell)} == {"tokens": ["John", "left"]}
+
+
+def test_numbers_that_do_not_fit_into_parquet_are_told(tmp_path):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(MetalrError, match=r"do not fit into one Parquet.*\.jsonl"):
+        files.write(out, "parquet", [{"id": 10**20, "text": "a"}])
+    assert not out.exists()
 
 
 def test_exported_folder_answers_as_the_run_does(runs, tmp_path, capsys):

@@ -166,6 +166,53 @@ def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
+def test_a_range_test_of_losses_that_are_not_finite_has_no_points():
+    params, batches = problem()
+    broken = {k: np.full_like(v, np.nan) for k, v in batches[0].items()}
+    found = metalr.find(
+        loss_fn, params, optax.adam, lambda step: broken if step else batches[0],
+        steps=STEPS, predictor=knowing(far=True), told=TOLD,
+    )  # fmt: skip
+    assert not found.known and found.text.startswith("no rate")
+    assert "nan" not in found.text
+
+
+def test_a_loader_of_pytorch_is_put_back_where_its_own_generator_was():
+    torch = pytest.importorskip("torch")
+    params, batches = problem()
+
+    def loader():
+        rows = [jax.tree.map(torch.tensor, batch) for batch in batches]
+        generator = torch.Generator().manual_seed(0)
+        return torch.utils.data.DataLoader(
+            rows, batch_size=None, shuffle=True, generator=generator,
+            collate_fn=lambda batch: jax.tree.map(np.asarray, batch),
+        )  # fmt: skip
+
+    fresh, used = loader(), loader()
+    metalr.find(
+        loss_fn, params, optax.adam, used,
+        steps=STEPS, predictor=knowing(), told=TOLD,
+    )  # fmt: skip
+    for one, other in zip(fresh, used, strict=True):
+        assert digest(one) == digest(other)
+
+
+def test_a_schedule_that_branches_in_python_is_read_step_by_step():
+    params, batches = problem()
+    rates = [
+        metalr.find(
+            loss_fn, params, optax.adam(1e-3), batches, steps=STEPS,
+            schedule=schedule, predictor=knowing(), told=TOLD,
+        ).rate
+        for schedule in (
+            lambda step: 1.0 if step < 30 else 0.5,
+            lambda step: jnp.where(step < 30, 1.0, 0.5),
+        )
+    ]  # fmt: skip
+    assert rates[0] == rates[1]
+
+
 def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them():
     params, batches = problem()
     params = {"w": params["w"] * 0}

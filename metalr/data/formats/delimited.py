@@ -66,9 +66,9 @@ def look(path: Path, preferred: str, options: Options) -> DataFile:
     if not options.header:
         names = [str(number) for number in range(1, len(first) + 1)]
     elif _has_row_names(first, body):
-        names = ["", *_names(first)]
+        names = ["", *names_of(first)]
     else:
-        names = _names(first)
+        names = names_of(first)
 
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         return _rows(found, dialect, names, columns, options.header)
@@ -82,13 +82,13 @@ def _has_row_names(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool
     return bool(body) and numbers == [str(n) for n in range(1, len(body) + 1)]
 
 
-def _names(header: Sequence[str]) -> list[str]:
+def names_of(header: Sequence[str]) -> list[str]:
     """Return the names of columns, all different.
 
     Spaces around a name are none of it. A column without a name has "", and the second
     of a name a number, as in pandas.
 
-    >>> _names(["text", " label", "", "text", ""])
+    >>> names_of(["text", " label", "", "text", ""])
     ['text', 'label', '', 'text.1', '']
     """
     taken: dict[str, int] = {}
