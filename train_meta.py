@@ -125,9 +125,10 @@ def main() -> int:
         given = getattr(args, name)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and value < low:
-                command.error(f"--{name.replace('_', '-')} must be at least {low}")
+                flag = f"--{name.replace('_', '-')}"
+                command.error(f"{flag} must be at least {low}, got {value}")
     if args.budget_minutes is not None and not args.budget_minutes > 0:
-        command.error("--budget-minutes must be above 0")
+        command.error(f"--budget-minutes must be above 0, got {args.budget_minutes}")
 
     # After the flags are known to be good: these take seconds to import.
     from metalr.finetune import run_folder

@@ -51,6 +51,21 @@ def checked_value(value: Any) -> jax.Array:
     return jnp.asarray(value, jnp.float32)
 
 
+def checked_optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:
+    """Return an optimizer that takes extra arguments.
+
+    Raises:
+      MetalrError: It is none.
+    """
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise MetalrError(
+            "`inner` must be an optimizer, as optax.adamw(1e-3), got a "
+            f"{type(inner).__name__}. Call the factory with its rate, or give it to "
+            "metalr.inject"
+        )
+    return optax.with_extra_args_support(inner)
+
+
 def refuse_remembering(inner_state: Any) -> None:
     """Raise an error for a rule whose memory a factor on its updates would belie."""
     known = lambda x: type(x).__name__ in _REMEMBERING  # noqa: E731
@@ -89,6 +104,11 @@ def static_arguments(
     It gives numbers the type of the parameters: a b2 of 0.999 is 1 in bfloat16, and
     Adam's correction of the bias then divides by 0.
     """
+    if not callable(inner_factory):
+        raise MetalrError(
+            "`inner_factory` must be a function of the rate, as optax.adamw, got a "
+            f"{type(inner_factory).__name__}. Give a finished optimizer to metalr.wrap"
+        )
     parameters = inspect.signature(inner_factory).parameters
     if "learning_rate" not in parameters:
         raise MetalrError(

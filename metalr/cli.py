@@ -198,6 +198,7 @@ def _add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from metalr.compare import execute, store
     from metalr.compare import plan as plans
+    from metalr.runtime import executors
 
     for name, least in (("pairs", 0), ("workers", 1)):
         if (given := getattr(args, name)) is not None and given < least:
@@ -219,14 +220,15 @@ def _compare(args: argparse.Namespace) -> int:
         runs, note = plans.resolve_data(runs)
         if note:
             print(note)
+    if not args.report_only:  # what is wrong is refused before hours of runs
+        plans.choose_baseline(runs, args.baseline)
+        executors.check_kind(args.executor)
     if args.dry_run:
         _table(*execute.forecast(runs, path))
         return 0
     from metalr.finetune import run_folder
     from metalr.report import report
 
-    if not args.report_only:
-        plans.choose_baseline(runs, args.baseline)  # a wrong name is refused now
     with run_folder.held(args.output):
         if not args.report_only:
             status = _carry_out(args, runs, path, plan.protocol)

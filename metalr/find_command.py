@@ -78,6 +78,10 @@ def find(args: argparse.Namespace) -> int:
 def suggest(args: argparse.Namespace) -> int:
     """Carry out `metalr suggest` and return the exit status."""
     if args.steps is not None:
+        if args.max_steps is not None:
+            raise MetalrError("--steps and --max-steps say the same; give one of them")
+        if args.steps < 2:
+            raise MetalrError(f"--steps must be at least 2, got {args.steps}")
         # As many epochs as that takes.
         args.max_steps, args.epochs = args.steps, float(max(args.steps, 1))
     config = from_flags(args, finds=True)

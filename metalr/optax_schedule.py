@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.arguments import check_rate, static_arguments
+from metalr.arguments import check_rate, checked_optimizer, static_arguments
 from metalr.controller import new_controller
 from metalr.coordinates import STRIDE, is_trainable
 from metalr.predictor import Predictor
@@ -104,7 +104,7 @@ def wrap(
         curvature_every=curvature_every,
         stride=stride,
     )
-    inner = optax.with_extra_args_support(inner)
+    inner = checked_optimizer(inner)
     found: dict[Any, tuple[Callable, Any]] = {}
 
     def level(params: Any) -> tuple[Callable, Any]:

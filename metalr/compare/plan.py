@@ -148,9 +148,11 @@ def override(
     if predictor:
         settings["predictor"] = predictor
     if steps is not None:
-        settings["max_steps"] = steps
+        # As many epochs as that takes.
+        length = {"max_steps": steps, "epochs": float(max(steps, 1))}
+        settings |= length
         given["protocol"] = None  # which says how long runs are
-        own = {k: {**v, "max_steps": steps} for k, v in own.items()}
+        own = {k: {**v, **length} for k, v in own.items()}
     if schedulers:
         given |= {"schedulers": schedulers, "tuned": (), "rates_of": {}}
     if tuned:

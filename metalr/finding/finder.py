@@ -76,7 +76,8 @@ def find(
       has_aux: Whether the loss is the first of two that `loss_fn` returns.
       predictor: As in `metalr.wrap`.
       kind: A row of what is known of runs: "encoder" for fine-tunes, or "any".
-      most_steps: Of the probe, at most 100; half of the run if that is less.
+      most_steps: Of the probe, at most 100; half of the run if that is less, but 20
+        at least.
       on_end: Given the copy's parameters after the probe; what it returns is `score`.
       told: What is known of such runs; None: what comes with the predictor.
 
@@ -152,9 +153,12 @@ def suggest(
     batches: Any,
     *,
     steps: int,
+    learning_rate: float | None = None,
+    schedule: optax.Schedule | None = None,
+    key: jax.Array | None = None,
+    has_aux: bool = False,
     predictor: Predictor | None = None,
     told: Experience | None = None,
-    **settings: Any,
 ) -> Suggestion:
     """Suggest a peak learning rate from one gradient; no step is taken.
 
@@ -164,14 +168,27 @@ def suggest(
       optimizer: The optimizer.
       batches: The batches; the first is read.
       steps: Of the whole run.
+      learning_rate: Peak rate of a finished optimizer.
+      schedule: Shape of the schedule.
+      key: Of the loss.
+      has_aux: Whether the loss is the first of two that `loss_fn` returns.
       predictor: As in `metalr.wrap`.
       told: As in `find`.
-      **settings: learning_rate, schedule, key and has_aux of `find`.
 
     Raises:
       MetalrError: As in `find`.
     """
-    run, base = _run(loss_fn, params, optimizer, batches, steps=steps, **settings)
+    run, base = _run(
+        loss_fn,
+        params,
+        optimizer,
+        batches,
+        steps=steps,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        key=key,
+        has_aux=has_aux,
+    )
     predictor = load_predictor() if predictor is None else predictor
     told = experience.load() if told is None else told
     with batch_source.random_states_kept(batches):
@@ -183,7 +200,7 @@ def suggest(
         low=rate * 2.0**-width,
         high=rate * 2.0**width,
         coverage=told.coverage,
-        relative=settings.get("learning_rate") is None and _is_finished(optimizer),
+        relative=learning_rate is None and _is_finished(optimizer),
         known=math.isfinite(facts.variance) and facts.distance <= 1,
         distance=facts.distance,
         total_steps=steps,

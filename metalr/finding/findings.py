@@ -66,7 +66,12 @@ def describe(found: Finding, shape: str = "its schedule") -> str:
         line = f"no rate: {_unknown(found.distance)}"
         curve = [point for point in found.curve if math.isfinite(point[1])]
         if not curve:
-            return line
+            if found.curve:
+                return f"{line}\nrange test: the loss of a step is finite at no rate"
+            return (
+                f"{line}\nno range test: {found.total_steps} steps leave none for it "
+                "(a run of 80 does)"
+            )
         rates, losses = zip(*curve, strict=True)
         lowest = int(np.argmin(losses))
         shown = sorted({0, len(rates) // 4, len(rates) // 2, lowest, len(rates) - 1})

@@ -124,7 +124,7 @@ class RunConfig:
         3.0, "training", "passes over the training rows", low=0.0, most=1e6
     )
     max_steps: int | None = flag(
-        None, "training", "stop after N steps; the schedule is laid for them", low=1
+        None, "training", "at most N steps; the schedule is laid for them", low=1
     )
     # Not applied to biases and LayerNorm, as in BERT's own recipe.
     weight_decay: float = flag(0.01, "training", "decoupled weight decay", low=0.0)

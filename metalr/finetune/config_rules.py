@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.finetune.config import NOTHING, RunConfig
 from metalr.runtime import flags
@@ -50,18 +51,24 @@ def _refuse_ignored(config: RunConfig, finds: bool) -> None:
         )
 
 
-def refuse_flags_of_questions(config: RunConfig, kind: str) -> None:
-    """Refuse flags of question answering for a task of another kind.
+def refuse_flags_of_others(config: RunConfig, task: Task) -> None:
+    """Refuse flags that tasks of another kind read.
 
     Raises:
       MetalrError: One was given; the message names it.
     """
     for f in dataclasses.fields(config):
-        only = f.metadata["group"] == "question answering" and kind != "qa"
-        if only and getattr(config, f.name) != f.default:
+        group, readers = f.metadata["group"], None
+        if group == "question answering" and task.kind != "qa":
+            readers = "tasks of questions"
+        if f.name == "null_threshold" and not task.null:
+            readers = "tasks whose questions may have no answer"
+        if f.name == "threshold" and task.kind != "multilabel":
+            readers = "tasks of several labels"
+        if readers and getattr(config, f.name) != f.default:
             raise MetalrError(
-                f"{flags.flag_of(f.name)} is read by tasks of questions alone, "
-                f"this is one of {kind}; leave it out"
+                f"{flags.flag_of(f.name)} is read by {readers} alone, "
+                f"{task.name} is one of {task.kind}; leave it out"
             )
 
 
@@ -72,8 +79,9 @@ def check(config: RunConfig) -> RunConfig:
       MetalrError: It does not; the message has the flag, the rule and the value.
     """
     flags.check_ranges(config)
-    if config.learning_rate == 0 or config.epochs == 0:
-        raise MetalrError("--learning-rate and --epochs must be above 0")
+    for name in ("learning_rate", "epochs"):
+        if getattr(config, name) == 0:
+            raise MetalrError(f"{flags.flag_of(name)} must be above 0, got 0")
     given = config.lora_alpha is not None or config.lora_targets is not None
     if given and not config.lora:
         raise MetalrError("--lora-alpha and --lora-targets need --lora RANK")

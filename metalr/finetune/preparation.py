@@ -264,6 +264,11 @@ def _pace(config: RunConfig, steps_per_epoch: int) -> tuple[loop.Pace, list[str]
             "--epochs, or set --max-steps"
         )
     notes = []
+    if config.max_steps and total < config.max_steps:
+        notes.append(
+            f"--max-steps {config.max_steps} is not reached: --epochs "
+            f"{config.epochs:g} are {total} steps"
+        )
     ramp = warmup_of(total, config.warmup_steps)
     unread = "warmup_steps" in schedulers.get(config.scheduler).ignores
     if ramp < config.warmup_steps and not unread:

@@ -17,7 +17,7 @@ from metalr.errors import MetalrError, printable
 from metalr.finetune import decode, journal, loop, run_folder, schedulers, usage
 from metalr.finetune.checkpoint import Checkpoints
 from metalr.finetune.config import RunConfig
-from metalr.finetune.config_rules import refuse_flags_of_questions
+from metalr.finetune.config_rules import refuse_flags_of_others
 from metalr.finetune.display import Display
 from metalr.finetune.preparation import Prepared, prepare
 from metalr.finetune.profile import Profile
@@ -58,7 +58,7 @@ def run(
         _refuse_unread(config)
     prepared = prepare(config)
     if folder:
-        refuse_flags_of_questions(config, prepared.data.task.kind)
+        refuse_flags_of_others(config, prepared.data.task)
     with _opened(folder, config, prepared, overwrite=overwrite) as files:
         display.start(title(prepared), prepared.pace.total_steps)
         try:

@@ -215,7 +215,10 @@ def read_all(
                 raise
             skip(str(fault))
     if not runs:
-        raise MetalrError("there are no traces to read; collect some: train_meta.py")
+        raise MetalrError(
+            "there are no traces to read (no folder that was named holds a file of "
+            f"*{ENDING}); collect some: train_meta.py"
+        )
     return used, runs
 
 

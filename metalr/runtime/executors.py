@@ -20,6 +20,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def check_kind(kind: str) -> None:
+    """Raise an error for an executor that there is not.
+
+    Raises:
+      MetalrError: The message has the nearest name.
+    """
+    if kind not in KINDS:
+        raise unknown_name("executor", kind, KINDS)
+
+
 def fitting() -> int:
     """Return the number of processes that fit this machine: one a core, or one a GPU.
 
@@ -63,8 +73,7 @@ def carry_out(
       MetalrError: A worker raised one, or died for good. All other work is stopped.
       RuntimeError: A worker raised anything else; its traceback is in the message.
     """
-    if kind not in KINDS:
-        raise unknown_name("executor", kind, KINDS)
+    check_kind(kind)
     if kind == "ray":
         return ray_cluster.run_on_ray(work, items, on_result, workers, stop, start)
     workers = fitting() if workers is None else workers

@@ -104,6 +104,9 @@ def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
     assert [(c.task, c.max_steps) for c in runs] == [("rte", 6), ("cola", 4)]
     shorter = plan.expand(plan.override(found, steps=3, data="auto"))
     assert {(c.max_steps, c.data) for c in shorter} == {(3, "auto")}
+    # As many epochs as that takes, however few rows one has.
+    longer = plan.expand(plan.override(found, steps=5000))
+    assert {(c.max_steps, c.epochs) for c in longer} == {(5000, 5000.0)}
     shipped = str(ROOT / "checkpoints/predictor")
     named = plan.expand(plan.override(found, predictor=shipped))
     assert {c.predictor for c in named} == {shipped}

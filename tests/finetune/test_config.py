@@ -7,6 +7,7 @@ import json
 import pytest
 
 from metalr.compare import comparison, plan
+from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 from metalr.finetune import config, config_rules, schedulers
 from metalr.finetune.config import RunConfig
@@ -102,12 +103,21 @@ def test_flag_without_effect_is_refused(argv):
         parse(*argv)
 
 
-def test_flag_of_questions_is_refused_for_a_task_without():
-    config = dataclasses.replace(RunConfig(), stride=16)
-    config_rules.refuse_flags_of_questions(config, "qa")
-    config_rules.refuse_flags_of_questions(RunConfig(), "regression")
-    with pytest.raises(MetalrError, match="--stride is read by tasks of questions"):
-        config_rules.refuse_flags_of_questions(config, "regression")
+OF_OTHERS = {
+    "stride": (16, "squad", "stsb", "--stride is read by tasks of questions"),
+    "null_threshold": (1.0, "squad_v2", "squad", "questions may have no answer"),
+    "threshold": (0.7, "go_emotions", "sst2", "--threshold.*several labels"),
+}
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_flag_that_another_kind_of_task_reads_is_refused(name):
+    value, reader, other, message = OF_OTHERS[name]
+    config = dataclasses.replace(RunConfig(), **{name: value})
+    config_rules.refuse_flags_of_others(config, TASKS[reader])
+    config_rules.refuse_flags_of_others(RunConfig(), TASKS[other])
+    with pytest.raises(MetalrError, match=message):
+        config_rules.refuse_flags_of_others(config, TASKS[other])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,19 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     assert config.predictor is None
 
 
+LENGTHS = {
+    "twice": (("--steps", "9", "--max-steps", "8"), "say the same"),
+    "none": (("--steps", "1"), "--steps must be at least 2, got 1"),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_length_that_suggest_cannot_take_is_refused_by_its_flag(name, capsys):
+    argv, message = LENGTHS[name]
+    assert cli.main(["suggest", "--task", "sst2", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_suggest_takes_the_length_of_the_run(tiny, capsys):
     flags = ("--model", tiny, "--task", "sst2", *SMALL[:6])
     assert cli.main(["suggest", *flags, "--steps", "900", "--max-length", "16"]) == 0

@@ -42,8 +42,9 @@ def test_run_has_scores_a_model_to_call_and_a_file_that_makes_it_again(
             seen.append("closed")
 
     how = {"model": tiny, "output": tmp_path / "out", "displays": [Shown()]}
-    run = metalr.fine_tune(task="sst2", **SMALL, **how)
+    run = metalr.fine_tune(task="sst2", max_steps=9, **SMALL, **how)
     assert seen == [4, 1, 2, 3, 4, "closed"]
+    assert "--max-steps 9 is not reached: --epochs 4 are 4 steps" in run.result["notes"]
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert run.result["metrics"] == result["metrics"] == run.metrics
     assert run.score == result["metrics"]["accuracy"] and not run.interrupted
@@ -51,15 +52,16 @@ def test_run_has_scores_a_model_to_call_and_a_file_that_makes_it_again(
     assert run.load()("a fine film")["predicted_label"] in ("negative", "positive")
     assert "accuracy" in capsys.readouterr().out
 
-    assert metalr.fine_tune(task="sst2", **SMALL, **how).result == result
+    again = metalr.fine_tune(task="sst2", max_steps=9, **SMALL, **how)
+    assert again.result == result
 
     # Its file of settings makes the same run, and a stop loses nothing of it.
     file, left = tmp_path / "out/config.toml", iter([False, True])
     assert tomllib.loads(file.read_text())["epochs"] == 4
-    again = {"output": tmp_path / "again", "quiet": True}
-    cut = metalr.fine_tune(file, stop=lambda: next(left), **again)
+    other = {"output": tmp_path / "again", "quiet": True}
+    cut = metalr.fine_tune(file, stop=lambda: next(left), **other)
     assert cut.interrupted and cut.result["steps"] == 2
-    whole = metalr.fine_tune(file, **again).history
+    whole = metalr.fine_tune(file, **other).history
     assert [row.get("loss") for row in whole] == [
         row.get("loss") for row in run.history
     ]

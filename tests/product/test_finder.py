@@ -166,6 +166,15 @@ def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
+def test_a_run_that_is_too_short_for_a_range_test_says_so():
+    params, batches = problem()
+    short = {"steps": 30, "predictor": knowing(far=True), "told": TOLD}
+    found = metalr.find(loss_fn, params, optax.adam, batches, **short)
+    assert found.curve == () and "no range test: 30 steps leave none" in found.text
+    long = {**short, "steps": 80}
+    assert metalr.find(loss_fn, params, optax.adam, batches, **long).curve
+
+
 def test_a_range_test_of_losses_that_are_not_finite_has_no_points():
     params, batches = problem()
     broken = {k: np.full_like(v, np.nan) for k, v in batches[0].items()}

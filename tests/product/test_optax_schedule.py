@@ -1,6 +1,7 @@
 """The two doors: equal to their inner optimizer at 1, and an optax transformation."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -309,6 +310,15 @@ def test_inject_multiplies_a_schedule_with_the_peak_rate():
 def test_a_wrong_argument_is_named_with_rule_value_and_way_out(settings, message):
     with pytest.raises(MetalrError, match=message):
         inject(optax.adamw, **{"predictor": init_predictor(), **settings})
+
+
+def test_a_factory_in_place_of_an_optimizer_is_refused_and_the_other_way_round():
+    wrong: Any = optax.adamw
+    with pytest.raises(MetalrError, match="got a function.*metalr.inject"):
+        wrap(wrong, init_predictor())
+    wrong = optax.adamw(1e-3)
+    with pytest.raises(MetalrError, match="got a Gradient.*to metalr.wrap"):
+        inject(wrong, predictor=init_predictor())
 
 
 def test_a_factory_without_a_learning_rate_is_refused():
