@@ -140,6 +140,7 @@ def finish(found: Read, task: Task, where: str) -> Checked:
         "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
     offered = found.lists.get(task.pair or "", []) if task.kind == "choice" else []
+    _check_counts(found, offered, task, where)
     way = task.told_by or structured.told_by(found.labels, offered) if offered else ""
     known: dict[Any, Any] = {}  # by type too: True equals 1
     final, hidden = [], Counter[str]()
@@ -157,9 +158,9 @@ def finish(found: Read, task: Task, where: str) -> Checked:
                     none = value is None and task.kind in structured.KINDS
                     label = None if none else form(value, task)
             except ValueError as fault:
-                number = found.numbers[place] if found.numbers else place + 1
                 raise MetalrError(
-                    f"{where} row {number}: column {task.label!r} {fault}"
+                    f"{where} row {_number(found, place)}: column {task.label!r} "
+                    f"{fault}"
                 ) from fault
             if key is not None and len(known) < 10_000:
                 known[key] = label
@@ -167,6 +168,24 @@ def finish(found: Read, task: Task, where: str) -> Checked:
             hidden["-1" if value is None else str(value)] += 1
         final.append(label)
     return _kept(found, task, where, final, hidden)
+
+
+def _number(found: Read, place: int) -> int:
+    """Return the number of a row in its file, from 1."""
+    return found.numbers[place] if found.numbers else place + 1
+
+
+def _check_counts(
+    found: Read, offered: list[list[str]], task: Task, where: str
+) -> None:
+    """Raise an error for a row with other choices than the first, in number."""
+    for place, texts in enumerate(offered):
+        if len(texts) != len(offered[0]):
+            raise MetalrError(
+                f"{where} row {_number(found, place)}: column {task.pair!r} holds "
+                f"{len(texts)} texts to choose from, row {_number(found, 0)} "
+                f"{len(offered[0])}; every row must have as many"
+            )
 
 
 def _kept(

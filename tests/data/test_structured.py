@@ -142,6 +142,13 @@ def test_a_text_to_choose_that_is_missing_is_refused(missing, tmp_path):
         own(path)
 
 
+def test_rows_with_other_numbers_of_choices_are_told_by_their_place(tmp_path):
+    row = {"text": "b", "choices": ["x", "y"], "label": 1}
+    path = write(tmp_path / "a.jsonl", [row, row, row | {"choices": ["x", "y", "z"]}])
+    with pytest.raises(MetalrError, match=r"a.jsonl row 3: .* 3 texts.*row 1 2; every"):
+        own(path)
+
+
 def test_questions_without_an_answer_make_a_file_squad_v2(tmp_path):
     answered = {"text": ["b"], "answer_start": [2]}
     rows = [
