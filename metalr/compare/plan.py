@@ -149,7 +149,7 @@ def override(
         settings["predictor"] = predictor
     if steps is not None:
         # As many epochs as that takes.
-        length = {"max_steps": steps, "epochs": float(max(steps, 1))}
+        length = {"max_steps": steps, "epochs": float(min(max(steps, 1), 10**6))}
         settings |= length
         given["protocol"] = None  # which says how long runs are
         own = {k: {**v, **length} for k, v in own.items()}
