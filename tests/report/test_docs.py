@@ -149,6 +149,7 @@ def test_scores_of_the_shipped_predictor_are_those_of_its_store():
 
 
 FRESH = {"emotion": "emotion", "sick": "SICK", "sst5": "SST-5", "mr": "MR"}
+FRESH["financial_phrasebank"] = "Financial PhraseBank"
 
 
 def fresh_cells(found, place):
@@ -170,13 +171,35 @@ def test_scores_on_fresh_tasks_are_those_of_their_store():
         assert row in TEXT and row in README
 
 
+def test_other_rows_on_fresh_tasks_are_those_of_their_store():
+    found = shipped("fresh")
+    for place in found.learned:
+        cells = [
+            FRESH[place[0]],
+            *(
+                cell(found.runs_of(row, place))
+                for row in ("wsd 3.2e-4", "metalr_prior")
+            ),
+            *(cell(of) if (of := of_metalr(found, place, r)) else "–" for r in RATES),
+        ]
+        assert f"| {' | '.join(cells)} |" in TEXT
+
+
 def test_words_on_fresh_tasks_are_what_their_store_says():
     found = shipped("fresh")
-    for place, other in (("linear tuned", "tuned"), ("linear 3.2e-4", "3.2e-4")):
+    for place, other in (
+        ("linear tuned", "tuned"),
+        ("linear 3.2e-4", "3.2e-4"),
+        ("wsd 3.2e-4", "hold-then-decay"),
+        ("metalr_prior", "the prior alone"),
+    ):
         gap = comparison.score_difference(found, "metalr", place)
         said = f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
         assert f"{other} ({said})" in WORDS
+        assert shares(found, place) in WORDS
     assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
+    lost = comparison.sensitivity(found, "metalr")
+    assert f"sensitivity of {lost:.3f}" in WORDS
 
 
 def shares(found, row, model=""):
