@@ -5,39 +5,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metalr.data import cutting
+from metalr.data import cutting, structured
 from metalr.data.columns import Row
 from metalr.data.cutting import Lost
 from metalr.data.encoded import Encoded, column_of
 from metalr.data.ragged import Writer
 from metalr.data.rows import well_formed
 from metalr.data.schema import Task
-from metalr.errors import MetalrError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast as Tokenizer
 
 _CHUNK = 512  # rows a tokenizer call
-
-
-def check_counts(rows: Sequence[Row], task: Task, count: int, first: int = 1) -> None:
-    """Check that each row has as many choices as a batch holds.
-
-    Args:
-      rows: The rows.
-      task: Names their column.
-      count: The choices that each has to have.
-      first: Number of the first row, for errors.
-
-    Raises:
-      MetalrError: One has more or fewer.
-    """
-    for place, found in enumerate(column_of(rows, task.pair or ""), start=first):
-        if len(found) != count:
-            raise MetalrError(
-                f"every row must have as many choices as the first, {count}; row "
-                f"{place} has {len(found)}"
-            )
 
 
 def encode(
@@ -50,7 +29,7 @@ def encode(
     """
     offered = column_of(rows, task.pair or "")
     count = len(offered[0]) if len(offered) else 0
-    check_counts(rows, task, count)
+    structured.check_counts(offered, lambda place: f"row {place + 1}")
     texts = column_of(rows, task.text)
     tokens, types, lost = Writer(np.int32), Writer(np.int8), Lost()
     for first in range(0, len(rows), _CHUNK):

@@ -140,7 +140,9 @@ def finish(found: Read, task: Task, where: str) -> Checked:
         "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
     offered = found.lists.get(task.pair or "", []) if task.kind == "choice" else []
-    _check_counts(found, offered, task, where)
+    structured.check_counts(
+        offered, lambda place: f"{where} row {_number(found, place)}"
+    )
     way = task.told_by or structured.told_by(found.labels, offered) if offered else ""
     known: dict[Any, Any] = {}  # by type too: True equals 1
     final, hidden = [], Counter[str]()
@@ -173,19 +175,6 @@ def finish(found: Read, task: Task, where: str) -> Checked:
 def _number(found: Read, place: int) -> int:
     """Return the number of a row in its file, from 1."""
     return found.numbers[place] if found.numbers else place + 1
-
-
-def _check_counts(
-    found: Read, offered: list[list[str]], task: Task, where: str
-) -> None:
-    """Raise an error for a row with other choices than the first, in number."""
-    for place, texts in enumerate(offered):
-        if len(texts) != len(offered[0]):
-            raise MetalrError(
-                f"{where} row {_number(found, place)}: column {task.pair!r} holds "
-                f"{len(texts)} texts to choose from, row {_number(found, 0)} "
-                f"{len(offered[0])}; every row must have as many"
-            )
 
 
 def _kept(

@@ -8,7 +8,7 @@ choice      {"text": "...", "choices": ["...", "..."], "label": 1}, or the colum
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from metalr.data.cells import is_missing, number, show, spelled, unwritten
@@ -195,6 +195,30 @@ def chosen(value: Any, choices: Sequence[str], way: str) -> int | None:
             f"holds {show(value)}; the row has {len(choices)} choices, numbered from 0"
         )
     return None if found == -1 else found
+
+
+def check_counts(
+    offered: Sequence[Sequence[str]],
+    where: Callable[[int], str],
+    count: int | None = None,
+) -> None:
+    """Check that each row has as many choices as a batch holds.
+
+    Args:
+      offered: The texts of each row to choose from.
+      where: Names a row, from 0, for errors.
+      count: The choices that each has to have; None: as the first.
+
+    Raises:
+      MetalrError: One has more or fewer.
+    """
+    for place, texts in enumerate(offered):
+        count = len(texts) if count is None else count
+        if len(texts) != count:
+            raise MetalrError(
+                f"every row must have as many choices as the first, {count}; "
+                f"{where(place)} has {len(texts)}"
+            )
 
 
 def _numbered_place(value: Any, count: int) -> int | None:

@@ -68,10 +68,7 @@ def describe(found: Finding, shape: str = "its schedule") -> str:
         if not curve:
             if found.curve:
                 return f"{line}\nrange test: the loss of a step is finite at no rate"
-            return (
-                f"{line}\nno range test: {found.total_steps} steps leave none for it "
-                "(a run of 80 does)"
-            )
+            return f"{line}\nno range test: too few steps are left for one"
         rates, losses = zip(*curve, strict=True)
         lowest = int(np.argmin(losses))
         shown = sorted({0, len(rates) // 4, len(rates) // 2, lowest, len(rates) - 1})

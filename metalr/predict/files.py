@@ -81,10 +81,10 @@ def print_to(
         for row in rows:
             file.write(_json(row) + "\n")
         return
-    table: Any = csv.writer(file, lineterminator="\n")
-    if form == "tsv":
-        rule = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
-        table = csv.writer(file, delimiter="\t", lineterminator="\n", **rule)
+    rule: dict[str, Any] = {"delimiter": "\t"} if form == "tsv" else {}
+    if form == "tsv" and not quoted:
+        rule |= {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    table = csv.writer(file, lineterminator="\n", **rule)
     header: list[str] = []
     for row in map(flat, rows):
         if not header:

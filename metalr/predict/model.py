@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from metalr.data import batches, choices, encode
+from metalr.data import batches, encode, structured
 from metalr.data.columns import Row
 from metalr.errors import MetalrError
 from metalr.finetune import sharding
@@ -94,13 +94,15 @@ class Model:
         Raises:
           MetalrError: As of a call; the number of the row is counted from 1.
         """
-        numbered, count = enumerate(rows, start=1), 0
+        numbered, count = enumerate(rows, start=1), None
         while chunk := list(itertools.islice(numbered, CHUNK)):
             task = self.usage.task
             checked = [reading.check(row, task, f"row {n}") for n, row in chunk]
             if task.kind == "choice":
-                count = count or len(checked[0][task.pair or ""])
-                choices.check_counts(checked, task, count, chunk[0][0])
+                offered = [row[task.pair or ""] for row in checked]
+                count = len(offered[0]) if count is None else count
+                name = lambda place, chunk=chunk: f"row {chunk[place][0]}"  # noqa: E731
+                structured.check_counts(offered, name, count)
             yield from self._predict(checked)
 
     def _row(self, row: Any) -> Mapping[str, Any]:
