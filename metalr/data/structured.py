@@ -161,12 +161,13 @@ def told_by(values: Sequence[Any], offered: Sequence[Sequence[str]]) -> str:
       offered: The texts of each row to choose from.
 
     >>> sums = [["2", "3", "1", "0"]] * 2
-    >>> told_by(["3", "0"], sums), told_by(["a", "D"], sums), told_by(["3", "x"], sums)
+    >>> told_by(["3", "0"], sums), told_by(["a", "-1"], sums), told_by(["3", "x"], sums)
     ('number', 'letter', 'text')
     """
+    pairs = [(v, len(c)) for v, c in zip(values, offered, strict=True)]
+    told = [pair for pair in pairs if _numbered_place(*pair) != -1]  # not hidden
     for way, place in (("number", _numbered_place), ("letter", _lettered_place)):
-        found = (place(v, len(c)) for v, c in zip(values, offered, strict=True))
-        if all(one is not None for one in found):
+        if all(place(*pair) is not None for pair in told):
             return way
     return "text"
 

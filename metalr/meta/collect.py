@@ -93,7 +93,7 @@ def _target(job: Job, output: Path) -> Path:
 
 
 def _parts(job: Job, output: Path) -> list[Path]:
-    count = job.runs if job.round else len(job.sweep.peaks) + job.sweep.walks
+    count = job.runs if job.round else job.sweep.runs
     folder = output / "parts"
     return [folder / f"{job.name}-{i:02d}{trace_files.ENDING}" for i in range(count)]
 

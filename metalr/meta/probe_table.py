@@ -104,7 +104,7 @@ def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
 
 def _is_linear(run: traces.Run) -> bool:
     about = run.about
-    shape = about.get("shape", about.get("prior", "linear"))
+    shape = about.get("shape", about.get("decay", "linear"))
     return about["kind"] == "peak" and shape == "linear"
 
 

@@ -67,7 +67,7 @@ def gather(
         log(f"zoo: {zoo} sweeps of cheap problems of {len(KINDS)} kinds")
     whole = collect_zoo(range(zoo), output, seconds=left(), **cheap) if zoo else True
     if chosen:
-        log(f"{len(chosen)} sweeps of {len(chosen[0].peaks) + chosen[0].walks} runs")
+        log(f"{len(chosen)} sweeps of {chosen[0].runs} runs")
     options: dict[str, Any] = {
         "executor": executor,
         "workers": workers,

@@ -1,8 +1,9 @@
 """What to collect: sweeps of fine-tunes, drawn from a seed.
 
 A *sweep* is one task, model, seed, batch, length and horizon. It is run at several peak
-rates with the same warm-up and decay. Their outcomes show which peak was best, and that
-labels every step of every run of the sweep. Further runs of the same sweep reach states
+rates with the same warm-up, each on two shapes of the schedule. The outcomes show which
+rate was best at which part of the run, and that labels every step of every run of the
+sweep. Further runs of the same sweep reach states
 that these schedules do not: random walks of the rate, and runs of the current predictor
 from a random base rate.
 
@@ -17,7 +18,7 @@ import numpy as np
 from metalr.meta.zoo import sweeps as zoo
 from metalr.predictor import Predictor, init_predictor
 
-DECAYS = ("linear", "cosine", "constant")  # after the warm-up; of `zoo.SHAPES`
+DECAYS = ("linear", "cosine", "constant")  # after the warm-up; rows of `zoo.level`
 # Octaves between a run's base rate and its peak. The multiplier allows 10; the rest is
 # left to a walk over the 7 octaves of the peaks.
 _REACH = 7.0
@@ -35,6 +36,7 @@ class Sources(NamedTuple):
     epochs: tuple[int, ...] = (1, 1, 2, 4)  # passes over a sweep's rows
     # None: the model's own, which is what most people use; the others use none.
     dropouts: tuple[float | None, ...] = (None, None, 0.0, 0.2)
+    also: tuple[str, ...] = ("wsd",)  # shapes that every peak is run on besides
     peaks: int = 7
     walks: int = 2
     # Middle of the peaks. Small encoders need up to 30 times the rate of BERT-base.
@@ -54,6 +56,7 @@ SMALL: dict[str, Any] = {
     "batches": (8,),
     "lengths": (32,),
     "horizons": (40,),
+    "also": (),
     "peaks": 5,
     "walks": 1,
     "evaluations": 5,
@@ -74,7 +77,8 @@ class Sweep(NamedTuple):
     length: int  # in tokens
     horizon: int  # steps
     epochs: int
-    decay: str  # a row of DECAYS
+    decay: str  # a row of DECAYS; walks and runs of a predictor have it too
+    also: tuple[str, ...]  # the other shapes of its peaks; of `zoo.level`
     warmup: int  # steps
     dropout: float | None
     rescaled: float  # sigma of the log scale of each leaf; 0: not rescaled
@@ -86,11 +90,16 @@ class Sweep(NamedTuple):
     validation_rows: int
     shapes: int
 
+    @property
+    def runs(self) -> int:
+        """Number of its runs at peaks and walks."""
+        return len(self.peaks) * (1 + len(self.also)) + self.walks
+
 
 class PlannedRun(NamedTuple):
     """One run of a sweep: its rate is `rate * exp(controller + explore)`."""
 
-    about: dict[str, Any]  # kind, base_rate and, for a run at a peak, peak
+    about: dict[str, Any]  # kind, shape, base_rate and, for a run at a peak, peak
     rate: np.ndarray  # [T] float32, base rate by decay
     explore: np.ndarray  # [T] float32, added to the log multiplier
     predictor: Predictor  # the controller
@@ -135,6 +144,7 @@ def draw(index: int, sources: Sources, seed: int) -> Sweep:
         horizon=horizon,
         epochs=of(sources.epochs),
         decay=str(rng.choice(DECAYS, p=(0.6, 0.2, 0.2))),
+        also=sources.also,
         # Two in three have metalr's default: a tenth of the run.
         warmup=int(of((0.1, 0.1, rng.uniform(0, 0.3))) * horizon),
         dropout=of(sources.dropouts),
@@ -149,9 +159,14 @@ def draw(index: int, sources: Sources, seed: int) -> Sweep:
     )
 
 
-def level(sweep: Sweep) -> np.ndarray:
-    """Return the share of the peak rate at each step: [T] float32."""
-    return zoo.level(sweep.decay, sweep.horizon, sweep.warmup)
+def level(sweep: Sweep, shape: str = "") -> np.ndarray:
+    """Return the share of the peak rate at each step: [T] float32.
+
+    Args:
+      sweep: The sweep.
+      shape: Of the schedule after the warm-up; the sweep's own where it is empty.
+    """
+    return zoo.level(shape or sweep.decay, sweep.horizon, sweep.warmup)
 
 
 def evaluated_at(sweep: Sweep) -> list[int]:
@@ -166,7 +181,8 @@ def planned_runs(job: Job) -> list[PlannedRun]:
     rng = np.random.default_rng([sweep.seed, 1 + job.round])
     if job.predictor is not None:
         return [_policy(sweep, job.predictor, rng, k) for k in range(job.runs)]
-    rates = [_constant(sweep, peak, rng) for peak in sweep.peaks]
+    shapes = (sweep.decay, *sweep.also)
+    rates = [_constant(sweep, x, peak, rng) for x in shapes for peak in sweep.peaks]
     return rates + [_walk(sweep, rng) for _ in range(sweep.walks)]
 
 
@@ -178,17 +194,20 @@ def constant_predictor() -> Predictor:
     return init_predictor()._replace(correlation=np.float32(np.inf))
 
 
-def _constant(sweep: Sweep, peak: float, rng: np.random.Generator) -> PlannedRun:
-    """Plan a run at one peak rate.
+def _constant(
+    sweep: Sweep, shape: str, peak: float, rng: np.random.Generator
+) -> PlannedRun:
+    """Plan a run at one peak rate on one shape.
 
     The peak is the product of a random base rate and a multiplier. Neither depends on
     where the peak lies among the others, or the multiplier would reveal the label.
     """
     offset = rng.uniform(-_REACH, _REACH)
     base = float(peak * 2**-offset)
-    about = {"kind": "peak", "peak": peak, "base_rate": base}
+    about = {"kind": "peak", "shape": shape, "peak": peak, "base_rate": base}
     explore = np.full(sweep.horizon, offset * np.log(2), np.float32)
-    return PlannedRun(about, _rate(sweep, base), explore, constant_predictor())
+    rate = np.float32(base) * level(sweep, shape)
+    return PlannedRun(about, rate, explore, constant_predictor())
 
 
 def _walk(sweep: Sweep, rng: np.random.Generator) -> PlannedRun:
@@ -200,8 +219,9 @@ def _walk(sweep: Sweep, rng: np.random.Generator) -> PlannedRun:
     spare = max(0.0, _REACH - (walk.max() - walk.min()) / 2)
     base = float(2 ** (middle + rng.uniform(-spare, spare)))
     explore = ((walk - np.log2(base)) * np.log(2)).astype(np.float32)
-    about = {"kind": "walk", "base_rate": base}
-    return PlannedRun(about, _rate(sweep, base), explore, constant_predictor())
+    about = {"kind": "walk", "shape": sweep.decay, "base_rate": base}
+    rate = np.float32(base) * level(sweep)
+    return PlannedRun(about, rate, explore, constant_predictor())
 
 
 def _policy(
@@ -211,12 +231,9 @@ def _policy(
     base = float(10 ** rng.uniform(-6.0, -2.7))
     sigma = np.log(2) * (number % 2)
     noise = _piecewise(sweep.horizon, rng, lambda n: rng.normal(0, sigma, n))
-    about = {"kind": "policy", "base_rate": base}
-    return PlannedRun(about, _rate(sweep, base), noise.astype(np.float32), predictor)
-
-
-def _rate(sweep: Sweep, base: float) -> np.ndarray:
-    return np.float32(base) * level(sweep)
+    about = {"kind": "policy", "shape": sweep.decay, "base_rate": base}
+    rate = np.float32(base) * level(sweep)
+    return PlannedRun(about, rate, noise.astype(np.float32), predictor)
 
 
 def _piecewise(horizon: int, rng: np.random.Generator, values: Any) -> np.ndarray:

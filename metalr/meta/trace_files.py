@@ -216,15 +216,26 @@ def read_all(
             skip(str(fault))
     if not runs:
         raise MetalrError(
-            "there are no traces to read (no folder that was named holds a file of "
-            f"*{ENDING}); collect some: train_meta.py"
+            f"none of the {len(paths)} files of traces could be read; collect others: "
+            "train_meta.py"
         )
     return used, runs
 
 
 def paths_in(folder: Path) -> list[Path]:
-    """Return the trace files of a folder, in the order of their names."""
-    return sorted(p for p in Path(folder).glob(f"*{ENDING}") if p.name[0] != ".")
+    """Return the trace files of a folder, in the order of their names.
+
+    Raises:
+      MetalrError: There are none.
+    """
+    found = sorted(p for p in Path(folder).glob(f"*{ENDING}") if p.name[0] != ".")
+    if not found:
+        fault = "holds none" if Path(folder).is_dir() else "is none"
+        raise MetalrError(
+            f"{folder} must be a folder that holds traces (*{ENDING}), and {fault}; "
+            "name another one, or collect some: train_meta.py"
+        )
+    return found
 
 
 def digest(paths: Iterable[Path]) -> str:

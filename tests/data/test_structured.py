@@ -125,6 +125,14 @@ def test_labels_of_choices_are_read_one_way_in_all_rows(way, tmp_path):
     assert f"labels read as the {way} of a choice" in " ".join(data.reading.assumed)
 
 
+def test_a_hidden_label_does_not_turn_letters_into_texts(tmp_path):
+    # Read as a text, "A" would be the second choice.
+    row = {"text": "?", "choices": ["B", "A"]}
+    rows = [row | {"label": label} for label in ("A", "B", "-1")]
+    data = own(write(tmp_path / "rows.jsonl", rows))
+    assert [row["label"] for row in data.train] == [0, 1]
+
+
 def test_validation_labels_of_choices_are_read_as_those_of_training(tmp_path):
     row = {"text": "?", "choices": ["1", "7"]}
     train = write(tmp_path / "a.jsonl", [row | {"label": "7"}, row | {"label": "1"}])

@@ -54,7 +54,9 @@ def after(calls):
 
 
 def jobs(count=3, **changes):
-    drawn = [sweeps.draw(index, SOURCES, 0) for index in range(count)]
+    """Return jobs of nine runs each: seven peaks on one shape and two walks."""
+    one_shape = SOURCES._replace(also=())
+    drawn = [sweeps.draw(index, one_shape, 0) for index in range(count)]
     return [sweeps.Job(sweep._replace(**changes)) for sweep in drawn]
 
 

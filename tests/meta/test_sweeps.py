@@ -50,29 +50,41 @@ def test_linear_decay_is_the_schedule_that_metalr_multiplies(horizon):
     )
 
 
-def test_cosine_decay_is_that_of_the_scheduler_table():
+@pytest.mark.parametrize(
+    ("shape", "of_a_run"),
+    [("cosine", shapes.cosine), ("wsd", shapes.hold_then_decay)],
+)
+def test_shape_of_a_sweep_is_that_of_the_scheduler_table(shape, of_a_run):
     plan = schedulers.RunPlan(1.0, total_steps=100, warmup_steps=30)
-    sweep = draw(decay="cosine", horizon=100, warmup=30)
-    expected = jax.vmap(shapes.cosine(plan))(jnp.arange(100))
-    np.testing.assert_allclose(sweeps.level(sweep), expected, atol=1e-6)
+    sweep = draw(decay="linear", horizon=100, warmup=30)
+    expected = jax.vmap(of_a_run(plan))(jnp.arange(100))
+    np.testing.assert_allclose(sweeps.level(sweep, shape), expected, atol=1e-6)
 
 
 def test_run_at_a_peak_has_that_peak_from_any_base_rate():
     sweep = draw()
     plans = sweeps.planned_runs(sweeps.Job(sweep))
-    assert [plan.about["kind"] for plan in plans] == ["peak"] * 7 + ["walk"] * 2
-    for plan, peak in zip(plans, sweep.peaks, strict=False):
+    kinds = [plan.about["kind"] for plan in plans]
+    assert kinds == ["peak"] * 14 + ["walk"] * 2 and len(kinds) == sweep.runs
+    for plan, peak in zip(plans, sweep.peaks * 2, strict=False):
+        level = sweeps.level(sweep, plan.about["shape"])
         np.testing.assert_allclose(
-            plan.rate * np.exp(plan.explore), peak * sweeps.level(sweep), rtol=1e-4
+            plan.rate * np.exp(plan.explore), peak * level, rtol=1e-4
         )
         assert abs(np.log2(plan.about["base_rate"] / peak)) <= 7
-    assert len({plan.about["base_rate"] for plan in plans}) == 9
+    assert len({plan.about["base_rate"] for plan in plans}) == 16
+
+
+def test_every_peak_is_run_on_both_shapes_and_walks_on_the_own_one():
+    plans = sweeps.planned_runs(sweeps.Job(draw(decay="cosine")))
+    shapes_of = [plan.about["shape"] for plan in plans]
+    assert shapes_of == ["cosine"] * 7 + ["wsd"] * 7 + ["cosine"] * 2
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_walk_stays_between_the_peaks_and_within_the_bounds_of_the_multiplier(seed):
     sweep = draw(seed=seed, decay="constant", warmup=0)
-    for plan in sweeps.planned_runs(sweeps.Job(sweep))[7:]:
+    for plan in sweeps.planned_runs(sweeps.Job(sweep))[14:]:
         rate = plan.rate * np.exp(plan.explore)
         assert sweep.peaks[0] * 0.99 < rate.min() < rate.max() < sweep.peaks[-1] * 1.01
         assert np.abs(plan.explore).max() < np.log(MAX_MULTIPLIER)

@@ -231,7 +231,7 @@ def test_keys_of_older_files_have_their_present_names(tmp_path):
 
 
 def test_folder_without_traces_is_a_fault(tmp_path):
-    with pytest.raises(MetalrError, match="no traces"):
+    with pytest.raises(MetalrError, match="holds traces .*holds none"):
         trace_files.read_all(trace_files.paths_in(tmp_path))
 
 

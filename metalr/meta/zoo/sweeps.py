@@ -25,6 +25,7 @@ EVALUATIONS = 20
 FIRST_ID = 100_000  # of the zoo's sweeps; encoders have those below
 PER_PROGRAM = 3  # sweeps that share a compilation
 HOLD = 0.7  # share of the budget before `hold` begins to fall
+WSD = 0.8  # the same of `wsd`, that of the scheduler of this name (arXiv 2405.18392)
 # A rate in the middle of what may be right, by optimizer.
 CENTRES = {
     "adamw": 2e-3,
@@ -100,11 +101,18 @@ def level(shape: str, horizon: int, warmup: int) -> np.ndarray:
     left = np.clip((horizon - step) / max(1, horizon - warmup), 0, 1)
     after = {
         "linear": left,
-        "hold": np.minimum(1.0, (horizon - step) / max(1, (1 - HOLD) * horizon)),
+        "hold": _until(HOLD, horizon),
+        "wsd": _until(WSD, horizon),
         "cosine": 0.5 - 0.5 * np.cos(np.pi * left),
         "constant": np.ones(horizon),
     }
     return np.minimum(ramp, after[shape]).astype(np.float32)
+
+
+def _until(share: float, horizon: int) -> np.ndarray:
+    """Stay at 1 for a share of the steps, then fall linearly to 0."""
+    left = horizon - np.arange(horizon)
+    return np.minimum(1.0, left / max(1, (1 - share) * horizon))
 
 
 def optimizer(name: str, weight_decay: float, clip: float) -> Any:
