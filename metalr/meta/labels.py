@@ -109,6 +109,23 @@ def size(run: traces.Run) -> str:
     return f"{run.about['depth']}x{run.about['width']}"
 
 
+def shape(run: traces.Run) -> str:
+    """Return the shape of a run's schedule, as "linear"."""
+    return run.about.get("shape", run.about.get("decay", "linear"))
+
+
+def at_peaks(runs: Sequence[traces.Run], of_shape: str = "") -> list[traces.Run]:
+    """Return the runs at peaks on one shape, from the lowest peak to the highest.
+
+    Args:
+      runs: Of one sweep.
+      of_shape: Such as "linear"; empty: that of the first run, the sweep's own.
+    """
+    of_shape = of_shape or shape(runs[0])
+    own = [r for r in runs if r.about["kind"] == "peak" and shape(r) == of_shape]
+    return sorted(own, key=lambda run: run.about["peak"])
+
+
 def by_sweep(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
     """Return the runs of each sweep that has two runs at peaks or more."""
     sweeps = defaultdict(list)

@@ -80,10 +80,9 @@ def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
     """Return the sweeps that tell a best rate under linear decay."""
     found = []
     for number, of_sweep in labels.by_sweep(runs).items():
-        own = [run for run in of_sweep if _is_linear(run)]
+        own = labels.at_peaks(of_sweep, "linear")
         if len(own) < 3 or labels.best_rate(own).signal < _TELLING:
             continue
-        own.sort(key=lambda run: run.peak)
         peaks = np.log2([run.peak for run in own])
         about = own[0].about
         outcome = np.minimum([labels.outcome(run.evaluations) for run in own], 0.1)
@@ -100,12 +99,6 @@ def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
             )
         )
     return found
-
-
-def _is_linear(run: traces.Run) -> bool:
-    about = run.about
-    shape = about.get("shape", about.get("decay", "linear"))
-    return about["kind"] == "peak" and shape == "linear"
 
 
 def best_peak(peaks: np.ndarray, outcome: np.ndarray) -> float:

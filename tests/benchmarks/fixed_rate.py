@@ -30,10 +30,9 @@ def main() -> None:
     _, runs = trace_files.read_all(trace_files.paths_in(parser.parse_args().traces))
     found: dict[str, list[np.ndarray]] = {}
     for of_sweep in labels.by_sweep(runs).values():
-        own = [run for run in of_sweep if run.about["kind"] == "peak"]
+        own = labels.at_peaks(of_sweep)
         if "problem" in own[0].about:  # of the zoo
             continue
-        own.sort(key=lambda run: run.peak)
         peaks = np.log2([run.peak for run in own])
         outcomes = np.minimum([labels.outcome(r.evaluations) for r in own], WORST)
         at = np.interp(np.log2(RATES), peaks, outcomes)

@@ -34,11 +34,8 @@ def main() -> None:
     for number, of_sweep in labels.by_sweep(runs).items():
         rows = data.sweep == str(number)
         found = scoring.score(predictor, labels.Examples(*(c[rows] for c in data)))
-        peaks = {
-            run.peak: labels.outcome(run.evaluations)
-            for run in of_sweep
-            if run.about["kind"] == "peak"
-        }
+        own = labels.at_peaks(of_sweep)
+        peaks = {run.peak: labels.outcome(run.evaluations) for run in own}
         curve = ", ".join(f"{peak:.1e}: {peaks[peak]:.2f}" for peak in sorted(peaks))
         best = 2 ** labels.best_rate(of_sweep).log2_rate.max()
         errors.append([found[name] for name in ("rmse", "first", "prior", "still")])

@@ -41,6 +41,18 @@ def test_best_peak_of_a_parabola_is_found(best):
     assert log2_best(of) == pytest.approx(best, abs=0.3)
 
 
+def test_runs_at_peaks_are_those_of_one_shape():
+    runs = [
+        run(rate, 0.4, shape=shape)
+        for shape in ("linear", "wsd")
+        for rate in (2e-4, 1e-4)
+    ]
+    runs.append(run(1e-3, 0.4, kind="walk", shape="linear"))
+    read = lambda found: [(r.about["peak"], labels.shape(r)) for r in found]  # noqa: E731
+    assert read(labels.at_peaks(runs)) == [(1e-4, "linear"), (2e-4, "linear")]
+    assert read(labels.at_peaks(runs, "wsd")) == [(1e-4, "wsd"), (2e-4, "wsd")]
+
+
 def test_peaks_that_are_as_good_share_the_label():
     of = [run(2.0**-12, 0.5), run(2.0**-10, 0.5), run(2.0**-8, 1.0)]
     assert log2_best(of) == pytest.approx(-11, abs=0.01)
