@@ -11,11 +11,10 @@ from metalr.predictor import Density, Predictor
 _RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
 _SHRINK = 0.1  # of a group's covariance towards that of all
 _RELATIVE_RATE = NAMES.index("relative_rate")
-_HORIZON_KNOWN = NAMES.index("horizon_known")
 
 
 def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
-    """Regress the best relative rate on the facts.
+    """Regress the best relative rate on the facts, one point a sweep.
 
     The weights that all kinds share are shrunk towards zero, and those of a kind, more
     strongly, towards the shared ones: a kind with few sweeps follows the others.
@@ -49,30 +48,20 @@ def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
 
 
 def points(data: labels.Examples) -> tuple[np.ndarray, ...]:
-    """Return facts [P, D], best relative rate, weight (mean 1 a sweep) and kind [P].
-
-    A sweep is one point by its rows whose length is known, and one by those where it is
-    hidden: the mean of both would be facts that no run has.
-    """
+    """Return facts [S, D], best relative rate, weight and kind [S] of each sweep."""
     known, best, weight, kind = [], [], [], []
     best_of = data.features[:, _RELATIVE_RATE].astype(np.float64) + data.target
     early = data.step <= 3
-    has_clock = data.features[:, _HORIZON_KNOWN] > 0
-    sweeps = set()
     for sweep in np.unique(data.sweep):
-        whole = (data.sweep == sweep) & early
+        rows = (data.sweep == sweep) & early
         share = data.weight[data.sweep == sweep].sum()
-        if not whole.any() or share <= 0:
+        if not rows.any() or share <= 0:
             continue
-        sweeps.add(sweep)
-        for rows in (whole & has_clock, whole & ~has_clock):
-            if rows.any():
-                facts = data.features[rows][:, OF_STATIC].astype(np.float64)
-                known.append(facts.mean(0))
-                best.append(best_of[rows].mean())
-                weight.append(share * rows.sum() / whole.sum())
-                kind.append(data.kind[rows][0])
-    weights = np.array(weight) * len(sweeps) / np.sum(weight)
+        known.append(data.features[rows][:, OF_STATIC].astype(np.float64).mean(0))
+        best.append(best_of[rows].mean())
+        weight.append(share)
+        kind.append(data.kind[rows][0])
+    weights = np.array(weight) / np.mean(weight)
     return np.array(known), np.array(best), weights, np.array(kind)
 
 

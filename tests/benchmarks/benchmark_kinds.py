@@ -1,13 +1,14 @@
 """What metalr does to runs that are no fine-tune, and that no predictor has seen.
 
     python -m tests.benchmarks.benchmark_kinds [--predictor FOLDER] [--seeds 3]
+        [--shape linear|hold|constant] [--problems NAME ...]
 
 scikit-learn's digits and Python's own sources are kept out of the traces and of every
 choice. Each row is a problem and an optimizer. Its tuned rate is the best of a grid of
-factors of 4 under linear decay, by the last validation loss of the first seed; then
-plain and metalr run from it, from 16x below and from 16x above, on other seeds. A row
-is *worse* where the validation loss is above the plain one by over 5 % and by two
-standard errors of the paired difference.
+factors of 4 under linear decay (or --shape), by the last validation loss of the first
+seed; then plain and metalr run from it, from 16x below and from 16x above, on other
+seeds. A row is *worse* where the validation loss is above the plain one by over 5 % and
+by two standard errors of the paired difference.
 """
 
 import argparse
@@ -115,11 +116,10 @@ PROBLEMS = {
 }
 
 
-def runner(problem: Any, optimizer: str, predictor: Any) -> Any:
+def runner(problem: Any, optimizer: str, predictor: Any, shape: Any) -> Any:
     """Compile runs over (seeds, rates): last and mean validation loss [S, R]."""
     _, loss, (train, validation) = problem(jax.random.key(0))
     rows = len(next(iter(train.values())))
-    shape = default_schedule(1.0, STEPS)
 
     def one(seed, rate):
         params, _, _ = problem(jax.random.key(seed))
@@ -161,7 +161,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", help="folder (default: the shipped one)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shape", choices=("linear", "hold", "constant"))
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     args = parser.parse_args()
+    shape = default_schedule(1.0, STEPS)
+    if args.shape:
+        levels = jnp.asarray(sweeps.level(args.shape, STEPS, STEPS // 10))
+        shape = lambda step: jnp.take(levels, step, mode="clip")  # noqa: E731
     predictor = load_predictor(args.predictor)
     print(
         "| problem | optimizer | tuned rate | plain | metalr | m | out of range "
@@ -170,9 +176,10 @@ def main() -> None:
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     worse = better = far = 0
     count = 0
-    for name, (problem, optimizers) in PROBLEMS.items():
+    for name in args.problems:
+        problem, optimizers = PROBLEMS[name]
         for optimizer in optimizers:
-            plain = runner(problem, optimizer, None)
+            plain = runner(problem, optimizer, None, shape)
             centre = sweeps.CENTRES[optimizer]
             grid = centre * 4.0 ** np.arange(-3, 4)
             tuned = grid[np.nanargmin(np.asarray(plain(np.arange(1), grid)[0])[0])]
@@ -180,7 +187,7 @@ def main() -> None:
             seeds = np.arange(1, args.seeds + 1)
             own = np.asarray(plain(seeds, rates)[0])
             ours, m, out = map(
-                np.asarray, runner(problem, optimizer, predictor)(seeds, rates)
+                np.asarray, runner(problem, optimizer, predictor, shape)(seeds, rates)
             )
             gap = ours[:, 0] - own[:, 0]
             error = gap.std(ddof=1) / math.sqrt(len(gap)) if len(gap) > 1 else 0.0

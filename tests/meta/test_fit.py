@@ -7,7 +7,7 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.features import STATIC
-from metalr.meta import calibration, facts, fit, labels, scoring
+from metalr.meta import calibration, fit, labels, scoring
 from metalr.predictor import distance, evidence, prior
 from tests.meta.made_sweeps import NAMES, STEPS, sweep, sweeps
 
@@ -76,18 +76,6 @@ def test_prior_finds_the_best_relative_rate(runs):
     said, variance = prior(predictor, row)
     assert said == pytest.approx(-3, abs=0.3)  # the best peak, 2**-11, was at -8
     assert 0 <= variance < 1
-
-
-def test_prior_is_fitted_to_facts_that_runs_have(runs):
-    runs = [run._replace(features=run.features.copy()) for run in runs]
-    for run in runs:
-        run.features[:, NAMES.index("horizon")] = 2.5
-    known, _, weight, _ = facts.points(labels.examples(runs))
-    column = known[:, STATIC.index("horizon")]
-    # Not 2.1, the mean over rows that know the length of their run and all others.
-    assert set(column) == {0.0, 2.5}
-    assert weight.sum() == pytest.approx(12)  # that of the sweeps
-    assert weight[column == 0].sum() == pytest.approx(0.15 * 12, rel=0.5)
 
 
 def test_variance_is_that_of_the_errors(runs):
