@@ -28,6 +28,7 @@ from metalr.optax_schedule import default_schedule, wrap
 from metalr.stored_predictor import load_predictor
 
 STEPS, BATCH = 300, 32
+LINEAR = default_schedule(1.0, STEPS)
 
 
 def digits() -> tuple[dict, dict]:
@@ -116,7 +117,7 @@ PROBLEMS = {
 }
 
 
-def runner(problem: Any, optimizer: str, predictor: Any, shape: Any) -> Any:
+def runner(problem: Any, optimizer: str, predictor: Any, shape: Any = LINEAR) -> Any:
     """Compile runs over (seeds, rates): last and mean validation loss [S, R]."""
     _, loss, (train, validation) = problem(jax.random.key(0))
     rows = len(next(iter(train.values())))
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=("linear", "hold", "constant"))
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     args = parser.parse_args()
-    shape = default_schedule(1.0, STEPS)
+    shape = LINEAR
     if args.shape:
         levels = jnp.asarray(sweeps.level(args.shape, STEPS, STEPS // 10))
         shape = lambda step: jnp.take(levels, step, mode="clip")  # noqa: E731

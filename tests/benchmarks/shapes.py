@@ -38,7 +38,8 @@ def main() -> None:
         pairs = curves(of_sweep, "hold" if "problem" in about else "wsd")
         if pairs is None or pairs.outcomes.min() > LEARNS:
             continue
-        found[kind].append(pairs)
+        for group in (kind, *["zoo, all"] * (kind != "encoder")):
+            found[group].append(pairs)
         if kind == "encoder":
             linear, hold = pairs.outcomes.min(1)
             name = f"{number}, {about['task']}, {about['model']}"
