@@ -1,11 +1,11 @@
 """What to collect: sweeps of fine-tunes, drawn from a seed.
 
 A *sweep* is one task, model, seed, batch, length and horizon. It is run at several peak
-rates with the same warm-up, each on two shapes of the schedule. The outcomes show which
-rate was best at which part of the run, and that labels every step of every run of the
-sweep. Further runs of the same sweep reach states
-that these schedules do not: random walks of the rate, and runs of the current predictor
-from a random base rate.
+rates with the same warm-up and decay, and on other shapes where `Sources` says so. The
+outcomes show which rate was best at which part of the run, and that labels every step
+of every run of the sweep. Further runs of the same sweep reach states that these
+schedules do not: random walks of the rate, and runs of the current predictor from a
+random base rate.
 
 Everything here is a pure function of (index, sources, seed), so a collection that was
 killed draws the same sweeps again, and its files show which of them are done.
@@ -36,7 +36,7 @@ class Sources(NamedTuple):
     epochs: tuple[int, ...] = (1, 1, 2, 4)  # passes over a sweep's rows
     # None: the model's own, which is what most people use; the others use none.
     dropouts: tuple[float | None, ...] = (None, None, 0.0, 0.2)
-    also: tuple[str, ...] = ("wsd",)  # shapes that every peak is run on besides
+    also: tuple[str, ...] = ()  # shapes that every peak is run on besides, as "wsd"
     peaks: int = 7
     walks: int = 2
     # Middle of the peaks. Small encoders need up to 30 times the rate of BERT-base.
@@ -56,7 +56,6 @@ SMALL: dict[str, Any] = {
     "batches": (8,),
     "lengths": (32,),
     "horizons": (40,),
-    "also": (),
     "peaks": 5,
     "walks": 1,
     "evaluations": 5,
