@@ -202,6 +202,22 @@ def test_words_on_fresh_tasks_are_what_their_store_says():
     assert f"sensitivity of {lost:.3f}" in WORDS
 
 
+def test_words_on_a_long_run_are_what_its_store_says():
+    runs = {run["scheduler"]: run for run in store("long/runs")}
+    scores = {name: f"{final(run):.3f}" for name, run in runs.items()}
+    assert f"ends at {scores['metalr']}, linear decay at 3.2e-4 at" in WORDS
+    assert f"3.2e-4 at {scores['linear']}, with a standard" in WORDS
+    m = {
+        row["step"]: row["lr_multiplier"]
+        for row in runs["metalr"]["history"]
+        if row.get("lr_multiplier") and row["step"] >= 1000
+    }
+    assert f"multiplier is {m[1000]:.1f} after a third" in WORDS
+    assert f"at most {max(m.values()):.1f} from there on" in WORDS
+    assert f"drift of {np.log2(max(m.values()) / m[1000]):.2f} octaves" in WORDS
+    assert min(m.values()) == m[1000]
+
+
 def shares(found, row, model=""):
     """Return a row's mean share of the best, as it is printed."""
     share = criteria.criterion("share of the best")
