@@ -104,7 +104,7 @@ def _check_same(job: Job, output: Path) -> None:
     if path is None:
         return
     runs = trace_files.read(path)
-    about = runs[0].about
+    about = {"also": [], **runs[0].about}  # older files name no other shapes
     # Through JSON, as the file has it: tuples become lists.
     ours = {
         k: list(v) if isinstance(v, tuple) else v

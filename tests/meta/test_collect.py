@@ -101,6 +101,17 @@ def test_runs_of_a_sweep_in_progress_are_not_counted_as_missing(counted, tmp_pat
     assert collect.missing(jobs(), tmp_path) == 27 - done
 
 
+def test_a_collection_of_before_there_were_several_shapes_goes_on(counted, tmp_path):
+    collected(jobs(1), tmp_path)
+    path = tmp_path / "traces" / "sweep-00000.parquet"
+    runs = trace_files.read(path)
+    for run in runs:
+        del run.about["also"]
+    trace_files.write(path, runs)
+    counted.clear()
+    assert collected(jobs(1), tmp_path) and not counted
+
+
 def test_parts_left_by_a_kill_after_the_sweep_was_written_go_away(counted, tmp_path):
     collected(jobs(1), tmp_path)
     left = tmp_path / "parts" / "sweep-00000-00.parquet"
