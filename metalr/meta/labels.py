@@ -123,7 +123,7 @@ def at_peaks(runs: Sequence[traces.Run], of_shape: str = "") -> list[traces.Run]
     """
     of_shape = of_shape or shape(runs[0])
     own = [r for r in runs if r.about["kind"] == "peak" and shape(r) == of_shape]
-    return sorted(own, key=lambda run: run.about["peak"])
+    return sorted(own, key=lambda run: run.peak)
 
 
 def by_sweep(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
