@@ -238,7 +238,7 @@ def sweep(tmp_path_factory):
 )
 def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(sweep, tmp_path):
     todo = [
-        sweeps.Job(sweep._replace(sweep_id=i, peaks=sweep.peaks[:4], walks=0))
+        sweeps.Job(sweep._replace(sweep_id=i, peaks=sweep.peaks[:4], also=(), walks=0))
         for i in (0, 1)
     ]
     (tmp_path / "jobs").write_bytes(pickle.dumps(todo))
