@@ -1,31 +1,35 @@
 """What a hold before the decay gains over linear decay, by the sweeps that have both.
 
-    python tests/benchmarks/shapes.py [--traces checkpoints/traces]
+    python -m tests.benchmarks.shapes [--traces checkpoints/traces]
 
 Encoders: a hold to four fifths of the run (WSD); the zoo: to seven tenths. A gain is a
 share of what linear decay gains at its best peak, in J of `metalr.meta.labels` (half
 the mean, half the last validation loss, as logarithms): each shape at its own best
 peak, and the hold at that of linear decay. The shift is that of the best peak, in
-octaves. Sweeps in which neither learns are left out.
+octaves, and beside it stands what the shipped prior expects of it. Sweeps in which
+neither learns are left out.
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from metalr.features import OF_STATIC
+from metalr.meta import labels, trace_files
+from metalr.meta.probe_table import best_peak
+from metalr.predictor import best_relative_rate
+from metalr.stored_predictor import load_predictor
 
+ROOT = Path(__file__).parents[2]
 LEARNS = -0.05  # J, of the better shape
 
 
 def main() -> None:
     """Print a line a kind of problem, and one a sweep of encoders."""
-    from metalr.meta import labels, trace_files
-
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--traces", type=Path, default=ROOT / "checkpoints/traces")
     _, runs = trace_files.read_all(trace_files.paths_in(parser.parse_args().traces))
@@ -46,37 +50,37 @@ def main() -> None:
             print(f"| {name} | {linear:.3f} | {hold:.3f} | {pairs.shift:+.2f} |")
     print()
     print(
-        "| kind | sweeps | hold better | gain at the best | at linear's best | shift |"
+        "| kind | sweeps | hold better | gain at the best | at linear's best | shift "
+        "| the prior's |"
     )
-    print("|---|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     for kind, pairs in sorted(found.items()):
-        best, same, shift, won = np.array([p.gains() for p in pairs]).T
+        best, same, won = np.array([gains(pair) for pair in pairs]).T
+        shift, expected = np.median([pair[1:] for pair in pairs], axis=0)
         print(
             f"| {kind} | {len(pairs)} | {won.mean():.0%} | {np.median(best):+.1%} "
-            f"| {np.median(same):+.1%} | {np.median(shift):+.2f} |"
+            f"| {np.median(same):+.1%} | {shift:+.2f} | {expected:+.2f} |"
         )
 
 
-class Pair:
+class Pair(NamedTuple):
     """Both curves of a sweep."""
 
-    def __init__(self, peaks: np.ndarray, outcomes: np.ndarray, shift: float):
-        self.peaks, self.outcomes, self.shift = peaks, outcomes, shift
-
-    def gains(self) -> tuple[float, float, float, bool]:
-        """Return gain at the best, at linear's best, shift, and who is better."""
-        linear, hold = self.outcomes
-        scale = max(-linear.min(), -LEARNS)
-        best = (linear.min() - hold.min()) / scale
-        same = (linear.min() - hold[linear.argmin()]) / scale
-        return best, same, self.shift, best > 0
+    outcomes: np.ndarray  # [2, P] J by peak, with linear decay and with a hold
+    shift: float  # of the best peak, in octaves
+    expected: float  # by the shipped prior
 
 
-def curves(of_sweep, hold: str) -> Pair | None:
-    """Return J [2, P] of a sweep with linear decay and with a hold, if it has both."""
-    from metalr.meta import labels
-    from metalr.meta.probe_table import best_peak
+def gains(pair: Pair) -> tuple[float, float, bool]:
+    """Return gain at the best, at linear's best, and whether the hold is better."""
+    linear, hold = pair.outcomes
+    scale = max(-linear.min(), -LEARNS)
+    best = (linear.min() - hold.min()) / scale
+    return best, (linear.min() - hold[linear.argmin()]) / scale, best > 0
 
+
+def curves(of_sweep: Any, hold: str) -> Pair | None:
+    """Return both curves of a sweep, if it has them."""
     both = [labels.at_peaks(of_sweep, shape) for shape in ("linear", hold)]
     if not both[1] or len(both[0]) != len(both[1]):
         return None
@@ -85,7 +89,9 @@ def curves(of_sweep, hold: str) -> Pair | None:
     )
     peaks = np.log2([run.peak for run in both[0]])
     linear, held = (best_peak(peaks, row) for row in outcomes)
-    return Pair(peaks, outcomes, held - linear)
+    facts = jnp.array([own[0].features[1, OF_STATIC] for own in both])
+    said = np.asarray(best_relative_rate(load_predictor(), facts)[0])
+    return Pair(outcomes, held - linear, float(said[1] - said[0]))
 
 
 if __name__ == "__main__":
