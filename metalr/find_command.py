@@ -96,7 +96,7 @@ def suggest(args: argparse.Namespace) -> int:
 
 
 def _shape(config: RunConfig) -> str:
-    """Return the schedule whose peak is looked for: metalr's own rides on linear."""
+    """Return the schedule whose peak is looked for: metalr's own is a hold."""
     from metalr.finetune import schedulers
 
     row = schedulers.get(config.scheduler)
@@ -107,7 +107,7 @@ def _shape(config: RunConfig) -> str:
             f"--scheduler {config.scheduler} finds or sets its rate itself; use "
             f"{', '.join(_SHAPES)} or metalr"
         )
-    return "linear"
+    return "linear" if config.scheduler == "metalr_linear" else "wsd"
 
 
 def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:

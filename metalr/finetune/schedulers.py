@@ -84,7 +84,7 @@ def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
 
 def _metalr(
     change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
-    shape: Callable[[RunPlan], optax.Schedule] = shapes.linear,
+    shape: Callable[[RunPlan], optax.Schedule] = shapes.hold_then_decay,
     **options: Any,
 ) -> Build:
     """Make a row's `build` from a change of the predictor and a shape."""
@@ -289,7 +289,7 @@ SCHEDULERS: dict[str, Scheduler] = {
         ignores=_OWN_RECIPE,
     ),
     "metalr": Scheduler(
-        "a learned multiplier, 1/1024 to 1024, on linear warm-up and decay",
+        "a learned multiplier, 1/1024 to 1024, on warm-up, hold and linear decay",
         "metalr.optax_schedule",
         _metalr(),
         learned=True,
@@ -301,10 +301,10 @@ SCHEDULERS: dict[str, Scheduler] = {
         learned=True,
         is_control=True,
     ),
-    "metalr_hold": Scheduler(
-        "metalr on a hold and a decay in place of linear decay",
+    "metalr_linear": Scheduler(
+        "metalr on linear warm-up and decay, without the hold",
         "metalr.optax_schedule",
-        _metalr(shape=shapes.hold_then_decay),
+        _metalr(shape=shapes.linear),
         learned=True,
     ),
     "metalr_fixed": Scheduler(

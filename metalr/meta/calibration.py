@@ -64,11 +64,12 @@ def left_out(
         found, variance = (np.asarray(x, np.float64) for x in evidence(predictor, rows))
         far.append(far_from(predictor.seen, held.features))
         prior_far.append(far_from(predictor.prior_seen, held.features[:, OF_STATIC]))
-        known, best, weight, _ = facts.points(held)
+        known = facts.points(held)
         said, width = (
-            np.asarray(x) for x in best_relative_rate(predictor, jnp.asarray(known))
+            np.asarray(x)
+            for x in best_relative_rate(predictor, jnp.asarray(known.facts))
         )
-        prior_errors.append((weight, (said - best) ** 2 / width))
+        prior_errors.append((known.weight, (said - known.best) ** 2 / width))
         runs += list(_tracks(held, found, variance))
     if not far:
         return None

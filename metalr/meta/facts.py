@@ -1,5 +1,8 @@
 """What the facts of a run say: the prior, and the densities of facts and features."""
 
+from collections import defaultdict
+from typing import NamedTuple
+
 import numpy as np
 
 from metalr.features import NAMES, OF_STATIC, STATIC
@@ -9,17 +12,32 @@ from metalr.predictor import Density, Predictor
 # Ridge penalties of the prior, in sweeps: of the weights that all kinds share towards
 # zero, and of the weights of a kind towards those.
 _RIDGE, _OWN_SLOPE, _OWN_OFFSET = 3.0, 5.0, 0.5
+_PAIRED = 5.0  # weight of a difference between the shapes of a sweep
 _SHRINK = 0.1  # of a group's covariance towards that of all
 _RELATIVE_RATE = NAMES.index("relative_rate")
+_HORIZON_KNOWN = NAMES.index("horizon_known")
+
+
+class Points(NamedTuple):
+    """What there is to know before the first step, and what was best: a row each."""
+
+    facts: np.ndarray  # [P, D] in the order of STATIC
+    best: np.ndarray  # [P] log2 of the best relative rate
+    weight: np.ndarray  # [P] mean 1
+    kind: np.ndarray  # [P] str
+    sweep: np.ndarray  # [P] str; empty where the clock is hidden
 
 
 def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
-    """Regress the best relative rate on the facts, one point a sweep.
+    """Regress the best relative rate on the facts.
 
     The weights that all kinds share are shrunk towards zero, and those of a kind, more
-    strongly, towards the shared ones: a kind with few sweeps follows the others.
+    strongly, towards the shared ones: a kind with few sweeps follows the others. What
+    differs between the shapes of one sweep is that shape alone, so these differences
+    count more than those between sweeps.
     """
-    known, best, weight, kind = points(data)
+    found = points(data)
+    known, kind = found.facts, found.kind
     centre, scale = known.mean(0), np.maximum(known.std(0), 0.1)
     x = np.column_stack([(known - centre) / scale, np.ones(len(known))])
     kinds = np.unique(data.kind)
@@ -27,16 +45,19 @@ def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
     wide = np.column_stack([x, *own])
     pull = [_RIDGE] * len(STATIC) + [1e-6]
     pull += ([_OWN_SLOPE] * len(STATIC) + [_OWN_OFFSET]) * len(kinds)
+    rows = np.concatenate([wide, _within_sweeps(found, wide)])
+    target = np.concatenate([found.best, _within_sweeps(found, found.best)])
+    weight = np.concatenate([found.weight, _PAIRED * found.weight])
     solved = np.linalg.solve(
-        (wide * weight[:, None]).T @ wide + np.diag(pull), wide.T @ (weight * best)
+        (rows * weight[:, None]).T @ rows + np.diag(pull), rows.T @ (weight * target)
     ).reshape(len(kinds) + 1, -1)
-    error = wide @ solved.ravel() - best
-    overall = np.average(error**2, weights=weight)
+    error = wide @ solved.ravel() - found.best
+    overall = np.average(error**2, weights=found.weight)
     each = solved[0] + solved[1:]
     slopes = each[:, :-1] / scale
     spread = [
-        (overall + np.sum((weight * error**2)[kind == name]))
-        / (1 + weight[kind == name].sum())
+        (overall + np.sum((found.weight * error**2)[kind == name]))
+        / (1 + found.weight[kind == name].sum())
         for name in kinds
     ]
     return blank._replace(
@@ -47,22 +68,43 @@ def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
     )
 
 
-def points(data: labels.Examples) -> tuple[np.ndarray, ...]:
-    """Return facts [S, D], best relative rate, weight and kind [S] of each sweep."""
-    known, best, weight, kind = [], [], [], []
+def _within_sweeps(found: Points, values: np.ndarray) -> np.ndarray:
+    """Return how far the values of each point are from the mean of its sweep's.
+
+    That is 0 where the clock is hidden, since the facts do not tell shapes apart then.
+    """
+    apart = np.zeros_like(values)
+    for sweep in set(found.sweep) - {""}:
+        own = found.sweep == sweep
+        apart[own] = values[own] - values[own].mean(0)
+    return apart
+
+
+def points(data: labels.Examples) -> Points:
+    """Return a point for each shape of each sweep, and one where the clock is hidden.
+
+    Each is the mean of what runs really show, in their first steps.
+    """
+    found = defaultdict(list)
     best_of = data.features[:, _RELATIVE_RATE].astype(np.float64) + data.target
+    clock = data.features[:, _HORIZON_KNOWN] > 0
     early = data.step <= 3
-    for sweep in np.unique(data.sweep):
-        rows = (data.sweep == sweep) & early
-        share = data.weight[data.sweep == sweep].sum()
-        if not rows.any() or share <= 0:
-            continue
-        known.append(data.features[rows][:, OF_STATIC].astype(np.float64).mean(0))
-        best.append(best_of[rows].mean())
-        weight.append(share)
-        kind.append(data.kind[rows][0])
-    weights = np.array(weight) / np.mean(weight)
-    return np.array(known), np.array(best), weights, np.array(kind)
+    for sweep, shape in sorted(set(zip(data.sweep, data.shape, strict=True))):
+        own = (data.sweep == sweep) & (data.shape == shape)
+        total = data.weight[own].sum()
+        for is_known in (True, False):
+            rows = own & early & (clock == is_known)
+            if not rows.any() or total <= 0:
+                continue
+            facts = data.features[rows][:, OF_STATIC].astype(np.float64)
+            found["facts"].append(facts.mean(0))
+            found["best"].append(best_of[rows].mean())
+            found["weight"].append(total * rows.sum() / (own & early).sum())
+            found["kind"].append(data.kind[rows][0])
+            found["sweep"].append(sweep if is_known else "")
+    columns = {name: np.array(rows) for name, rows in found.items()}
+    columns["weight"] /= np.mean(columns["weight"])
+    return Points(**columns)
 
 
 def densities(rows: np.ndarray, kind: np.ndarray) -> Density:

@@ -2,19 +2,18 @@
 
 A label depends on the outcome of whole runs. The outcome J of a run is half the mean
 plus half the last of its validation losses, as logarithms relative to the first. The
-best rate of a sweep at step t is the mean of the log rates of its runs at that step,
-weighted by a softmin of their J; a sweep with several shapes of schedule thus also
-shows when to decay. Every step of every run of the sweep, including walks and runs of a
-predictor, then has the target
+best rate of a schedule's shape at step t is the mean of the log rates of its runs at
+that step, weighted by a softmin of their J. Every step of every run on that shape,
+including walks and runs of a predictor, then has the target
 
     log2(best rate_t / (schedule_t * base rate * m_{t-1})),
 
-clipped to 8 octaves. A sweep is weighted by its signal, which is how much J differs
-between its peaks, and not by its number of steps.
+clipped to 8 octaves. A sweep counts once for each shape, weighted by its signal, which
+is how much J differs between the peaks, and not by its number of steps.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ _CLOCK = ("progress", "horizon_known", "horizon", "area")
 _WORST = 0.1  # J of all runs that are worse or not finite
 _NOISE = 0.03  # spread of J that the order of batches alone can cause
 _SHARE = 0.1  # of the spread of J: the temperature of the softmin
+_FEWEST = 3  # peaks that show where the best one of a shape lies
 ENCODER = "encoder"
 
 
@@ -47,6 +47,7 @@ class Examples(NamedTuple):
     kind: np.ndarray  # [N] str: encoder, or a kind of the zoo
     optimizer: np.ndarray  # [N] str
     sweep: np.ndarray  # [N] str
+    shape: np.ndarray  # [N] str, of the schedule, as "linear"
     run: np.ndarray  # [N] str
 
 
@@ -76,8 +77,21 @@ def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
     return (sum(values) / len(values) + values[-1]) / 2
 
 
+def best_rates(runs: Sequence[traces.Run]) -> dict[str, BestRate]:
+    """Return the best rate of each shape on which a sweep was run.
+
+    Where the peaks of a shape are too few, it is that over all shapes.
+    """
+    over_all = best_rate(runs)
+    found = {}
+    for name in sorted({shape(run) for run in runs}):
+        own = at_peaks(runs, name)
+        found[name] = best_rate(own) if len(own) >= _FEWEST else over_all
+    return found
+
+
 def best_rate(runs: Sequence[traces.Run]) -> BestRate:
-    """Return the best rate of a sweep, from its runs at peaks.
+    """Return the best rate over the runs at peaks, on whatever shapes they are.
 
     The temperature of the softmin is a tenth of the spread of J, so that two peaks of
     about the same outcome have about the same weight.
@@ -187,14 +201,17 @@ def examples(
     """
     found = defaultdict(list)
     for name, of_sweep in by_sweep(runs).items():
-        best = best_rate(of_sweep)
+        best_of = best_rates(of_sweep)
+        count = Counter(map(shape, of_sweep))
         for number, run in enumerate(of_sweep):
-            about, target = run.about, _target(run, best)
+            about, best = run.about, best_of[shape(run)]
+            target = _target(run, best)
             rows = _chosen(run)
             n = len(rows)
+            share = best.signal / max(n, 1) / count[shape(run)]
             found["features"].append(run.features[rows])
             found["target"].append(np.clip(target[rows], -CLIP, CLIP))
-            found["weight"].append(np.full(n, best.signal / max(n, 1) / len(of_sweep)))
+            found["weight"].append(np.full(n, share))
             found["step"].append(rows if run.step is None else run.step[rows])
             for column, value in (
                 ("task", "" if "problem" in about else about["task"]),
@@ -202,6 +219,7 @@ def examples(
                 ("kind", about.get("problem", ENCODER)),
                 ("optimizer", about.get("optimizer", "adamw")),
                 ("sweep", str(name)),
+                ("shape", shape(run)),
                 ("run", f"{name}/{number}"),
             ):
                 found[column].append(np.full(n, value))

@@ -3,13 +3,13 @@
     python -m tests.benchmarks.benchmark_closed_loop                 # shipped predictor
     python -m tests.benchmarks.benchmark_closed_loop --without-kind  # fits of its own
 
-Sweeps from number 700 on are in no trace and entered no choice. Each has a tuned rate,
-the best of 25 peaks under linear decay on one seed; then plain runs and runs under
-metalr see the same rows on two other seeds, from that rate, from 16x below and from 16x
-above. A run is *worse* where its mean last validation loss is above the plain one by
-over 5 % and by two standard errors of the paired difference, *better* where it is
-below. With --without-kind each kind is judged by a predictor fitted to the traces of
-all others. Results are kept in OUTPUT line by line; the same command resumes.
+Sweeps number 700 to 799 are in no trace and entered no choice. Each has a tuned rate,
+the best of 25 peaks on one seed, under linear decay or --shape; then plain runs and
+runs under metalr see the same rows on two other seeds, from that rate, from 16x below
+and from 16x above. A run is *worse* where its mean last validation loss is above the
+plain one by over 5 % and by two standard errors of the paired difference, *better*
+where it is below. With --without-kind each kind is judged by a predictor fitted to the
+traces of all others. Results are kept in OUTPUT line by line; the same command resumes.
 """
 
 import argparse
@@ -41,11 +41,11 @@ def chosen(first: int, count: int) -> Iterator[int]:
             yield index
 
 
-def judge(index: int, predictor: Predictor) -> dict[str, Any]:
+def judge(index: int, predictor: Predictor, shape: str) -> dict[str, Any]:
     """Run one sweep and return its line of the store."""
     sweep = sweeps.draw(index, 0)
     problem = sweeps.build(sweep)
-    programs = closed_loop.make_programs(sweep, problem)
+    programs = closed_loop.make_programs(sweep, problem, shape)
     tuned = closed_loop.tuned_rate(sweep, problem, programs)
     run = lambda *more: closed_loop.carry_out(  # noqa: E731
         sweep, problem, programs, tuned * OFF, SEEDS, *more
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=700)
     parser.add_argument("--count", type=int, default=90)
     parser.add_argument("--predictor", type=Path)
+    parser.add_argument("--shape", choices=sweeps.SHAPES, default="linear")
     parser.add_argument("--without-kind", action="store_true")
     parser.add_argument("--traces", type=Path, default=Path("checkpoints/traces"))
     parser.add_argument("--output", type=Path, default=Path("runs/closed_loop.jsonl"))
@@ -138,7 +139,7 @@ def main() -> None:
         else:
             predictor = load_predictor(args.predictor)
         for index in own:
-            lines.append(judge(index, predictor))
+            lines.append(judge(index, predictor, args.shape))
             with args.output.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
             print(json.dumps(lines[-1]), flush=True)

@@ -37,7 +37,7 @@ def main() -> None:
         own = labels.at_peaks(of_sweep)
         peaks = {run.peak: labels.outcome(run.evaluations) for run in own}
         curve = ", ".join(f"{peak:.1e}: {peaks[peak]:.2f}" for peak in sorted(peaks))
-        best = 2 ** labels.best_rate(of_sweep).log2_rate.max()
+        best = 2 ** labels.best_rate(own).log2_rate.max()
         errors.append([found[name] for name in ("rmse", "first", "prior", "still")])
         print(
             f"| {of_sweep[0].about['task']}, {labels.size(of_sweep[0])} "

@@ -77,11 +77,15 @@ def test_a_length_that_suggest_cannot_take_is_refused_by_its_flag(name, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_suggest_takes_the_length_of_the_run(tiny, capsys):
-    flags = ("--model", tiny, "--task", "sst2", *SMALL[:6])
+@pytest.mark.parametrize(
+    ("scheduler", "shape"),
+    [("metalr", "a hold and linear decay"), ("metalr_linear", "linear decay")],
+)
+def test_suggest_takes_length_and_shape_of_the_run(tiny, scheduler, shape, capsys):
+    flags = ("--model", tiny, "--task", "sst2", "--scheduler", scheduler, *SMALL[:6])
     assert cli.main(["suggest", *flags, "--steps", "900", "--max-length", "16"]) == 0
     said = capsys.readouterr().out
-    assert "for 900 steps of linear decay (no step was taken)" in said
+    assert f"for 900 steps of {shape} (no step was taken)" in said
 
 
 @pytest.mark.parametrize(

@@ -215,10 +215,10 @@ def test_greedylr_takes_the_rates_of_transformers():
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
-def test_control_with_the_multiplier_bound_to_1_is_linear_decay():
-    linear, _, _ = run(build("linear"), start_params(), 50)
+def test_control_with_the_multiplier_bound_to_1_is_the_shape_that_metalr_rides_on():
+    held, _, _ = run(build("wsd"), start_params(), 50)
     fixed, _, _ = run(build("metalr_fixed"), start_params(), 50)
-    for a, b in zip(jax.tree.leaves(linear), jax.tree.leaves(fixed), strict=True):
+    for a, b in zip(jax.tree.leaves(held), jax.tree.leaves(fixed), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.features import STATIC
-from metalr.meta import calibration, fit, labels, scoring
-from metalr.predictor import distance, evidence, prior
-from tests.meta.made_sweeps import NAMES, STEPS, sweep, sweeps
+from metalr.features import OF_STATIC, STATIC
+from metalr.meta import calibration, facts, fit, labels, scoring
+from metalr.predictor import distance, evidence, init_predictor, prior
+from tests.meta.made_sweeps import NAMES, STEPS, run, sweep, sweeps
 
 QUICK = fit.Settings(steps=200, batch=256)
 
@@ -76,6 +76,34 @@ def test_prior_finds_the_best_relative_rate(runs):
     said, variance = prior(predictor, row)
     assert said == pytest.approx(-3, abs=0.3)  # the best peak, 2**-11, was at -8
     assert 0 <= variance < 1
+
+
+def shaped(sweep_id, shift):
+    """Return a sweep whose runs are once held: the best peak is then lower."""
+    area = NAMES.index("area")
+    found = []
+    for shape, level, lower in (("linear", -1.0, 0.0), ("hold", -0.2, shift)):
+        for peak in 2.0 ** np.linspace(-15, -8, 8):
+            outcome = 0.5 + 0.05 * abs(np.log2(peak) + 11 + lower)
+            made = run(peak, outcome, shape=shape, sweep_id=sweep_id, seed=sweep_id)
+            made.features[:, OF_STATIC] = sweep_id % 3
+            made.features[:, NAMES.index("horizon_known")] = 1
+            made.features[:, area] = level
+            found.append(made)
+    return found
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.9])
+def test_prior_knows_by_how_much_a_shape_moves_the_best_peak(shift):
+    runs = [made for number in range(9) for made in shaped(number, shift)]
+    data = labels.examples(runs)
+    found = facts.points(data)
+    assert np.sum(found.sweep != "") == 9 * 2  # and as many where the clock is hidden
+    area = STATIC.index("area")
+    assert set(found.facts[:, area].round(3)) == {-1.0, -0.2, 0.0}
+    predictor = facts.with_prior(init_predictor(), data)
+    slope = predictor.prior_weights[0, area]
+    assert 0.8 * slope == pytest.approx(-shift, abs=0.15)
 
 
 def test_variance_is_that_of_the_errors(runs):

@@ -101,6 +101,34 @@ def test_best_rate_of_a_step_is_that_of_the_shape_that_won():
     np.testing.assert_allclose(found[1], np.log2(decay)[1:], atol=1e-3)
 
 
+def on_shapes(**best_of):
+    """Return a sweep with five peaks a shape, whose best one is as given."""
+    return [
+        run(2.0**x, 0.4 + 0.05 * abs(x - best), shape=shape)
+        for shape, best in best_of.items()
+        for x in np.linspace(-14, -8, 5)
+    ]
+
+
+def test_each_shape_has_the_best_rate_of_its_own_peaks():
+    of = on_shapes(linear=-9.5, wsd=-12.5)
+    of.append(run(2.0**-10, 0.9, kind="policy", shape="wsd"))
+    found = labels.examples(of, unknown_horizon=0)
+    rates = {name: best.log2_rate[0] for name, best in labels.best_rates(of).items()}
+    assert rates["linear"] == pytest.approx(-9.5, abs=0.1)
+    assert rates["wsd"] == pytest.approx(-12.5, abs=0.1)
+    assert found.target[-1] == pytest.approx(rates["wsd"] + 10, abs=1e-4)
+    weight = [found.weight[found.shape == name].sum() for name in ("linear", "wsd")]
+    assert weight[0] == pytest.approx(weight[1], rel=0.05)
+
+
+def test_a_shape_with_two_peaks_has_the_best_rate_over_all_shapes():
+    of = on_shapes(linear=-9.5, cosine=-12.5, wsd=-12.5)[:-3]
+    found = labels.best_rates(of)
+    assert found["linear"].log2_rate[0] == pytest.approx(-9.5, abs=0.1)
+    assert found["wsd"].log2_rate[0] == labels.best_rate(of).log2_rate[0]
+
+
 @pytest.mark.parametrize("steps", [5, 30, 400])
 def test_the_first_steps_and_some_of_the_others_are_learned_from(steps):
     made = run(2.0**-10, 0.5)

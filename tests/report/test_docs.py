@@ -95,7 +95,7 @@ def test_words_on_the_methods_are_what_their_store_says():
         ("metalr", "linear tuned", "chosen by two ("),
         ("metalr", "best shape tuned", "rates are higher ("),
         ("metalr", "metalr_prior", "(metalr is ahead by "),
-        ("metalr", "metalr_hold", "is behind metalr ("),
+        ("metalr", "metalr_linear", "on linear decay is behind ("),
         ("find_linear", "lr_find_valley", "fastai's valley ("),
     ]
     for method, other, before in said:
@@ -153,13 +153,13 @@ FRESH["financial_phrasebank"] = "Financial PhraseBank"
 
 
 def fresh_cells(found, place):
-    """Return the cells of a fresh task: fixed rates, tuned, metalr."""
+    """Return the cells of a fresh task: fixed rates, tuned, a hold, metalr."""
     tuned = found.runs_of("linear tuned", place)
     return [
         FRESH[place[0]],
         *(cell(found.runs_of(f"linear {rate}", place)) for rate in ("2e-5", "3.2e-4")),
         f"{cell(tuned)} at {rate_names(tuned)}",
-        cell(found.runs_of("metalr", place)),
+        *(cell(found.runs_of(row, place)) for row in ("wsd 3.2e-4", "metalr")),
     ]
 
 
@@ -176,11 +176,8 @@ def test_other_rows_on_fresh_tasks_are_those_of_their_store():
     for place in found.learned:
         cells = [
             FRESH[place[0]],
-            *(
-                cell(found.runs_of(row, place))
-                for row in ("wsd 3.2e-4", "metalr_prior")
-            ),
-            *(cell(of) if (of := of_metalr(found, place, r)) else "–" for r in RATES),
+            cell(found.runs_of("metalr_prior", place)),
+            *(cell(of_metalr(found, place, rate)) for rate in RATES),
         ]
         assert f"| {' | '.join(cells)} |" in TEXT
 

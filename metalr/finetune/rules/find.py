@@ -37,6 +37,7 @@ def find(*, learned: bool) -> Build:
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         predictor = plan.predictor()
+        shape = shapes.hold_then_decay if learned else shapes.linear
         size = max(1, min(MOST_STEPS, plan.total_steps // 4))
         left = max(1, plan.total_steps - size)
         short = plan._replace(warmup_steps=min(plan.warmup_steps, RAMP))
@@ -47,7 +48,7 @@ def find(*, learned: bool) -> Build:
             plan.learning_rate,
             predictor._replace(base_variance=np.float32(NO_GUESS)),
             total_steps=plan.total_steps,
-            schedule=shapes.linear(short),
+            schedule=shape(short),
             max_multiplier=MAX_MULTIPLIER,
             trust=0.0,
         )
@@ -58,7 +59,7 @@ def find(*, learned: bool) -> Build:
                 rate,
                 predictor,
                 total_steps=left,
-                schedule=shapes.linear(rest),
+                schedule=shape(rest),
                 max_multiplier=MAX_MULTIPLIER,
                 log_multiplier=None if learned else 0.0,
             )

@@ -1,7 +1,7 @@
 """What a predictor does on a problem of the zoo, beside plain runs of the same rows.
 
-A problem's tuned rate is the best of a grid of peaks under warm-up and linear decay, on
-a seed that is used for nothing else. From it, from below and from above, runs under the
+A problem's tuned rate is the best of a grid of peaks on the same schedule, on a seed
+that is used for nothing else. From it, from below and from above, runs under the
 predictor and plain ones see the same rows in the same order. The predictor is an
 argument of the compiled program: another one costs no compilation.
 """
@@ -38,9 +38,15 @@ class Programs(NamedTuple):
     learned: Callable[..., Any]  # and the predictor
 
 
-def make_programs(sweep: ZooSweep, problem: Problem) -> Programs:
-    """Prepare what the sweeps of a program share; it compiles when it is called."""
-    level = jnp.asarray(sweeps.level("linear", sweep.horizon, sweep.warmup))
+def make_programs(sweep: ZooSweep, problem: Problem, shape: str = "linear") -> Programs:
+    """Prepare what the sweeps of a program share; it compiles when it is called.
+
+    Args:
+      sweep: One of them.
+      problem: Its problem.
+      shape: Of the schedule, as in `sweeps.level`.
+    """
+    level = jnp.asarray(sweeps.level(shape, sweep.horizon, sweep.warmup))
     marks = sweeps.marks(sweep)
 
     def run(params, train, validation, order, rate, key, predictor=None, trust=TRUST):
