@@ -61,7 +61,7 @@ def with_prior(blank: Predictor, data: labels.Examples) -> Predictor:
         for name in kinds
     ]
     return blank._replace(
-        prior_seen=densities(data.features[:, OF_STATIC], data.kind),
+        prior_seen=densities(data.features[:, OF_STATIC], data.kind, data.shape),
         prior_weights=slopes.astype(np.float32),
         prior_bias=(each[:, -1] - slopes @ centre).astype(np.float32),
         prior_variance=np.array(spread, np.float32),
@@ -107,22 +107,42 @@ def points(data: labels.Examples) -> Points:
     return Points(**columns)
 
 
-def densities(rows: np.ndarray, kind: np.ndarray) -> Density:
-    """Fit a Gaussian to the rows of each kind."""
+def densities(
+    rows: np.ndarray, kind: np.ndarray, shape: np.ndarray | None = None
+) -> Density:
+    """Fit a Gaussian to the rows of each kind.
+
+    Args:
+      rows: [N, D].
+      kind: [N] of their runs.
+      shape: [N] of their schedules: each shape of a kind then counts as much as any
+        other, or one that is rare in training would pass for unknown. None: each row.
+    """
     rows = rows.astype(np.float64)
     scale = np.maximum(rows.std(0), 1e-3)
-    overall = np.cov((rows / scale).T) + 1e-3 * np.eye(rows.shape[1])
+    weight = np.ones(len(rows)) if shape is None else _balanced(kind, shape)
+    overall = np.cov((rows / scale).T, aweights=weight) + 1e-3 * np.eye(rows.shape[1])
     centres, whitenings = [], []
     for name in np.unique(kind):
-        own = rows[kind == name] / scale
-        covariance = np.cov(own.T) if len(own) > 2 * rows.shape[1] else overall
+        own, count = rows[kind == name] / scale, weight[kind == name]
+        covariance = overall
+        if len(own) > 2 * rows.shape[1]:
+            covariance = np.cov(own.T, aweights=count)
         covariance = (1 - _SHRINK) * covariance + _SHRINK * overall
         covariance += 0.02 * np.eye(rows.shape[1])
         lower = np.linalg.cholesky(np.linalg.inv(covariance))
-        centres.append(own.mean(0) * scale)
+        centres.append(np.average(own, axis=0, weights=count) * scale)
         whitenings.append(lower.T / scale)
     return Density(
         np.array(centres, np.float32),
         np.array(whitenings, np.float32),
         np.float32(1),
     )
+
+
+def _balanced(kind: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Return weights [N] by which each shape of a kind has the same sum."""
+    _, group, count = np.unique(
+        np.stack([kind, shape]), axis=1, return_inverse=True, return_counts=True
+    )
+    return 1.0 / count[group]

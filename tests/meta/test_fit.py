@@ -106,6 +106,15 @@ def test_prior_knows_by_how_much_a_shape_moves_the_best_peak(shift):
     assert 0.8 * slope == pytest.approx(-shift, abs=0.15)
 
 
+def test_a_shape_that_is_rare_in_training_is_no_unknown_one():
+    runs = [made for number in range(30) for made in shaped(number, 0.9)]
+    rare = [r for r in runs if r.about["shape"] == "linear" or r.about["sweep_id"] < 1]
+    data = labels.examples(rare, unknown_horizon=0)
+    predictor = fit.fit(data, QUICK)
+    held = data.features[data.shape == "hold"][:, OF_STATIC]
+    assert np.all(distance(predictor.prior_seen, jnp.asarray(held)) < 1)
+
+
 def test_variance_is_that_of_the_errors(runs):
     rng = np.random.default_rng(0)
     data = labels.examples(runs)
