@@ -93,7 +93,7 @@ def test_words_on_the_methods_are_what_their_store_says():
     said = [
         ("metalr", "linear 3.2e-4", "3.2e-4 (difference "),
         ("metalr", "linear tuned", "chosen by two ("),
-        ("metalr", "best shape tuned", "at six rates is as high ("),
+        ("metalr", "best shape tuned", "at six rates is a little higher ("),
         ("metalr", "metalr_prior", "(metalr is ahead by "),
         ("metalr", "metalr_linear", "metalr on linear decay is behind ("),
         ("find_linear", "lr_find_valley", "fastai's valley ("),
@@ -102,6 +102,8 @@ def test_words_on_the_methods_are_what_their_store_says():
         gap = comparison.score_difference(found, method, other)
         interval = f"95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
         assert f"{before}{gap.estimate:+.3f}, {interval}" in WORDS
+    lost = comparison.sensitivity(found, "metalr")
+    assert f"at a sensitivity of {lost:.3f}" in WORDS
     mixed = shares(found, "metalr_shuffled")
     assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
     assert f"prior alone ends at {shares(found, 'metalr_prior')} (" in WORDS
