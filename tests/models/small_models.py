@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+
 from metalr.models import heads, huggingface, weights
 from metalr.models.encoder import EncoderConfig
 from metalr.runtime.origin import Origin
@@ -69,8 +71,12 @@ WORDS = (
 ).split()
 
 
-def save_bert(folder: Path, layers: int = 1) -> Path:
-    """Write a BERT of narrow layers with a tokenizer; return the folder."""
+def save_bert(folder: Path, layers: int = 1, scale: float = 1.0) -> Path:
+    """Write a BERT of narrow layers with a tokenizer; return the folder.
+
+    As they are drawn, it says nearly the same of all rows: a scale makes its matrices
+    large enough to tell rows apart.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertTokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -95,6 +101,7 @@ def save_bert(folder: Path, layers: int = 1) -> Path:
         max_position_embeddings=64,
     )
     graphdef, params = heads.build(config, "classification", 2, seed=0)
+    params = jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, params)
     tokenizer = BertTokenizerFast(tokenizer_object=raw)
     origin = Origin("folder", str(folder))
     model = huggingface.Pretrained(config, graphdef, params, tokenizer, origin)

@@ -34,7 +34,7 @@ ROWS = {"train_rows": 48, "validation_rows": 41}
 def runs(tmp_path_factory):
     """Folders of a short run of each task."""
     place = tmp_path_factory.mktemp("runs")
-    model = small_models.save_bert(place / "tiny")
+    model = small_models.save_bert(place / "tiny", scale=10)
     for task in TASKS:
         config = RunConfig(
             task=task,
