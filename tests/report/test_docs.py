@@ -201,6 +201,14 @@ def test_words_on_fresh_tasks_are_what_their_store_says():
     assert f"sensitivity of {lost:.3f}" in WORDS
 
 
+def test_shares_in_the_readme_are_those_of_their_store():
+    found = shipped("fresh")
+    rows = ("metalr", "linear tuned", "linear 3.2e-4", "wsd 3.2e-4", "linear 2e-5")
+    own, tuned, fixed, held, low = (shares(found, row) for row in rows)
+    said = f"It ends at {own} of the best score above chance, tuned at {tuned}, 3.2e-4 "
+    assert f"{said}at {fixed}, the hold at {held}, 2e-5 at {low}" in README
+
+
 def test_words_on_a_long_run_are_what_its_store_says():
     runs = {run["scheduler"]: run for run in store("long/runs")}
     scores = {name: f"{final(run):.3f}" for name, run in runs.items()}
