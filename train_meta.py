@@ -190,11 +190,10 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
     # The zoo teaches more about rates than generated rows do in the same minutes.
     runs = (0 if data == "toy" else 630) if args.runs is None else args.runs
     zoo = (30 if data == "toy" else 90) if args.zoo is None else args.zoo
-    count = math.ceil(runs / sweeps.draw(0, sources, args.seed).runs)
     seconds = 60 * (args.budget_minutes or (5 if data == "toy" else math.inf))
     stop = cli.Stop()
     whole = rounds.gather(
-        [sweeps.draw(index, sources, args.seed) for index in range(count)],
+        sweeps.draw_runs(runs, sources, args.seed),
         args.output,
         rounds=args.rounds,
         zoo=zoo,

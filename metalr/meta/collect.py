@@ -73,6 +73,20 @@ def _tidy(jobs: Sequence[Job], output: Path) -> None:
             print(f"{path} is cut off: its runs are collected again")
 
 
+def as_begun(sweep: sweeps.Sweep, output: Path) -> sweeps.Sweep:
+    """Return a sweep with the shapes that its files in `output` have, if it has any.
+
+    A collection that was begun before sweeps had several shapes goes on as it was.
+    """
+    job = Job(sweep)
+    kept = (path for path in (_target(job, output), *_parts(job, output)))
+    path = next((path for path in kept if path.exists()), None)
+    if path is None:
+        return sweep
+    about = trace_files.read(path)[0].about
+    return sweep._replace(also=tuple(about.get("also", ())))
+
+
 def missing(jobs: Sequence[Job], output: Path) -> int:
     """Count the runs that are in no file yet.
 

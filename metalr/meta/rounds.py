@@ -66,8 +66,10 @@ def gather(
     if zoo:
         log(f"zoo: {zoo} sweeps of cheap problems of {len(KINDS)} kinds")
     whole = collect_zoo(range(zoo), output, seconds=left(), **cheap) if zoo else True
+    chosen = [collect.as_begun(sweep, output) for sweep in chosen]
     if chosen:
-        log(f"{len(chosen)} sweeps of {chosen[0].runs} runs")
+        runs = sum(sweep.runs for sweep in chosen)
+        log(f"{len(chosen)} sweeps of encoders, {runs} runs")
     options: dict[str, Any] = {
         "executor": executor,
         "workers": workers,

@@ -36,7 +36,10 @@ class Sources(NamedTuple):
     epochs: tuple[int, ...] = (1, 1, 2, 4)  # passes over a sweep's rows
     # None: the model's own, which is what most people use; the others use none.
     dropouts: tuple[float | None, ...] = (None, None, 0.0, 0.2)
-    also: tuple[str, ...] = ()  # shapes that every peak is run on besides, as "wsd"
+    # Some sweeps run every peak on these shapes besides; finetune.py's metalr rides on
+    # a hold, and only a sweep with two shapes tells what a shape changes.
+    also: tuple[str, ...] = ("wsd",)
+    paired: float = 0.25  # share of the sweeps that do
     peaks: int = 7
     walks: int = 2
     # Middle of the peaks. Small encoders need up to 30 times the rate of BERT-base.
@@ -143,7 +146,6 @@ def draw(index: int, sources: Sources, seed: int) -> Sweep:
         horizon=horizon,
         epochs=of(sources.epochs),
         decay=str(rng.choice(DECAYS, p=(0.6, 0.2, 0.2))),
-        also=sources.also,
         # Two in three have metalr's default: a tenth of the run.
         warmup=int(of((0.1, 0.1, rng.uniform(0, 0.3))) * horizon),
         dropout=of(sources.dropouts),
@@ -155,7 +157,17 @@ def draw(index: int, sources: Sources, seed: int) -> Sweep:
         evaluations=min(sources.evaluations, horizon),
         validation_rows=sources.validation_rows,
         shapes=sources.shapes,
+        # Drawn last: the other settings are those of a collection without it.
+        also=sources.also if rng.random() < sources.paired else (),
     )
+
+
+def draw_runs(runs: int, sources: Sources, seed: int) -> list[Sweep]:
+    """Draw sweeps 0, 1, 2, ... until they have so many runs, or a few more."""
+    drawn: list[Sweep] = []
+    while sum(sweep.runs for sweep in drawn) < runs:
+        drawn.append(draw(len(drawn), sources, seed))
+    return drawn
 
 
 def level(sweep: Sweep, shape: str = "") -> np.ndarray:

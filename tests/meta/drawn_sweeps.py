@@ -4,7 +4,7 @@ from metalr.meta import sweeps
 from tests.models.small_models import save_bert
 
 SOURCES = sweeps.Sources(
-    tasks=("sst2", "rte"), models=("minilm:1", "minilm:2"), data="toy", also=("wsd",)
+    tasks=("sst2", "rte"), models=("minilm:1", "minilm:2"), data="toy", paired=1.0
 )
 PLAIN = {"dropout": 0.0, "rescaled": 0.0, "frozen": False, "shuffled": False}
 

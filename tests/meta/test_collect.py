@@ -109,7 +109,12 @@ def test_a_collection_of_before_there_were_several_shapes_goes_on(counted, tmp_p
         del run.about["also"]
     trace_files.write(path, runs)
     counted.clear()
-    assert collected(jobs(1), tmp_path) and not counted
+    as_drawn_today = sweeps.draw(0, SOURCES, 0)
+    assert as_drawn_today.also
+    begun = collect.as_begun(as_drawn_today, tmp_path)
+    assert begun == jobs(1)[0].sweep
+    assert collected([sweeps.Job(begun)], tmp_path) and not counted
+    assert collect.as_begun(as_drawn_today, tmp_path / "new") == as_drawn_today
 
 
 def test_parts_left_by_a_kill_after_the_sweep_was_written_go_away(counted, tmp_path):

@@ -36,6 +36,25 @@ def test_draws_reach_every_choice_and_tasks_take_turns():
     np.testing.assert_allclose(shares, [0.15, 0.1, 0.3], atol=0.1)
 
 
+def test_some_sweeps_run_their_peaks_on_a_hold_too_and_are_else_as_without_it():
+    sources = sweeps.Sources(("sst2", "rte"), ("minilm:1",), "toy")
+    drawn = [sweeps.draw(index, sources, 0) for index in range(200)]
+    paired = [sweep for sweep in drawn if sweep.also == ("wsd",)]
+    assert 30 <= len(paired) <= 70 and {s.also for s in drawn} == {(), ("wsd",)}
+    assert paired[0].runs == 2 * 7 + 2
+    without = [sweeps.draw(k, sources._replace(paired=0), 0) for k in range(200)]
+    assert [sweep._replace(also=()) for sweep in drawn] == without
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 9, 100])
+def test_as_many_sweeps_are_drawn_as_have_the_runs(wanted):
+    sources = sweeps.Sources(("sst2", "rte"), ("minilm:1",), "toy")
+    drawn = sweeps.draw_runs(wanted, sources, 0)
+    assert drawn == [sweeps.draw(index, sources, 0) for index in range(len(drawn))]
+    count = sum(sweep.runs for sweep in drawn)
+    assert count >= wanted and (not drawn or count - drawn[-1].runs < wanted)
+
+
 def test_peaks_span_seven_octaves_evenly():
     octaves = np.diff(np.log2(draw().peaks))
     np.testing.assert_allclose(octaves, 7 / 6, atol=0.01)
