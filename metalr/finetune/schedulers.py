@@ -85,9 +85,10 @@ def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
 def _metalr(
     change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
     shape: Callable[[RunPlan], optax.Schedule] = shapes.hold_then_decay,
-    **options: Any,
+    max_multiplier: float = MAX_MULTIPLIER,
+    trust: float = 0.0,
 ) -> Build:
-    """Make a row's `build` from a change of the predictor and a shape."""
+    """Make a row's `build` from what differs between the rows of metalr."""
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         return optax_schedule.inject(
@@ -96,7 +97,8 @@ def _metalr(
             change(plan.predictor()),
             total_steps=plan.total_steps,
             schedule=shape(plan),
-            **{"max_multiplier": MAX_MULTIPLIER, "trust": 0.0, **options},
+            max_multiplier=max_multiplier,
+            trust=trust,
         )
 
     return build
@@ -305,6 +307,15 @@ SCHEDULERS: dict[str, Scheduler] = {
         "metalr on linear warm-up and decay, without the hold",
         "metalr.optax_schedule",
         _metalr(shape=shapes.linear),
+        learned=True,
+    ),
+    "metalr_wrap": Scheduler(
+        "metalr as metalr.wrap has it unless told otherwise, on the same shape",
+        "metalr.optax_schedule, defaults",
+        _metalr(
+            max_multiplier=optax_schedule.GENERAL_MULTIPLIER,
+            trust=optax_schedule.TRUST,
+        ),
         learned=True,
     ),
     "metalr_fixed": Scheduler(

@@ -222,6 +222,20 @@ def test_control_with_the_multiplier_bound_to_1_is_the_shape_that_metalr_rides_o
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("rate", [1e-4, 3e-2])
+def test_wrap_row_has_the_rates_of_the_defaults_of_the_transformation(rate):
+    plan = PLAN._replace(learning_rate=rate)
+    held = shapes.hold_then_decay(plan)
+    mine = optax_schedule.inject(
+        optax.adamw, rate, total_steps=100, schedule=held, weight_decay=0.01
+    )
+    _, _, rates = run(build("metalr_wrap", plan=plan), start_params(), 50)
+    _, _, expected = run(mine, start_params(), 50)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    _, _, trusting_nobody = run(build("metalr", plan=plan), start_params(), 50)
+    assert not np.allclose(rates, trusting_nobody, rtol=0.01)
+
+
 def test_control_with_shuffled_features_takes_other_rates_from_the_same_numbers():
     _, _, rates = run(build("metalr"), start_params(), 50)
     _, _, shuffled = run(build("metalr_shuffled"), start_params(), 50)
