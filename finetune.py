@@ -1,6 +1,7 @@
 """Fine-tune BERT or RoBERTa on a task, and report.
 
-    python finetune.py                             # sst2, MiniLM, minutes on a CPU
+    python finetune.py                             # sst2, MiniLM, an hour on a CPU
+    python finetune.py --max-steps 200             # the same, minutes
     python finetune.py --task squad --model bert-base-uncased
     python finetune.py --train-file mine.csv --text-column review --label-column stars
 

@@ -176,7 +176,8 @@ def _add_compare(commands: Any) -> None:
     add("--tasks", nargs="+", help="of the plan's or others (default: the plan's)")
     add("--models", nargs="+", help="default: the plan's")
     add("--schedulers", nargs="+", help="these alone, and none tuned")
-    add("--tuned", nargs="+", help="schedulers to run at each of the plan's rates")
+    add("--tuned", nargs="+", help="schedulers to run at each of the rates")
+    add("--rates", nargs="+", type=float, help="to tune over (default: the plan's)")
     add("--seeds", type=int, help="number of seeds (default: the plan's)")
     add("--steps", type=int, help="steps of every run (default: the plan's)")
     add("--data", help="hub, toy, a folder, or auto (the default)")
@@ -209,11 +210,17 @@ def _compare(args: argparse.Namespace) -> int:
         models=args.models,
         schedulers=args.schedulers,
         tuned=args.tuned,
+        rates=args.rates,
         seeds=args.seeds,
         steps=args.steps,
         data=args.data,
         predictor=args.predictor,
     )
+    if args.rates and not plan.tuned:
+        raise MetalrError(
+            "--rates are those that --tuned schedulers run at, and none is tuned: "
+            "name one, as --tuned linear"
+        )
     path = args.output / execute.STORE
     runs = plans.expand(plan)
     if not args.report_only:

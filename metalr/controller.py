@@ -14,9 +14,10 @@ above the best rate lies a cliff, below it a slope. Until the loss has left its 
 stays within an octave above the prior.
 
 Of a run unlike those of training nothing is known, and m stays where the user set it: a
-step out of range says nothing, one within range counts by the squared share of such
-steps in the run so far (one step out of range is forgiven), and so does the prior, at
-the first update within range; it must know the facts as well. To widen the variance
+step out of range says less, from half as far again (squared) nothing, and every step
+counts by the squared share of those within range in the run so far (one out of range is
+forgiven). So does the prior, at the first update within range; it must know the facts
+as well. To widen the variance
 would not do: the errors of such steps are all the same, and the user's own rate is so
 vague a guess that many vague measurements would outweigh it.
 

@@ -64,6 +64,14 @@ def test_plan_expands_to_each_row_once_with_its_own_base_rate(tmp_path):
 
 
 @pytest.mark.fast
+def test_rows_are_tuned_over_the_rates_that_are_given(tmp_path):
+    chosen = {"schedulers": ["linear"], "tuned": ["wsd"], "rates": [1e-4, 3e-4]}
+    runs = plan.expand(plan.override(plan.read_plan(write(tmp_path)), **chosen))
+    expected = [("linear", 2e-5), ("wsd", 1e-4), ("wsd", 3e-4)]
+    assert rows(runs, task="sst2", seed=0) == expected
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("name", ["small", "full"])
 def test_shipped_plan_has_every_scheduler(name):
     runs = plan.expand(plan.read_plan(name))

@@ -399,6 +399,7 @@ def test_help_names_every_flag_with_its_default(capsys, monkeypatch):
         (["pretrain", LONG_NAME], "File name too long"),
         (["compare", "--workers", "-1"], "--workers must be at least 1, got -1"),
         (["compare", "--workers", "0"], "--workers must be at least 1, got 0"),
+        (["compare", "--schedulers", "wsd", "--rates", "1e-4"], "none is tuned"),
     ],
 )
 def test_wrong_word_of_the_metalr_command_gets_one_line_and_status_2(
