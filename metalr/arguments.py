@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -49,6 +50,35 @@ def checked_value(value: Any) -> jax.Array:
             f"shape {jnp.shape(value)}. Take its mean."
         )
     return jnp.asarray(value, jnp.float32)
+
+
+def check_whole(name: str, value: Any, least: int, way_out: str) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Raises:
+      MetalrError: The value is such; the message ends with the way out.
+    """
+    try:
+        is_whole = operator.index(value) >= least
+    except TypeError:
+        is_whole = False
+    if not is_whole:
+        raise MetalrError(
+            f"`{name}` must be a whole number of at least {least}, got {value}. "
+            f"{way_out}"
+        )
+
+
+def check_total_steps(total_steps: Any) -> None:
+    """Refuse a length of a run that is none; None is one that is not known."""
+    if total_steps is not None:
+        check_whole(
+            "total_steps",
+            total_steps,
+            1,
+            "Round it, as by `math.ceil(epochs * rows / batch)`; leave it out if the "
+            "length of the run is not known.",
+        )
 
 
 def checked_optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:

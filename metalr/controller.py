@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import optax
 
 from metalr import brake, features, observe
+from metalr.arguments import check_total_steps, check_whole
 from metalr.errors import MetalrError
 from metalr.features import OF_STATIC
 from metalr.observe import Observation
@@ -48,7 +49,7 @@ from metalr.stored_predictor import load_predictor
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.
-CONTROLLER_VERSION = 6
+CONTROLLER_VERSION = 7
 
 # The widest bound: a small encoder wants 500 times a base rate that is 16x below the
 # recipe for a large one.
@@ -64,10 +65,12 @@ class MetalrState(NamedTuple):
 
     lr_step: jax.Array  # [] int32, calls so far, skipped ones included
     lr_multiplier: jax.Array  # [] m of the last step, exploration included
+    lr_applied: jax.Array  # [] the same of the last step that was not skipped
     lr_log2_multiplier: jax.Array  # [] the controller's own log2 m
     lr_mean: jax.Array  # [] of log2 of the best multiplier
     lr_variance: jax.Array  # [] of it, octaves^2
     lr_prior: jax.Array  # [] its mean at the first update within range
+    lr_prior_entered: jax.Array  # [] bool, whether there was one
     lr_trusted: jax.Array  # [] log2 m of what may be tuned: 0, less what was cut
     lr_features: jax.Array  # [F] what the predictor saw
     lr_observation: jax.Array  # [len(Observation)] of the last step, float32
@@ -123,16 +126,12 @@ def new_controller(
             f"`trust` must be a probability below 1, got {trust}. 0 takes the base "
             "rate for any guess; to keep it as it is, leave metalr out."
         )
-    if total_steps is not None and total_steps < 1:
-        raise MetalrError(
-            f"`total_steps` must be at least 1, got {total_steps}. "
-            "Leave it out if the length of the run is not known."
-        )
-    if curvature_every < 0 or stride < 1:
-        raise MetalrError(
-            f"`curvature_every` must be at least 0 and `stride` at least 1, got "
-            f"{curvature_every} and {stride}. Leave them out."
-        )
+    check_total_steps(total_steps)
+    for name, value, least in (
+        ("curvature_every", curvature_every, 0),
+        ("stride", stride, 1),
+    ):
+        check_whole(name, value, least, "Leave it out.")
     forced: Any = log_multiplier
     if log_multiplier is None:
         predictor = load_predictor() if predictor is None else predictor
@@ -185,9 +184,11 @@ def decide(
     if controller.explore is not None:
         explored = jnp.asarray(controller.explore(state.lr_step), jnp.float32)
         applied = jnp.clip(log2_m + explored / math.log(2), -bound, bound)
+    multiplier = jnp.exp2(applied)
     return state._replace(
         lr_step=optax.safe_increment(state.lr_step),
-        lr_multiplier=jnp.exp2(applied),
+        lr_multiplier=multiplier,
+        lr_applied=jnp.where(finite, multiplier, state.lr_applied),
         lr_log2_multiplier=log2_m,
         skipped_steps=state.skipped_steps + _count(~finite),
     )
@@ -205,8 +206,8 @@ def _estimated(
     predictor, bound = controller.predictor, controller.bound
     assert predictor is not None
     counts = finite & seen.moved
-    # Nothing is known so far: this is the first update that may say something.
-    first = counts & (state.lr_variance >= predictor.base_variance)
+    # Nothing was known so far: this update may be the first that says something.
+    first = counts & ~state.lr_prior_entered
     far = distance(predictor.seen, vector)
     outside = state.out_of_range_steps + _count(counts & (far > 1))
     counted = jnp.maximum(summary.counted_updates, 1)
@@ -214,7 +215,10 @@ def _estimated(
     weight = _weight(far) * (1 - excess / counted) ** 2
     # The prior enters once, so that half of it would be all that there ever is.
     weight = jnp.where(first & (far > 1), 0, weight)
-    state = state._replace(out_of_range_steps=outside)
+    state = state._replace(
+        out_of_range_steps=outside,
+        lr_prior_entered=state.lr_prior_entered | (first & (weight > 0)),
+    )
     state = _fused(predictor, bound, state, vector, weight, first, counts)
 
     # Where nothing is known the user's rate stays as it is, and is not aimed below.
@@ -262,13 +266,14 @@ def _fused(
     counts: jax.Array,
 ) -> MetalrState:
     """Update mean and variance: at first by the prior, then by evidence."""
-    current = jnp.log2(state.lr_multiplier)  # that the features are of
+    current = jnp.log2(state.lr_applied)  # that the features are of
     base = predictor.base_variance
     said, of_prior = prior(predictor, vector)
-    # The user's own rate is a guess as well: log2 m = 0 with a variance of its own.
+    # The user's own rate, less what was cut, is a guess as well, with a variance.
     share = jnp.where(jnp.isfinite(of_prior), base / (base + of_prior), 0)
     share = share * weight * _weight(distance(predictor.prior_seen, vector[OF_STATIC]))
-    start = share * jnp.clip(current + said, -bound, bound)
+    guess = state.lr_trusted
+    start = guess + share * (jnp.clip(current + said, -bound, bound) - guess)
     mean = jnp.where(first, start, state.lr_mean)
     variance = jnp.where(first, base * (1 - share), state.lr_variance)
 
@@ -320,10 +325,12 @@ def zero_state(
     return MetalrState(
         lr_step=zero(jnp.int32),
         lr_multiplier=jnp.ones((), jnp.float32),
+        lr_applied=jnp.ones((), jnp.float32),
         lr_log2_multiplier=zero(),
         lr_mean=zero(),
         lr_variance=width,
         lr_prior=zero(),
+        lr_prior_entered=zero(jnp.bool_),
         lr_trusted=zero(),
         lr_features=jnp.zeros(len(features.FEATURES), jnp.float32),
         lr_observation=jnp.zeros(len(Observation._fields), jnp.float32),

@@ -55,8 +55,10 @@ def layout(params: Any, stride: int = STRIDE) -> Layout:
     6
     """
     leaves = [(i, x) for i, x in enumerate(leaves_of(params)) if is_trainable(x)]
-    size = sum(leaf.size for _, leaf in leaves)
-    bytes_ = sum(leaf.size * leaf.dtype.itemsize for _, leaf in leaves)
+    sizes = [jnp.size(leaf) for _, leaf in leaves]
+    size = sum(sizes)
+    wide = [jnp.result_type(leaf).itemsize for _, leaf in leaves]
+    bytes_ = sum(n * bytes_each for n, bytes_each in zip(sizes, wide, strict=True))
     density = stride * 4 * size / max(1, bytes_)
     density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
     return Layout(tuple(_block(i, leaf, density) for i, leaf in leaves))
@@ -68,7 +70,7 @@ def leaves_of(tree: Any) -> list[Any]:
 
 
 def is_trainable(leaf: Any) -> bool:
-    """Tell whether a leaf is an array of floats or complex numbers, and not empty."""
+    """Tell whether a leaf is a float or complex number, or an array that has some."""
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
         return isinstance(leaf, float | complex)
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact)) and math.prod(leaf.shape) > 0

@@ -24,13 +24,15 @@ def explain(opt_state: Any, predictor: Predictor | None = None) -> dict[str, Any
       predictor: The one that it was built with; None: the one that comes with metalr.
 
     Returns:
-      step: calls so far; multiplier: of the last step; learning_rate: of the last step
-      where `inject` set it, else None; best: estimate of the best multiplier, with low
-      and high, one standard deviation off; prior: the estimate at the first update;
-      correction: octaves that the last step's evidence asks for; drivers: features and
-      the octaves that each adds to it, against training's mean, largest first;
-      distance: from training, out of range above 1; skipped, braked, out_of_range:
-      counts of steps; text: all of it in one line.
+      step: calls so far; multiplier: of the last step; learning_rate: the one in the
+      state, if there is one (of the last step where `inject` set it; before the
+      multiplier where `wrap` is around an optimizer that keeps its own), else None;
+      best: estimate of the best multiplier, with low and high, one standard deviation
+      off; prior: the estimate at the first update; correction: octaves that the last
+      step's evidence asks for; drivers: features and the octaves that each adds to it,
+      against training's mean, largest first; distance: from training, out of range
+      above 1; skipped, braked, out_of_range: counts of steps; text: all of it in one
+      line.
 
     Raises:
       MetalrError: There is no metalr in the state, or more than one.

@@ -6,7 +6,8 @@ gradient predicted for a step. So the loss may be scaled and shifted and the par
 scaled at will, which changes no run, and nothing names the task, the model or the
 learning rate: log 2 at the start of two classes is as good as 5 at that of a span.
 Batches make single-step ratios wild; a feature is therefore a ratio of running means,
-never a running mean of ratios.
+not a running mean of ratios. `relative_rate`, of the same size at every step, is a mean
+of logarithms.
 
 The last rows, FACTS, say what is known of a run before it has responded: how large
 the updates are beside the weights, how many matrices of what width are trained, how
@@ -68,7 +69,7 @@ FEATURES = (
     Feature("straightness", "log(|theta_t - theta_0|^2 / sum |u|^2)", -7, 12),
     Feature("level", "log(schedule_t / its peak)", -7, 0),
     # FACTS from here on.
-    Feature("relative_rate", "log2 of m E'(|u| / (m |theta| level)), steps", -30, 6),
+    Feature("relative_rate", "log2 m + E' log2(|u| / (m |theta| level))", -30, 6),
     Feature("matrices", "log2(1 + trained weight matrices)", 0, 14),
     Feature("width", "mean log2 of the sides of a trained matrix", 0, 16),
     Feature("evenness", "log2 of mean |u| / rms u at the first update", -8, 0),

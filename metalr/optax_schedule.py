@@ -30,7 +30,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metalr.arguments import check_rate, checked_optimizer, static_arguments
+from metalr.arguments import (
+    check_rate,
+    check_total_steps,
+    checked_optimizer,
+    static_arguments,
+)
 from metalr.controller import new_controller
 from metalr.coordinates import STRIDE, is_trainable
 from metalr.predictor import Predictor
@@ -210,6 +215,7 @@ def inject(
     2.7e-06
     """
     check_rate(learning_rate, schedule)
+    check_total_steps(total_steps)
     if callable(learning_rate):
         peak, shape = 1.0, learning_rate
     else:

@@ -21,6 +21,7 @@ import optax
 from metalr.coordinates import is_trainable, leaves_of
 
 _STEPS = 10_000  # watched at most
+_LEAST_AREA = 1e-2
 _FILLING = 100  # steps after which moments hardly change
 # Whose `count` is the step of a schedule, and of nothing else.
 _COUNTED = (
@@ -78,26 +79,33 @@ def levels(
       the mean of schedule / peak, 0 where the length is not known.
     """
     if callable(schedule):
-        last = 10_000 if total_steps is None else total_steps
+        last = _STEPS if total_steps is None else total_steps
         grid = np.concatenate(
             [np.linspace(0, last - 1, 513), np.geomspace(1, last, 512) - 1]
         )
         grid = np.unique(grid.astype(np.int32))
-        values = jax.jit(
-            lambda steps: jnp.asarray(jax.vmap(schedule)(steps), jnp.float32)
-        )(grid)
+        values = jnp.asarray(jax.vmap(schedule)(grid), jnp.float32)
         peak = jnp.max(values)
         level = lambda step: jnp.asarray(schedule(step), jnp.float32) / peak  # noqa: E731
         even = np.linspace(0, last - 1, min(last, 513)).astype(np.int32)
         mean = jnp.interp(even, grid, values).mean() / peak
-        area: Any = jnp.log(jnp.clip(mean, 1e-2, 1))
+        area: Any = jnp.log(jnp.clip(mean, _LEAST_AREA, 1))
     else:
         table = np.asarray(schedule, np.float32) / np.max(schedule)
         level = lambda step: jnp.take(table, step, mode="clip")  # noqa: E731
         # No array of a trace: what is read off an optimizer is kept for the next one.
-        area = math.log(max(float(table.mean()), 1e-2))
+        area = log_area(table)
     log = lambda step: jnp.log(jnp.clip(level(step), 1e-9, 1))  # noqa: E731
     return log, area if total_steps is not None else 0.0
+
+
+def log_area(levels: np.ndarray) -> float:
+    """Return the log of the mean of schedule / peak over a budget, at least log 1e-2.
+
+    >>> round(log_area(np.linspace(1, 0, 101)), 3)
+    -0.693
+    """
+    return math.log(max(float(levels.mean()), _LEAST_AREA))
 
 
 def structure(params: Any) -> Any:

@@ -69,7 +69,7 @@ def transformation(
             value=value,
             squares=jnp.where(finite, squares, 0),
             log_level=log_level(state.lr_step),
-            log_multiplier=jnp.log(state.lr_multiplier),
+            log_multiplier=jnp.log(state.lr_applied),
             exact_curvature=exact,
         )
         # Whoever differentiates a step holds the factor fixed.
@@ -102,7 +102,7 @@ def transformation(
         if fixed.curvature_every:
             grad_fn = extra_args.get("grad_fn")
             exact = _exact_curvature(
-                fixed, state.lr_step, exact, params, clean, changes, grad_fn
+                fixed, state, finite, params, clean, changes, grad_fn
             )
             new_observer = (new_observer, exact)
         return changes, decided._replace(
@@ -128,12 +128,20 @@ def _zeroed(finite: jax.Array, updates: Any) -> tuple[jax.Array, Any]:
     order. What is returned is whether it ran: XLA would work out `finite` itself, a sum
     over all leaves, in the kernel of each leaf.
     """
-    times, grads = jax.lax.while_loop(
-        lambda carry: ~finite & (carry[0] == 0),
-        lambda carry: (carry[0] + 1, _zeros(carry[1])),
-        (jnp.zeros((), jnp.int32), updates),
-    )
+    times = jnp.zeros((), jnp.int32)
+    _, times, grads = jax.lax.while_loop(_pending, _blank, (finite, times, updates))
     return times == 0, grads
+
+
+# Functions of the module, so that JAX knows them again in the next eager step.
+def _pending(carry: tuple[jax.Array, jax.Array, Any]) -> jax.Array:
+    finite, times, _ = carry
+    return ~finite & (times == 0)
+
+
+def _blank(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
+    finite, times, updates = carry
+    return finite, times + 1, jax.tree.map(jnp.zeros_like, updates)
 
 
 @_zeroed.defjvp
@@ -142,10 +150,6 @@ def _zeroed_jvp(primals: Any, tangents: Any) -> Any:
     finite, grads = _zeroed(*primals)
     no_tangent = np.zeros(finite.shape, jax.dtypes.float0)
     return (finite, grads), (no_tangent, _dropped(finite, tangents[1]))
-
-
-def _zeros(tree: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, tree)
 
 
 def _dropped(finite: jax.Array, tree: Any) -> Any:
@@ -179,21 +183,26 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
 
 def _exact_curvature(
     fixed: Controller,
-    step: jax.Array,
-    last: Any,
+    state: controller.MetalrState,
+    finite: jax.Array,
     params: Any,
     grads: Any,
     updates: Any,
     grad_fn: Callable | None,
 ) -> jax.Array:
-    """Measure the line curvature of a step every so often, and keep it between."""
+    """Measure the line curvature of a step every so often, and keep it between.
+
+    Skipped steps are not counted: the measurement is made up for in the next step.
+    """
     if grad_fn is None:
         raise MetalrError(
             "`curvature_every` needs the extra argument `grad_fn=`, the gradient of "
             "the batch's loss as a function of the parameters. Pass it to `update`."
         )
+    _, last = state.observer
+    taken = state.lr_step - state.skipped_steps
     return jax.lax.cond(
-        step % fixed.curvature_every == 0,
+        finite & (taken % fixed.curvature_every == 0),
         lambda: features.line_curvature(grad_fn, params, grads, updates),
         lambda: last,
     )

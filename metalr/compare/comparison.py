@@ -47,12 +47,12 @@ class Comparison(NamedTuple):
     @property
     def averaged(self) -> dict[str, Method]:
         """The methods with their runs of learned workloads; those that have any."""
+        over = self.learned
         kept = {
             name: method._replace(
                 runs=tuple(r for r in method.runs if criteria.workload(r) in over),
                 rates_tried={w: n for w, n in method.rates_tried.items() if w in over},
             )
-            for over in (self.learned,)
             for name, method in self.methods.items()
         }
         return {name: method for name, method in kept.items() if method.runs}
@@ -153,7 +153,8 @@ def _identity(line: Mapping[str, Any]) -> str:
     """Return what a line is about; its key also depends on the predictor used."""
     if line["kind"] != store.RUN:
         return line["key"]
-    settings = {k: v for k, v in line["settings"].items() if k not in WITHOUT_EFFECT}
+    settings = DEFAULTS | line["settings"]
+    settings = {k: v for k, v in settings.items() if k not in WITHOUT_EFFECT}
     return json.dumps([line["task"], line["model"], settings], sort_keys=True)
 
 

@@ -19,6 +19,8 @@ from metalr.models.encoder import EncoderConfig
 from metalr.runtime import executors, files
 
 STORE = "runs.jsonl"
+# Settings of runs whose steps take as long.
+_ALIKE = ("task", "model", "batch_size", "max_length")
 _START_SECONDS = 20.0  # of a run besides its steps, if the store has none like it
 
 
@@ -110,14 +112,22 @@ def forecast(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return a table of the work left: its head, and a line per task and model."""
     done = store.read_lines(path) if path.exists() else []
-    todo = pending(runs, path)
+    todo = {key(config) for config in pending(runs, path)}
+    estimates: dict[tuple[Any, ...], float] = {}
+
+    def estimate(config: RunConfig) -> float:
+        of = (config.max_steps, *(getattr(config, name) for name in _ALIKE))
+        if of not in estimates:
+            estimates[of] = estimate_seconds(config, done)
+        return estimates[of]
+
     groups: dict[tuple[str, str], list[RunConfig]] = {}
     for config in runs:
         groups.setdefault((str(config.task), config.model), []).append(config)
     rows, total = [], 0.0
     for (task, model), of in groups.items():
-        left = [config for config in of if config in todo]
-        seconds = sum(estimate_seconds(config, done) for config in left)
+        left = [config for config in of if key(config) in todo]
+        seconds = sum(map(estimate, left))
         total += seconds
         counts = (str(len(of)), str(len(of) - len(left)))
         rows.append((task, model, _scheduler_names(of), *counts, _hours(seconds)))
@@ -157,10 +167,7 @@ def estimate_seconds(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> fl
         if line["kind"] == store.RUN
         and line["steps"]
         and files.is_number(line.get("wall_seconds"))
-        and all(
-            line["settings"].get(name) == getattr(config, name)
-            for name in ("task", "model", "batch_size", "max_length")
-        )
+        and all(line["settings"].get(name) == getattr(config, name) for name in _ALIKE)
     ]
     if alike:
         return statistics.median(alike) * config.max_steps

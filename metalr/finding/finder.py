@@ -79,7 +79,10 @@ def find(
       most_steps: Of the probe, at most 100; half of the run if that is less, but 20
         at least.
       on_end: Given the copy's parameters after the probe; what it returns is `score`.
-      told: What is known of such runs; None: what comes with the predictor.
+      told: What is known of such runs; None: what is shipped, whatever the predictor.
+
+    Returns:
+      The rate with an interval, what others cost, and a forecast: see `Finding`.
 
     Raises:
       MetalrError: An argument is outside of its range, the schedule cannot be read, or
@@ -174,6 +177,9 @@ def suggest(
       has_aux: Whether the loss is the first of two that `loss_fn` returns.
       predictor: As in `metalr.wrap`.
       told: As in `find`.
+
+    Returns:
+      The rate with an interval: see `Suggestion`.
 
     Raises:
       MetalrError: As in `find`.

@@ -89,12 +89,12 @@ def describe(found: Finding, shape: str = "its schedule") -> str:
 
 
 def _interval(found: Any, shape: str = "its schedule") -> str:
-    unit = "x the optimizer's own, " if found.relative else ""
+    unit = " x the optimizer's own" if found.relative else ""
     return (
-        f"rate {found.rate:.2g} {unit}between {found.low:.2g} and {found.high:.2g} "
+        f"rate {found.rate:.2g}{unit}, between {found.low:.2g} and {found.high:.2g} "
         f"({found.coverage:.0%} of such intervals hold the best one), for "
         f"{found.total_steps} steps of {shape}"
-    ).replace(f"{found.rate:.2g} between", f"{found.rate:.2g}, between")
+    )
 
 
 def _unknown(distance: float) -> str:

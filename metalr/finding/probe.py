@@ -19,6 +19,7 @@ from metalr.errors import MetalrError
 from metalr.features import OF_STATIC
 from metalr.optax_schedule import wrap
 from metalr.predictor import Predictor, distance, prior
+from metalr.read_schedule import log_area
 
 MOST_STEPS = 100
 RAMP = 10  # steps of the probe's own warm-up, which is shorter than a run's
@@ -71,7 +72,7 @@ def facts(run: ProbedRun, predictor: Predictor) -> Facts:
       MetalrError: The first loss or gradient is not finite.
     """
     start = int(np.flatnonzero(run.levels > 0)[0])
-    level, area = float(np.log(run.levels[start])), _log_area(run.levels)
+    level, area = float(np.log(run.levels[start])), log_area(run.levels)
     grad = _value_and_grad(run)
 
     def look(params: Any, batch: Any) -> tuple[jax.Array, ...]:
@@ -287,10 +288,6 @@ def _log(rows: list[dict[str, Any]], begin: float) -> Log:
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     log = Log(**columns)
     return log._replace(rate=log.rate + begin, mean=log.mean + begin)
-
-
-def _log_area(levels: np.ndarray) -> float:
-    return math.log(max(float(levels.mean()), 1e-2))
 
 
 def _wide(tree: Any) -> Any:

@@ -251,7 +251,10 @@ def _target(run: traces.Run, best: BestRate) -> np.ndarray:
 
 
 def _chosen(run: traces.Run) -> np.ndarray:
-    """Return the rows of a run that are learned from: those with evidence."""
+    """Return the rows of a run that are learned from.
+
+    Those with evidence; all of a thinned run, of which hardly any has none.
+    """
     if run.step is not None:
         return np.arange(run.steps)
     if run.observations is None:

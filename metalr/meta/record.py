@@ -87,6 +87,7 @@ def _transformation(inner, rate, explore, predictor):
         total_steps=len(rate),
         explore=lambda step: jnp.take(explore, step, mode="clip"),
         max_multiplier=MAX_MULTIPLIER,
+        trust=0.0,  # base rates are drawn at random, and finetune.py trusts none
     )
 
 

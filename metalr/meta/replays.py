@@ -80,7 +80,7 @@ def _over_steps(predictor: Predictor, vectors: Any, before: Any, moved: Any) -> 
         state, updates = carry
         vector, log2_before, has_moved = row
         updates = updates + has_moved
-        state = state._replace(lr_multiplier=jnp.exp2(log2_before))
+        state = state._replace(lr_applied=jnp.exp2(log2_before))
         seen = Observation(*[jnp.zeros(())] * len(Observation._fields))
         seen = seen._replace(update_norm=jnp.asarray(has_moved, jnp.float32))
         summary = features.init()._replace(counted_updates=updates)

@@ -14,6 +14,7 @@ import numpy as np
 
 from metalr import features
 from metalr.observe import Observation
+from metalr.read_schedule import log_area
 
 SCALARS = ("rate", "multiplier", "loss")
 EARLY, LATE = 12, 36  # steps of a run that are learned from: these, and of the others
@@ -139,7 +140,7 @@ def features_of(observations: np.ndarray) -> np.ndarray:
       observations: Of its steps: [n, K].
     """
     levels = np.exp(observations[:, Observation._fields.index("log_level")])
-    area = np.log(max(float(levels.mean()), 1e-2))
+    area = log_area(levels)
     # Padded to a power of two: one compilation for runs of about the same length.
     steps = len(observations)
     padded = np.zeros((1 << max(steps - 1, 1).bit_length(), observations.shape[1]))

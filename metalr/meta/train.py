@@ -25,7 +25,7 @@ class FittedPredictor(NamedTuple):
     """A predictor with its check and its provenance."""
 
     predictor: Predictor
-    tables: dict[str, list[dict[str, Any]]]  # trained, task, size
+    tables: dict[str, list[dict[str, Any]]]  # trained, task, size, kind, optimizer
     provenance: dict[str, Any]
 
 

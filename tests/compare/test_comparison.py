@@ -29,6 +29,18 @@ def test_a_rerun_under_another_predictor_takes_the_place_of_the_first():
     assert run["last_metrics"] == {"accuracy": 0.8}
 
 
+def test_a_rerun_takes_the_place_of_one_from_before_a_setting_existed():
+    whole = comparison.DEFAULTS | a_run(scheduler="metalr")["settings"]
+    older = {name: value for name, value in whole.items() if name != "train_file"}
+    lines = [
+        a_run(scores=[x], key=k, settings=s, scheduler="metalr")
+        for x, k, s in ((0.6, "a", older), (0.8, "b", whole))
+    ]
+    found = comparison.from_lines([*lines, a_run()], "linear 2e-5")
+    (run,) = found.methods["metalr"].runs
+    assert run["last_metrics"] == {"accuracy": 0.8}
+
+
 LONG = {**a_run()["settings"], "max_length": 64}
 
 

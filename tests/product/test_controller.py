@@ -129,7 +129,8 @@ def test_trusted_rate_is_left_where_the_run_shows_that_it_is_far_off(octaves):
 
 
 def test_trust_does_not_bring_back_what_was_cut():
-    tx = metalr.wrap(optax.sgd(0.01), init_predictor(), total_steps=30, trust=0.9)
+    silent = init_predictor()._replace(correlation=np.float32(np.inf))
+    tx = metalr.wrap(optax.sgd(0.01), silent, total_steps=30, trust=0.9)
     steps = falling(20)
     steps[10] = (float("nan"), 1.0)
     found = np.log2(multipliers(drive(tx, steps)))
@@ -273,6 +274,49 @@ def test_a_run_unlike_those_of_training_stays_at_the_rate_of_the_user(sign):
     assert state.out_of_range_steps == 59
     np.testing.assert_allclose(state.lr_multiplier, 1, atol=1e-6)
     assert state.lr_variance > 15.9
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.7])
+def test_a_run_unlike_those_of_training_does_not_go_back_to_what_was_cut(trust):
+    tx = metalr.wrap(optax.sgd(1e-3), far_from(knowing(-10.0)), trust=trust)
+    steps = falling(12)
+    steps[4:7] = [(float("nan"), 1.0)] * 3
+    found = np.log2(multipliers(drive(tx, steps)))
+    np.testing.assert_allclose(found, [0, 0, 0, 0, -1, -2, *[-3] * 6], atol=1e-6)
+
+
+def test_the_prior_enters_once_however_long_a_run_is_out_of_range():
+    row = np.zeros((len(NAMES), len(NAMES)), np.float32)
+    row[0, NAMES.index("level")] = 10 * np.sqrt(len(NAMES))
+    known = knowing(-3.0)  # within range at the peak
+    known = known._replace(
+        seen=known.seen._replace(whitening=row[None]),
+        drift=np.float32(0.5),  # so that all that was known has faded in the end
+    )
+    level = lambda step: jnp.where(step < 20, 1.0, 0.5)  # noqa: E731
+    tx = wrap(
+        optax.sgd(lambda step: 1e-3 * level(step)),
+        known,
+        schedule=level,
+        total_steps=90,
+    )
+    history = drive(tx, falling(90))
+    state, found = history[-1][2], np.log2(multipliers(history))
+    np.testing.assert_allclose(state.lr_variance, 16)
+    np.testing.assert_allclose(state.lr_prior, history[1][2].lr_prior)
+    assert found[19] > 3 and np.abs(np.diff(found[1:])).max() < 0.1
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 4])
+def test_an_update_is_held_against_the_rate_that_it_was_taken_with(skipped):
+    rate, share = 0.01, 16 / (16 + 4)  # of the prior beside the user's own rate
+    relative = np.log2(rate / (1 - rate))
+    tx = wrap(optax.sgd(rate), knowing(relative + 3, variance=4.0), total_steps=30)
+    bad = [(float("nan"), 1.0)] * skipped
+    state = drive(tx, [(1.0, 1.0), *bad, *falling(3)])[-1][2]
+    # What was skipped cuts the user's rate, and not what the update says.
+    expected = share * 3 + (1 - share) * -skipped
+    np.testing.assert_allclose(state.lr_prior, expected, atol=1e-3)
 
 
 def test_a_prior_of_facts_unlike_those_of_training_abstains():
@@ -471,6 +515,21 @@ def test_what_exploration_added_is_taken_off_the_evidence():
     tx = wrap(optax.sgd(1e-3), predictor, explore=lambda step: jnp.log(4.0))
     _, (_, _, state) = drive(tx, falling(2))
     np.testing.assert_allclose(state.lr_mean, 2.0, atol=0.1)  # log2 of 4, it says
+
+
+def test_exact_curvature_is_that_of_a_step_that_was_taken():
+    tx = wrap(optax.sgd(0.3), init_predictor(), curvature_every=2)
+    grad_fn = lambda params: jnp.array([1.0, 4.0]) * params  # noqa: E731
+    params = jnp.array([1.0, 1.0])
+    state, found = tx.init(params), []
+    for value in (1.0, 1.0, np.nan, 1.0, 1.0):
+        g = grad_fn(params)
+        updates, state = tx.update(g, state, params, value=value, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        found.append(float(state.observer[1]))
+    first, made_up = found[0], found[3]
+    assert first > 0 and found[1:3] == [first, first]  # kept where a step is skipped
+    assert made_up > 0 and made_up != first and found[4] == made_up
 
 
 def test_exact_curvature_is_that_of_the_applied_step():

@@ -292,6 +292,21 @@ def test_inject_multiplies_a_schedule_with_the_peak_rate():
     np.testing.assert_allclose(state.hyperparams["learning_rate"], 0.5 * 0.7)
 
 
+@pytest.mark.parametrize("door", ["wrap", "inject"])
+def test_a_step_outside_of_jit_compiles_nothing_that_one_before_it_has(door, caplog):
+    if door == "wrap":
+        tx = wrap(optax.adamw(1e-3), init_predictor(), total_steps=9)
+    else:
+        tx = inject(optax.adamw, 1e-3, init_predictor(), total_steps=9)
+    params = {"w": jnp.ones(3)}
+    state = tx.init(params)
+    for _ in range(2):
+        _, state = tx.update(params, state, params, value=1.0)
+    with jax.log_compiles():
+        tx.update(params, state, params, value=1.0)
+    assert not [r for r in caplog.records if "Compiling" in r.getMessage()]
+
+
 # --- What a user gets wrong -----------------------------------------------------------
 
 
@@ -300,9 +315,17 @@ def test_inject_multiplies_a_schedule_with_the_peak_rate():
     [
         ({"max_multiplier": 0.5}, r"lie in \[1, 1024\], got 0.5. 1 switches the pred"),
         ({"max_multiplier": float("nan")}, r"lie in \[1, 1024\], got nan"),
-        ({"total_steps": 0}, "`total_steps` must be at least 1, got 0"),
-        ({"curvature_every": -1}, "`curvature_every` must be at least 0"),
-        ({"stride": 0}, "`stride` at least 1"),
+        (
+            {"total_steps": 0},
+            "`total_steps` must be a whole number of at least 1, got 0",
+        ),
+        (
+            {"total_steps": 300.0},
+            "`total_steps` must be a whole .* got 300.0. Round it",
+        ),
+        ({"curvature_every": 2.5}, "`curvature_every` must be a whole number"),
+        ({"curvature_every": -1}, "`curvature_every` .* at least 0, got -1. Leave it"),
+        ({"stride": 0}, "`stride` must be a whole number of at least 1, got 0"),
         ({"learning_rate": -1.0}, "`learning_rate` must be positive, got -1.0"),
         ({"learning_rate": lambda t: 1.0, "schedule": lambda t: 1.0}, "two schedules"),
     ],

@@ -19,11 +19,15 @@ def squares(params):
 
 
 def is_float(leaf):
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return (
+        isinstance(leaf, float)
+        or hasattr(leaf, "dtype")
+        and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
 
 
 def gradients(params):
-    return jax.tree.map(lambda x: x.conj() if is_float(x) else None, params)
+    return jax.tree.map(lambda x: jnp.conj(x) if is_float(x) else None, params)
 
 
 W = jnp.arange(1.0, 7.0).reshape(2, 3)
@@ -33,6 +37,7 @@ TREES = {
     "random keys": {"w": W, "key": jax.random.key(0)},
     "zero size": {"w": W, "empty": jnp.zeros((0, 4))},
     "scalars": {"w": W, "s": jnp.float32(2)},
+    "Python's numbers": {"w": 1.5, "v": 2.0},
     "all zero": {"w": jnp.zeros((2, 3))},
     "empty": {},
     "nothing but integers": {"n": jnp.arange(3)},

@@ -38,18 +38,21 @@ class Programs(NamedTuple):
     learned: Callable[..., Any]  # and the predictor
 
 
-def make_programs(sweep: ZooSweep, problem: Problem, shape: str = "linear") -> Programs:
+def make_programs(
+    sweep: ZooSweep, problem: Problem, shape: str = "linear", *, trust: float = TRUST
+) -> Programs:
     """Prepare what the sweeps of a program share; it compiles when it is called.
 
     Args:
       sweep: One of them.
       problem: Its problem.
       shape: Of the schedule, as in `sweeps.level`.
+      trust: As in `wrap`.
     """
     level = jnp.asarray(sweeps.level(shape, sweep.horizon, sweep.warmup))
     marks = sweeps.marks(sweep)
 
-    def run(params, train, validation, order, rate, key, predictor=None, trust=TRUST):
+    def run(params, train, validation, order, rate, key, predictor=None):
         def schedule(step):
             return level[jnp.minimum(step, sweep.horizon - 1)]
 

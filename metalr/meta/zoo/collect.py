@@ -1,5 +1,6 @@
 """Collect sweeps of the zoo, and what a predictor does on them, one file each."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -43,7 +44,9 @@ def collect(
     files.remove_drafts(folder)
     deadline = time.monotonic() + seconds
     todo = [k for k in indices if not path_of(folder, k, seed, number).exists()]
-    make: Any = sweeps.make_program if predictor is None else closed_loop.make_programs
+    make: Any = sweeps.make_program
+    if predictor is not None:  # whose base rates are drawn at random
+        make = functools.partial(closed_loop.make_programs, trust=0.0)
     program: Any = None
     made_for = None
     with progress.counting(len(todo)) as log:

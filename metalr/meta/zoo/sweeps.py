@@ -17,6 +17,7 @@ import optax
 from optax import contrib
 
 from metalr import coordinates, observe
+from metalr.finetune.rules.shapes import COOLDOWN
 from metalr.meta import traces
 from metalr.meta.zoo.problems import KINDS, Problem
 
@@ -25,7 +26,7 @@ EVALUATIONS = 20
 FIRST_ID = 100_000  # of the zoo's sweeps; encoders have those below
 PER_PROGRAM = 3  # sweeps that share a compilation
 HOLD = 0.7  # share of the budget before `hold` begins to fall
-WSD = 0.8  # the same of `wsd`, that of the scheduler of this name (arXiv 2405.18392)
+WSD = 1 - COOLDOWN  # the same of `wsd`
 # A rate in the middle of what may be right, by optimizer.
 CENTRES = {
     "adamw": 2e-3,
