@@ -171,7 +171,7 @@ def _add_compare(commands: Any) -> None:
     add(
         "--plan",
         default="small",
-        help="small, fresh, targets, long, deep, full, or a TOML or JSON file",
+        help="small, fresh, kinds, targets, long, deep, full, or a TOML or JSON file",
     )
     add("--tasks", nargs="+", help="of the plan's or others (default: the plan's)")
     add("--models", nargs="+", help="default: the plan's")
