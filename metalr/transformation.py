@@ -102,7 +102,7 @@ def transformation(
         if fixed.curvature_every:
             grad_fn = extra_args.get("grad_fn")
             exact = _exact_curvature(
-                fixed, state, finite, params, clean, changes, grad_fn
+                fixed, state, exact, finite, params, clean, changes, grad_fn
             )
             new_observer = (new_observer, exact)
         return changes, decided._replace(
@@ -184,6 +184,7 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
 def _exact_curvature(
     fixed: Controller,
     state: controller.MetalrState,
+    last: jax.Array,
     finite: jax.Array,
     params: Any,
     grads: Any,
@@ -199,7 +200,6 @@ def _exact_curvature(
             "`curvature_every` needs the extra argument `grad_fn=`, the gradient of "
             "the batch's loss as a function of the parameters. Pass it to `update`."
         )
-    _, last = state.observer
     taken = state.lr_step - state.skipped_steps
     return jax.lax.cond(
         finite & (taken % fixed.curvature_every == 0),

@@ -131,7 +131,7 @@ class Checkpoints:
             faults[step] = fault
         if set(faults.values()) - {_UNSEALED}:
             raise MetalrError(
-                f"no checkpoint in {self._last.directory} can be read "
+                f"no checkpoint in {self._last.directory} can be read by this version "
                 f"({'; '.join(said(faults))}); start again with --overwrite"
             )
         return None

@@ -93,7 +93,8 @@ def test_words_on_the_methods_are_what_their_store_says():
     said = [
         ("metalr", "linear 3.2e-4", "3.2e-4 (difference "),
         ("metalr", "linear tuned", "chosen by two ("),
-        ("metalr", "best shape tuned", "at six rates is a little higher ("),
+        ("metalr", "best shape tuned", "at six rates (three of the hold; "),
+        ("metalr_wrap", "metalr", "(difference to metalr "),
         ("metalr", "metalr_prior", "(metalr is ahead by "),
         ("metalr", "metalr_linear", "metalr on linear decay is behind ("),
         ("find_linear", "lr_find_valley", "fastai's valley ("),
@@ -104,6 +105,10 @@ def test_words_on_the_methods_are_what_their_store_says():
         assert f"{before}{gap.estimate:+.3f}, {interval}" in WORDS
     lost = comparison.sensitivity(found, "metalr")
     assert f"at a sensitivity of {lost:.3f}" in WORDS
+    for shape, words in (("constant", "constant ("), ("static", "static (")):
+        assert f"{words}{shares(found, f'{shape} tuned')})" in WORDS
+    own = shares(found, "metalr_wrap")
+    assert f"ends at {own} from 2e-5, where it corrects" in WORDS
     mixed = shares(found, "metalr_shuffled")
     assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
     assert f"prior alone ends at {shares(found, 'metalr_prior')} (" in WORDS
@@ -169,8 +174,37 @@ def test_scores_on_fresh_tasks_are_those_of_their_store():
     found = shipped("fresh")
     assert {place[0] for place in found.references} == FRESH.keys()
     for place in found.references:
-        row = f"| {' | '.join(fresh_cells(found, place))} |"
-        assert row in TEXT and row in README
+        task, _, *cells = every = fresh_cells(found, place)
+        cells[1] = cells[1].partition(" at ")[0]
+        assert f"| {' | '.join(every)} |" in TEXT
+        assert f"| {' | '.join([task, *cells])} |" in README
+
+
+DEPTHS = {
+    "2 layers": "minilm:2",
+    "6 layers": "minilm:6",
+    "12 layers (e5-small, 4 bits)": "encoders/e5-small",
+}
+
+
+def depth_cells(name):
+    """Return the cells of an encoder: two rates on a hold, and metalr, on two tasks."""
+    model, scores = DEPTHS[name], defaultdict(list)
+    for place in ("fresh/runs", "fresh/depths", "twelve-layers/runs"):
+        for run in store(place):
+            if run["kind"] == stores.RUN and run["model"] == model:
+                row = run["task"], run["scheduler"], criteria.base_rate(run)
+                scores[row].append(final(run))
+    rows = (("wsd", 1e-4), ("wsd", 3.2e-4), ("metalr", 2e-5))
+    found = [scores[task, *row] for task in ("mr", "emotion") for row in rows]
+    assert {len(of) for of in found} == {3 if model == "minilm:2" else 1}
+    return [name, *(f"{np.mean(of):.3f}" for of in found)]
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_scores_at_other_depths_are_those_of_their_stores(name):
+    row = f"| {' | '.join(depth_cells(name))} |"
+    assert row in TEXT and row in README
 
 
 def test_other_rows_on_fresh_tasks_are_those_of_their_store():
@@ -205,8 +239,14 @@ def test_shares_in_the_readme_are_those_of_their_store():
     found = shipped("fresh")
     rows = ("metalr", "linear tuned", "linear 3.2e-4", "wsd 3.2e-4", "linear 2e-5")
     own, tuned, fixed, held, low = (shares(found, row) for row in rows)
-    said = f"It ends at {own} of the best score above chance, tuned at {tuned}, 3.2e-4 "
-    assert f"{said}at {fixed}, the hold at {held}, 2e-5 at {low}" in README
+    said = f"metalr ends at {own}, the hold at {held}, linear 3.2e-4 at {fixed}, tuned "
+    words = " ".join(README.split())
+    assert f"{said}at {tuned} (one choice, 1e-3, fails), linear 2e-5 at {low}" in words
+    small = shipped("comparison")
+    rows = ("metalr_wrap", "metalr", "linear tuned")
+    wrapped, ours, tuned = (shares(small, row) for row in rows)
+    said = f"it ends at {wrapped} of the best on three other tasks, `finetune.py`'s "
+    assert f"{said}metalr at {ours}, tuned linear at {tuned}" in words
 
 
 def test_words_on_a_long_run_are_what_its_store_says():
