@@ -155,6 +155,18 @@ def test_scores_of_version_3_on_the_targets_are_those_of_their_store():
         assert row and row[1].split("|")[-1].strip() == cell(runs)
 
 
+def test_scores_of_version_4_on_the_targets_are_those_of_their_store():
+    found, words = shipped("targets"), TEXT[TEXT.index("**Version 4 on the") :]
+    for run in store("targets/version-4"):
+        (tuned,) = (
+            other
+            for other in found.runs_of("linear tuned", criteria.workload(run))
+            if other["seed"] == run["seed"]
+        )
+        name = f"{TASKS[run['task']]}, {('first', 'second')[run['seed']]}"
+        assert f"| {name} | {final(tuned):.3f} | {final(run):.3f} |" in words
+
+
 FRESH = {"emotion": "emotion", "sick": "SICK", "sst5": "SST-5", "mr": "MR"}
 FRESH["financial_phrasebank"] = "Financial PhraseBank"
 
