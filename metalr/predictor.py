@@ -28,6 +28,7 @@ from flax import nnx
 from metalr.features import FEATURES, NAMES, OF_STATIC, STATIC
 
 WIDTH = 32
+UNMEASURED = 20.0  # steps that tell as much as one, where no fit has measured it
 _RELATIVE_RATE = NAMES.index("relative_rate")
 # On either side of a feature's trained range, in widths of it: the network is asked no
 # further than a little outside.
@@ -139,7 +140,7 @@ def untrained(
         prior_bias=np.zeros(fact_groups, number),
         prior_variance=np.full(fact_groups, np.inf, number),
         base_variance=number(16),
-        correlation=number(20),
+        correlation=number(UNMEASURED),
         drift=number(1e-3),
         aim=number(0),
         limit=number(0.5),

@@ -9,6 +9,7 @@ import numpy as np
 from metalr.features import OF_STATIC
 from metalr.meta import facts, labels
 from metalr.predictor import (
+    UNMEASURED,
     Density,
     Predictor,
     best_relative_rate,
@@ -117,5 +118,5 @@ def correlation(runs: list[tuple[np.ndarray, np.ndarray, float]]) -> float:
         ratios.append(mean**2 * precision.sum())
         weights.append(weight)
     if not ratios:
-        return 20.0
+        return UNMEASURED
     return float(np.clip(np.average(np.minimum(ratios, 400), weights=weights), 1, 200))

@@ -24,6 +24,7 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
+from metalr.finding.experience import ENCODER
 from metalr.meta import calibration, facts, labels
 from metalr.predictor import Network, Predictor, evidence, init_predictor
 
@@ -78,12 +79,12 @@ def fit(
         spread = calibration.left_out(data, kept, again, settings.folds, settings.seed)
         predictor = predictor if spread is None else _calibrated(predictor, spread)
     kinds = np.unique(data.kind[kept])
-    encoders = data.kind == labels.ENCODER
+    encoders = data.kind == ENCODER
     if len(kinds) == 1 or not calibration.informs(data, kept & encoders):
         return predictor
     rows = labels.Examples(*(column[encoders] for column in data))
     alone = fit(rows, settings, kept=kept[encoders], calibrate=calibrate)
-    return _with_own(predictor, alone, int(np.flatnonzero(kinds == labels.ENCODER)[0]))
+    return _with_own(predictor, alone, int(np.flatnonzero(kinds == ENCODER)[0]))
 
 
 def _calibrated(predictor: Predictor, spread: calibration.LeftOutSpread) -> Predictor:

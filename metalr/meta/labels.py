@@ -21,6 +21,7 @@ import numpy as np
 
 from metalr.errors import MetalrError
 from metalr.features import NAMES
+from metalr.finding.experience import ENCODER
 from metalr.meta import traces
 from metalr.observe import Observation
 from metalr.runtime import files
@@ -32,7 +33,6 @@ _WORST = 0.1  # J of all runs that are worse or not finite
 _NOISE = 0.03  # spread of J that the order of batches alone can cause
 _SHARE = 0.1  # of the spread of J: the temperature of the softmin
 _FEWEST = 3  # peaks that show where the best one of a shape lies
-ENCODER = "encoder"
 
 
 class Examples(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 
 from metalr.errors import MetalrError
 from metalr.features import OF_STATIC, STATIC
+from metalr.finding.experience import ENCODER
 from metalr.meta import calibration, facts, fit, labels, scoring
 from metalr.predictor import distance, evidence, init_predictor, prior
 from tests.meta.made_sweeps import NAMES, STEPS, run, sweep, sweeps
@@ -176,7 +177,7 @@ def test_encoders_are_read_by_what_encoders_have_shown(runs):
     features = data.features.copy()
     features[zoo, NAMES.index("slope")] *= -1
     features[zoo, NAMES.index(STATIC[0])] += 9
-    kind = np.where(zoo, "linear", labels.ENCODER)
+    kind = np.where(zoo, "linear", ENCODER)
     # The zoo counts ten times as much.
     weight = np.where(zoo, 10, 1) * data.weight
     data = data._replace(features=features, kind=kind, weight=weight)
