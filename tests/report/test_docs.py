@@ -192,6 +192,33 @@ def test_scores_on_fresh_tasks_are_those_of_their_store():
         assert f"| {' | '.join([task, *cells])} |" in README
 
 
+KINDS = {"stsb": "STS-B, Pearson", "conll2003": "CoNLL-2003, F1 of entities"}
+KIND_ROWS = ("linear 3.2e-4", "linear tuned", "wsd 3.2e-4", "metalr_prior", "metalr")
+
+
+def kind_cells(found, place):
+    """Return the cells of a task of another kind."""
+    cells = [cell(found.runs_of(row, place)) for row in KIND_ROWS]
+    cells[1] += f" at {rate_names(found.runs_of('linear tuned', place))}"
+    return [KINDS[place[0]], *cells]
+
+
+def test_scores_on_tasks_of_other_kinds_are_those_of_their_store():
+    found = shipped("kinds")
+    assert {place[0] for place in found.references} == KINDS.keys()
+    for place in found.references:
+        assert f"| {' | '.join(kind_cells(found, place))} |" in TEXT
+    for row, words in (
+        ("linear tuned", "to tuned linear decay, claim 1"),
+        ("best shape tuned", "to the best shape, claim 2"),
+        ("wsd 3.2e-4", "to the hold at 3.2e-4, claim 3"),
+        ("metalr_prior", "to the prior alone, claim 7"),
+    ):
+        gap = comparison.score_difference(found, "metalr", row)
+        said = f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
+        assert f"{words} ({said})" in WORDS
+
+
 DEPTHS = {
     "2 layers": "minilm:2",
     "6 layers": "minilm:6",
