@@ -55,10 +55,9 @@ def layout(params: Any, stride: int = STRIDE) -> Layout:
     6
     """
     leaves = [(i, x) for i, x in enumerate(leaves_of(params)) if is_trainable(x)]
-    sizes = [jnp.size(leaf) for _, leaf in leaves]
-    size = sum(sizes)
-    wide = [jnp.result_type(leaf).itemsize for _, leaf in leaves]
-    bytes_ = sum(n * bytes_each for n, bytes_each in zip(sizes, wide, strict=True))
+    sizes = [math.prod(_shape(leaf)) for _, leaf in leaves]
+    widths = [_dtype(leaf).itemsize for _, leaf in leaves]
+    size, bytes_ = sum(sizes), sum(n * w for n, w in zip(sizes, widths, strict=True))
     density = stride * 4 * size / max(1, bytes_)
     density = max(1.0, size / _MAX_SAMPLE, min(density, size / _MIN_SAMPLE))
     return Layout(tuple(_block(i, leaf, density) for i, leaf in leaves))
@@ -197,11 +196,19 @@ def _cut(leaves: list[Any], where: Layout) -> jax.Array:
 
 
 def _block(index: int, leaf: Any, density: float) -> Block:
-    shape = tuple(getattr(leaf, "shape", ()))
+    shape = _shape(leaf)
     strides = tuple(_strides(shape, density))
     block = Block(index, shape, strides, 0, math.prod(shape))
-    complex_ = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating)
+    complex_ = jnp.issubdtype(_dtype(leaf), jnp.complexfloating)
     return block._replace(kept=math.prod(_cut_shape(block)) * (2 if complex_ else 1))
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(getattr(leaf, "shape", ()))  # none: a number of Python's own
+
+
+def _dtype(leaf: Any) -> Any:
+    return jnp.dtype(getattr(leaf, "dtype", type(leaf)))
 
 
 def _cut_shape(block: Block) -> list[int]:
