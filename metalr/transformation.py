@@ -184,7 +184,7 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
 def _exact_curvature(
     fixed: Controller,
     state: controller.MetalrState,
-    last: jax.Array,
+    last: Any,
     finite: jax.Array,
     params: Any,
     grads: Any,
