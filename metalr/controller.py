@@ -17,9 +17,9 @@ Of a run unlike those of training nothing is known, and m stays where the user s
 step out of range says less, from half as far again (squared) nothing, and every step
 counts by the squared share of those within range in the run so far (one out of range is
 forgiven). So does the prior, at the first update within range; it must know the facts
-as well. To widen the variance
-would not do: the errors of such steps are all the same, and the user's own rate is so
-vague a guess that many vague measurements would outweigh it.
+as well. To widen the variance would not do: the errors of such steps are all the same,
+and the user's own rate is so vague a guess that many vague measurements would outweigh
+it.
 
 A user's rate may be tuned, right to within half an octave, or any guess. m is moved by
 the probability of the second (`trust` before the run, then by what the run has shown):

@@ -79,12 +79,14 @@ def as_begun(sweep: sweeps.Sweep, output: Path) -> sweeps.Sweep:
     A collection that was begun before sweeps had several shapes goes on as it was.
     """
     job = Job(sweep)
-    kept = (path for path in (_target(job, output), *_parts(job, output)))
-    path = next((path for path in kept if path.exists()), None)
-    if path is None:
-        return sweep
-    about = trace_files.read(path)[0].about
-    return sweep._replace(also=tuple(about.get("also", ())))
+    for path in (_target(job, output), *_parts(job, output)) if sweep.also else ():
+        try:
+            if path.exists():
+                about = trace_files.read(path)[0].about
+                return sweep._replace(also=tuple(about.get("also", ())))
+        except trace_files.Broken:
+            continue  # `collect` removes it
+    return sweep
 
 
 def missing(jobs: Sequence[Job], output: Path) -> int:

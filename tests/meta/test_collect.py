@@ -115,6 +115,8 @@ def test_a_collection_of_before_there_were_several_shapes_goes_on(counted, tmp_p
     assert begun == jobs(1)[0].sweep
     assert collected([sweeps.Job(begun)], tmp_path) and not counted
     assert collect.as_begun(as_drawn_today, tmp_path / "new") == as_drawn_today
+    path.write_bytes(path.read_bytes()[:100])  # by a power cut
+    assert collect.as_begun(as_drawn_today, tmp_path) == as_drawn_today
 
 
 def test_parts_left_by_a_kill_after_the_sweep_was_written_go_away(counted, tmp_path):

@@ -50,6 +50,12 @@ def rate_names(runs):
     return " and ".join(map(criteria.format_rate, rates))
 
 
+def difference(found, method, other):
+    """Return the paired difference of two methods with its interval, as it is said."""
+    gap = comparison.score_difference(found, method, other)
+    return f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
+
+
 def of_metalr(found, place, rate):
     """Return the runs of metalr from a base rate, in the order of their seeds."""
     runs = [
@@ -100,9 +106,7 @@ def test_words_on_the_methods_are_what_their_store_says():
         ("find_linear", "lr_find_valley", "fastai's valley ("),
     ]
     for method, other, before in said:
-        gap = comparison.score_difference(found, method, other)
-        interval = f"95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
-        assert f"{before}{gap.estimate:+.3f}, {interval}" in WORDS
+        assert f"{before}{difference(found, method, other)}" in WORDS
     lost = comparison.sensitivity(found, "metalr")
     assert f"at a sensitivity of {lost:.3f}" in WORDS
     for shape, words in (("constant", "constant ("), ("static", "static (")):
@@ -214,9 +218,7 @@ def test_scores_on_tasks_of_other_kinds_are_those_of_their_store():
         ("wsd 3.2e-4", "to the hold at 3.2e-4, claim 3"),
         ("metalr_prior", "to the prior alone, claim 7"),
     ):
-        gap = comparison.score_difference(found, "metalr", row)
-        said = f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
-        assert f"{words} ({said})" in WORDS
+        assert f"{words} ({difference(found, 'metalr', row)})" in WORDS
 
 
 DEPTHS = {
@@ -265,9 +267,7 @@ def test_words_on_fresh_tasks_are_what_their_store_says():
         ("wsd 3.2e-4", "hold-then-decay"),
         ("metalr_prior", "the prior alone"),
     ):
-        gap = comparison.score_difference(found, "metalr", place)
-        said = f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
-        assert f"{other} ({said})" in WORDS
+        assert f"{other} ({difference(found, 'metalr', place)})" in WORDS
         assert shares(found, place) in WORDS
     assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
     lost = comparison.sensitivity(found, "metalr")
@@ -316,12 +316,11 @@ def shares(found, row, model=""):
 
 def test_words_on_the_targets_are_what_their_store_says():
     found = shipped("targets")
-    apart = comparison.score_difference(found, "metalr", "linear tuned")
+    apart = difference(found, "metalr", "linear tuned")
     assert (
         f"ends at {shares(found, 'metalr')} of the best score above chance, linear "
         f"decay at the best of six rates at {shares(found, 'linear tuned')} (paired "
-        f"difference {apart.estimate:+.3f}, 95 % interval {apart.low:+.3f} to "
-        f"{apart.high:+.3f}), 2e-5 at {shares(found, 'static 2e-5')} without a "
+        f"difference {apart}), 2e-5 at {shares(found, 'static 2e-5')} without a "
         f"schedule and at {shares(found, 'linear 2e-5')} with linear decay"
     ) in WORDS
     two = {row: shares(found, row, ":2") for row in found.methods}
