@@ -113,6 +113,15 @@ def test_words_on_the_methods_are_what_their_store_says():
         assert f"{words}{shares(found, f'{shape} tuned')})" in WORDS
     own = shares(found, "metalr_wrap")
     assert f"ends at {own} from 2e-5, where it corrects" in WORDS
+    tuned = [
+        run
+        for run in found.runs
+        if run["scheduler"] == "metalr_wrap" and criteria.base_rate(run) == 3.2e-4
+    ]
+    m = [
+        row["lr_multiplier"] for run in tuned for row in run["history"] if "loss" in row
+    ]
+    assert f"m stays within {min(m):.2f} and {max(m):.2f}" in WORDS
     mixed = shares(found, "metalr_shuffled")
     assert f"metalr ends at {shares(found, 'metalr')} of the best" in WORDS
     assert f"prior alone ends at {shares(found, 'metalr_prior')} (" in WORDS
