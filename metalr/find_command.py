@@ -10,15 +10,13 @@ from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, add_flags
 from metalr.finetune.config_rules import check, from_flags
 
-# What the found rate is the peak of, in words; other schedulers set rates themselves.
-# In `finetune.rules.shapes` they have the same names but for these.
-_NAMES = {"constant": "ramp", "wsd": "hold_then_decay"}
-_SHAPES = {
+# What the found rate is the peak of, by the name in `finetune.rules.shapes`.
+_IN_WORDS = {
     "static": "one rate",
-    "constant": "warm-up and one rate",
+    "ramp": "warm-up and one rate",
     "linear": "linear decay",
     "cosine": "cosine decay",
-    "wsd": "a hold and linear decay",
+    "hold_then_decay": "a hold and linear decay",
     "rex": "REX decay",
 }
 
@@ -64,7 +62,7 @@ def find(args: argparse.Namespace) -> int:
         kind=experience.ENCODER,
         on_end=prepared.problem.evaluate,
     )
-    print(findings.describe(found, _SHAPES[shape]))
+    print(findings.describe(found, _IN_WORDS[shape.__name__]))
     if forecast := _score(found, prepared.data.task.metric, run["told"]):
         print(forecast)
     if args.png:
@@ -91,38 +89,42 @@ def suggest(args: argparse.Namespace) -> int:
 
     compilation.use_cache()
     _, run = _prepared(config, shape)
-    print(finder.suggest(**run).text.replace("its schedule", _SHAPES[shape]))
+    print(finder.suggest(**run).text.replace("its schedule", _IN_WORDS[shape.__name__]))
     return 0
 
 
-def _shape(config: RunConfig) -> str:
-    """Return the schedule whose peak is looked for: metalr's own is a hold."""
+def _shape(config: RunConfig) -> Callable[..., Any]:
+    """Return the schedule whose peak is looked for."""
     from metalr.finetune import schedulers
 
     row = schedulers.get(config.scheduler)
-    if config.scheduler in _SHAPES:
-        return config.scheduler
-    if not row.learned or row.rate_free:
+    if row.shape is None:
+        rows = schedulers.SCHEDULERS.items()
+        usable = [name for name, row in rows if row.shape and not row.is_control]
         raise MetalrError(
             f"--scheduler {config.scheduler} finds or sets its rate itself; use "
-            f"{', '.join(_SHAPES)} or metalr"
+            f"{', '.join(usable[:-1])} or {usable[-1]}"
         )
-    return "linear" if config.scheduler == "metalr_linear" else "wsd"
+    return row.shape
 
 
-def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
-    """Load a run, and returns it with the arguments of `metalr.find`."""
+def _prepared(
+    config: RunConfig, shape: Callable[..., Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Load a run, and return it with the arguments of `metalr.find`."""
     import jax
 
     from metalr.finding import experience
     from metalr.finetune import preparation, schedulers
-    from metalr.finetune.rules import shapes
     from metalr.optax_schedule import warmup_of
     from metalr.stored_predictor import load_predictor
 
+    # The rate alone is looked for, so no predictor is asked within the run itself.
+    rows = schedulers.SCHEDULERS.items()
+    plain = next(name for name, row in rows if row.shape is shape and row.tunable)
     # An average of the parameters has no part in what is found.
     parallel = "jit" if config.parallel == "pmap" else config.parallel
-    probed = dataclasses.replace(config, scheduler=shape, ema=0.0, parallel=parallel)
+    probed = dataclasses.replace(config, scheduler=plain, ema=0.0, parallel=parallel)
     prepared = preparation.prepare(check(probed))
     problem, pace, layout = prepared.problem, prepared.pace, prepared.layout
     rate = float(prepared.config.learning_rate or 0.0)
@@ -138,7 +140,7 @@ def _prepared(config: RunConfig, shape: str) -> tuple[Any, dict[str, Any]]:
         "batches": lambda step: layout.put(problem.batches.batch(step)),
         "steps": pace.total_steps,
         "learning_rate": rate,
-        "schedule": getattr(shapes, _NAMES.get(shape, shape))(plan),
+        "schedule": shape(plan),
         "key": jax.random.key(pace.seed),
         "predictor": load_predictor(config.predictor),
         "told": experience.load(config.predictor),

@@ -34,7 +34,7 @@ from metalr.finetune.rules import (
 )
 from metalr.finetune.rules.estimating import own
 from metalr.finetune.rules.plan import Build, Inner, RunPlan, adamw
-from metalr.finetune.rules.shapes import scheduled
+from metalr.finetune.rules.shapes import Shape
 from metalr.predictor import Predictor
 
 __all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get"]
@@ -55,6 +55,8 @@ class Scheduler(NamedTuple):
     summary: str  # one line for `metalr schedulers`
     source: str  # where the rule and its settings come from
     build: Build
+    # What the base rate is multiplied by, m aside; None: the rule sets it otherwise.
+    shape: Shape | None = None
     # 2e-5 is the experiment plan's; methods that estimate the rate have a factor here.
     learning_rate: float = 2e-5  # base rate where the user gives none
     # (optimizer state, parameters) -> the parameters to score and to keep
@@ -82,13 +84,23 @@ def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
     return build
 
 
+def _scheduled(summary: str, source: str, shape: Shape, **more: Any) -> Scheduler:
+    """Make a row from a schedule that is known in advance."""
+    build = shapes.scheduled(shape)
+    return Scheduler(summary, source, build, shape, tunable=True, **more)
+
+
 def _metalr(
+    summary: str,
+    source: str = "metalr.optax_schedule",
+    *,
     change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
-    shape: Callable[[RunPlan], optax.Schedule] = shapes.hold_then_decay,
+    shape: Shape = shapes.hold_then_decay,
     max_multiplier: float = MAX_MULTIPLIER,
     trust: float = 0.0,
-) -> Build:
-    """Make a row's `build` from what differs between the rows of metalr."""
+    **more: Any,
+) -> Scheduler:
+    """Make a row from what differs between the rows of metalr."""
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
         return optax_schedule.inject(
@@ -101,7 +113,7 @@ def _metalr(
             trust=trust,
         )
 
-    return build
+    return Scheduler(summary, source, build, shape, **more)
 
 
 _OWN_RECIPE = ("warmup_steps", "weight_decay", "clip_norm")
@@ -133,42 +145,36 @@ def _without_evidence(predictor: Predictor) -> Predictor:
 
 
 SCHEDULERS: dict[str, Scheduler] = {
-    "static": Scheduler(
+    "static": _scheduled(
         "the base rate from the first step to the last",
         "experiment plan",
-        scheduled(shapes.static),
-        tunable=True,
+        shapes.static,
         ignores=("warmup_steps",),
     ),
-    "constant": Scheduler(
+    "constant": _scheduled(
         "linear warm-up, then the base rate",
         "experiment plan",
-        scheduled(shapes.ramp),
-        tunable=True,
+        shapes.ramp,
     ),
-    "linear": Scheduler(
+    "linear": _scheduled(
         "linear warm-up, then linear decay to 0",
         "Devlin et al. 2019",
-        scheduled(shapes.linear),
-        tunable=True,
+        shapes.linear,
     ),
-    "cosine": Scheduler(
+    "cosine": _scheduled(
         "linear warm-up, then half a cosine to 0",
         "Loshchilov and Hutter 2017, without restarts",
-        scheduled(shapes.cosine),
-        tunable=True,
+        shapes.cosine,
     ),
-    "wsd": Scheduler(
+    "wsd": _scheduled(
         "linear warm-up, hold, linear decay to 0 in the last fifth",
         "arXiv 2405.18392",
-        scheduled(shapes.hold_then_decay),
-        tunable=True,
+        shapes.hold_then_decay,
     ),
-    "rex": Scheduler(
+    "rex": _scheduled(
         "linear warm-up, then (1 - t) / (1/2 + (1 - t) / 2)",
         "arXiv 2107.04197",
-        scheduled(shapes.rex),
-        tunable=True,
+        shapes.rex,
     ),
     "plateau": Scheduler(
         "warm-up, then x0.1 after 100 steps without 1 % less loss",
@@ -290,44 +296,38 @@ SCHEDULERS: dict[str, Scheduler] = {
         learning_rate=recipes.KERASHUB_RATE,
         ignores=_OWN_RECIPE,
     ),
-    "metalr": Scheduler(
+    "metalr": _metalr(
         "a learned multiplier, 1/1024 to 1024, on warm-up, hold and linear decay",
-        "metalr.optax_schedule",
-        _metalr(),
         learned=True,
     ),
-    "metalr_prior": Scheduler(
+    "metalr_prior": _metalr(
         "control: the rate that metalr starts from, by the facts of the run alone",
         "metalr.predictor.prior",
-        _metalr(_without_evidence),
+        change=_without_evidence,
         learned=True,
         is_control=True,
     ),
-    "metalr_linear": Scheduler(
+    "metalr_linear": _metalr(
         "metalr on linear warm-up and decay, without the hold",
-        "metalr.optax_schedule",
-        _metalr(shape=shapes.linear),
+        shape=shapes.linear,
         learned=True,
     ),
-    "metalr_wrap": Scheduler(
+    "metalr_wrap": _metalr(
         "metalr as metalr.wrap has it unless told otherwise, on the same shape",
         "metalr.optax_schedule, defaults",
-        _metalr(
-            max_multiplier=optax_schedule.GENERAL_MULTIPLIER,
-            trust=optax_schedule.TRUST,
-        ),
+        max_multiplier=optax_schedule.GENERAL_MULTIPLIER,
+        trust=optax_schedule.TRUST,
         learned=True,
     ),
-    "metalr_fixed": Scheduler(
+    "metalr_fixed": _metalr(
         "control: metalr with its multiplier bound to 1",
         "metalr.optax_schedule, max_multiplier=1",
-        _metalr(max_multiplier=1.0),
+        max_multiplier=1.0,
         is_control=True,  # not `learned`: it makes no difference who would be asked
     ),
-    "metalr_shuffled": Scheduler(
+    "metalr_shuffled": _metalr(
         "control: metalr whose features are shuffled, one fixed order",
-        "metalr.optax_schedule",
-        _metalr(_shuffled),
+        change=_shuffled,
         learned=True,
         is_control=True,
     ),

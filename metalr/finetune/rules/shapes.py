@@ -12,10 +12,11 @@ import optax
 from metalr import optax_schedule
 from metalr.finetune.rules.plan import Build, Inner, RunPlan
 
+Shape = Callable[[RunPlan], optax.Schedule]
 COOLDOWN = 0.2  # share of the run in which hold-then-decay decays, arXiv 2405.18392
 
 
-def scheduled(shape: Callable[[RunPlan], optax.Schedule]) -> Build:
+def scheduled(shape: Shape) -> Build:
     """Make a row's `build` from a schedule of the multiplier of the base rate."""
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
