@@ -85,10 +85,12 @@ def suggest(args: argparse.Namespace) -> int:
     config = from_flags(args, finds=True)
     shape = _shape(config)
     from metalr.finding import finder
+    from metalr.finetune.run import title
     from metalr.runtime import compilation
 
     compilation.use_cache()
-    _, run = _prepared(config, shape)
+    prepared, run = _prepared(config, shape)
+    print("\n".join(title(prepared)))
     print(finder.suggest(**run).text.replace("its schedule", _IN_WORDS[shape.__name__]))
     return 0
 

@@ -67,6 +67,14 @@ class Comparison(NamedTuple):
         value = criteria.criterion(criterion)
         return [value(run, self.references[criteria.workload(run)]) for run in runs]
 
+    def mean(self, method: str, criterion: str) -> float:
+        """Return the mean of a criterion over learned workloads; each counts alike."""
+        runs = self.averaged[method].runs
+        of: dict[Workload, list[float]] = {}
+        for run, value in zip(runs, self.values(runs, criterion), strict=True):
+            of.setdefault(criteria.workload(run), []).append(value)
+        return float(np.mean([np.mean(values) for values in of.values()]))
+
     def is_toy(self, workload: Workload) -> bool:
         """Return whether the data of a workload were generated."""
         return any(
@@ -171,6 +179,7 @@ def _check_settings(runs: Sequence[Run]) -> None:
             value = lambda r, n: r["settings"].get(n, DEFAULTS.get(n))  # noqa: E731
             pairs = {n: [value(r, n) for r in (other, run)] for n in names}
             pairs["kind of data"] = [r["data"].get("kind") for r in (other, run)]
+            pairs |= _rows_of(other, run)
             differ = [f"{n} {a!r} and {b!r}" for n, (a, b) in pairs.items() if a != b]
             if differ:
                 raise MetalrError(
@@ -178,6 +187,17 @@ def _check_settings(runs: Sequence[Run]) -> None:
                     f"{' '.join(map(str, key))} differ ({', '.join(sorted(differ))}); "
                     "keep them in separate stores"
                 )
+
+
+def _rows_of(one: Run, other: Run) -> dict[str, list[Any]]:
+    """Return what tells the rows of two runs apart, which need not have one seed.
+
+    Older runs have no hash of their rows, but the score of the best constant guess.
+    """
+    hashes = [run["data"].get("sha256") for run in (one, other)]
+    if None in hashes:
+        return {"chance": [round(criteria.chance(run), 6) for run in (one, other)]}
+    return {"rows": [of[:12] for of in hashes]}
 
 
 def score_difference(
@@ -235,12 +255,21 @@ def ahead(
 def best_untuned(comparison: Comparison) -> str | None:
     """Return the untuned method with the highest mean share of the best, if any.
 
-    It is chosen by the very scores that it then shows, which favours it.
+    It is chosen by the very scores that it then shows, which favours it. One that ran
+    on fewer workloads than others is not compared with these.
     """
+    averaged = comparison.averaged
+    others = {comparison.subject, comparison.baseline}
+    ran = {
+        name: {*map(criteria.workload, method.runs)}
+        for name, method in averaged.items()
+        if method.untuned and name not in others
+    }
+    most = max(map(len, ran.values()), default=0)
     means = {
-        name: np.mean(comparison.values(method.runs, "share of the best"))
-        for name, method in comparison.averaged.items()
-        if method.untuned and name not in (comparison.subject, comparison.baseline)
+        name: comparison.mean(name, "share of the best")
+        for name, over in ran.items()
+        if len(over) == most
     }
     return max(means, key=lambda name: means[name]) if means else None
 

@@ -1,17 +1,19 @@
 """Cells that hold labels: one spelling for what different tools write."""
 
+import ast
 import decimal
 import json
 import math
 import re
 import unicodedata
+import warnings
 from typing import Any
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 DASH = "-"  # stands for no label
 _UNSEEN = "\u200b\u2060\ufeff"  # signs without width, as of copied texts
 # A list that pandas wrote to CSV, of Python's strings or NumPy's.
-_ITEM = r"'[^']*'|\"[^\"]*\""
+_ITEM = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _LISTED = re.compile(rf"\[\s*(({_ITEM})[\s,]*)*\]")
 
 
@@ -49,16 +51,33 @@ def unwritten(value: Any) -> Any:
 
     >>> unwritten("['a', 'b']"), unwritten('["a"]'), unwritten("[a]"), unwritten("a")
     (['a', 'b'], ['a'], '[a]', 'a')
+
+    In JSON an escape is JSON's, in a list of Python's strings it is Python's.
+
+    >>> unwritten(json.dumps(["caf\u00e9"])) == unwritten("['caf\u00e9']")
+    True
     """
     if not isinstance(value, str) or value[:1] + value[-1:] not in ("[]", "{}"):
         return value
-    if _LISTED.fullmatch(value):
-        return [item[1:-1] for item in re.findall(_ITEM, value)]
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
+        if _LISTED.fullmatch(value):
+            return [_quoted(item) for item in re.findall(_ITEM, value)]
         return value
     return found if isinstance(found, list | dict) else value
+
+
+def _quoted(item: str) -> str:
+    """Return the text of a string as Python writes it."""
+    if "\\" not in item:
+        return item[1:-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an escape that Python does not have
+            return ast.literal_eval(item)
+    except (SyntaxError, ValueError):
+        return item[1:-1]
 
 
 def spelled(value: str | int | float) -> str:

@@ -47,6 +47,7 @@ def read(
     given_files = [Path(f) for f in (train_file, validation_file) if f is not None]
     opening.refuse_ignored(given_files, given.options)
     table = opening.look(Path(train_file), given.options)
+    _refuse_separator(task_name, given)
     if task_name == "file":
         task, found, assumed = _define_task(table, given)
     else:
@@ -55,8 +56,9 @@ def read(
                 f"{task_name} is a {TASKS[task_name].kind}; --kind {given.kind} goes "
                 "with a file that defines its own task: drop one of them"
             )
-        task, assumed = _with_columns(TASKS[task_name], given.columns), ()
+        task = _with_columns(TASKS[task_name], given)
         found = rows.read(_wanted(table, task), task, str(table.path))
+        found, assumed = by_name(found, table, task)
     train = rows.finish(found, task, str(table.path))
     notes = (*table.notes, *assumed)
     if {"answer", "_task_hash"} <= {*table.names}:
@@ -65,7 +67,8 @@ def read(
     if validation_file is not None:
         other = opening.look(Path(validation_file), given.options)
         notes += tuple(note for note in other.notes if note not in notes)
-        validation = _validation(other, task)
+        validation, differ = _validation(other, task)
+        notes += tuple(note for note in differ if note not in notes)
         where += f", validation: {validation_file}"
         train, held_out = train, validation.rows
         left_out = _added(train.left_out, validation.left_out)
@@ -82,10 +85,20 @@ def read(
     return TaskData(task, train.rows, {task.validation[0]: held_out}, origin, record)
 
 
-def _validation(table: DataFile, task: Task) -> Checked:
+def _validation(table: DataFile, task: Task) -> tuple[Checked, tuple[str, ...]]:
     found = rows.read(_wanted(table, task), task, str(table.path))
-    found = _by_name(found, table, task)
-    return rows.finish(found, task, str(table.path))
+    found, notes = by_name(found, table, task)
+    return rows.finish(found, task, str(table.path)), notes
+
+
+def _refuse_separator(task_name: str, given: Given) -> None:
+    """Refuse a separator of labels where a row has one label, or a list."""
+    kind = given.kind if task_name == "file" else TASKS[task_name].kind
+    if given.separator and kind not in (None, "multilabel"):
+        raise MetalrError(
+            f"--label-separator is read by tasks of several labels alone, got one of "
+            f"{kind}; leave it out, or say --kind multilabel"
+        )
 
 
 def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
@@ -104,6 +117,11 @@ def columns_of(table: DataFile, task: Task, way_out: str = "") -> list[str]:
       MetalrError: The table lacks one.
     """
     columns = [c for c in (task.text, task.pair, task.label) if c is not None]
+    if twice := [name for name, n in Counter(columns).items() if n > 1]:
+        raise MetalrError(
+            f"{table.path}: column {twice[0]!r} is taken for two of text, pair and "
+            "label; name others with --text-column, --pair-column and --label-column"
+        )
     if task.kind == "choice" and task.pair not in table.names:
         apart = structured.numbered(table.names)
         if "sent2" in table.names:
@@ -128,9 +146,9 @@ def _is_json(table: DataFile) -> bool:
     return any("json" in suffix.lower() for suffix in table.path.suffixes)
 
 
-def _with_columns(task: Task, columns: Columns) -> Task:
-    text, pair, label = columns
-    if task.kind == "qa" and any(columns):
+def _with_columns(task: Task, given: Given) -> Task:
+    text, pair, label = given.columns
+    if task.kind == "qa" and any(given.columns):
         raise MetalrError(
             "a file of questions has SQuAD's columns context, question and answers; "
             "other column names are not supported"
@@ -142,6 +160,7 @@ def _with_columns(task: Task, columns: Columns) -> Task:
         text=text or task.text,
         pair=pair or task.pair,
         label=label or task.label,
+        separator=given.separator,
         validation=task.validation[:1],
     )
 
@@ -152,7 +171,8 @@ def _define_task(
     """Return the task that a training file defines by its columns and labels."""
     text, pair, label = given.columns
     known, where = set(table.names), str(table.path)
-    if given.kind == "qa" or (given.kind is None and text is None and _QA <= known):
+    unsaid = given.kind is None and text is None and given.separator is None
+    if given.kind == "qa" or (unsaid and _QA <= known):
         return _define_questions(table, given)
     kind = given.kind or ("multilabel" if given.separator else None)
     if kind is None and (lists := structured.list_columns(table.names, label)):
@@ -165,7 +185,7 @@ def _define_task(
     label = label or guesses.label(table)
     task = Task(name="file", text=text, pair=pair, label=label, hub=("", None))
     found = rows.read(_wanted(table, task), task, where)
-    found = _by_name(found, table, task)
+    found, _ = by_name(found, table, task)
     names = table.classes.get(label)
     said = labels.define(found.labels, where, label, given.kind, names)
     return dataclasses.replace(task, **said.fields), found, said.notes
@@ -174,7 +194,7 @@ def _define_task(
 def _define_questions(
     table: DataFile, given: Given
 ) -> tuple[Task, rows.Read, tuple[str, ...]]:
-    task = _with_columns(TASKS["squad_v2"], given.columns)
+    task = _with_columns(TASKS["squad_v2"], given)
     task = dataclasses.replace(task, name="file", hub=("", None))
     found = rows.read(_wanted(table, task), task, str(table.path))
     empty = sum(not answers["text"] for answers in found.labels)
@@ -192,6 +212,11 @@ def _define_lists(
     text, pair, label = given.columns
     names = table.names
     if kind == "tokens":
+        if pair:
+            raise MetalrError(
+                "a task of words and their tags has no second text; leave out "
+                f"--pair-column {pair}"
+            )
         text = text or _first(structured.WORDS, names)
         label = label or _first(structured.TAGS, names)
     else:
@@ -210,7 +235,7 @@ def _define_lists(
         hub=("", None),
     )
     found = rows.read(_wanted(table, task), task, str(table.path))
-    found = _by_name(found, table, task)
+    found, _ = by_name(found, table, task)
     known = table.classes.get(label)
     said = structured.define(found.labels, str(table.path), label, kind, known)
     notes = said.notes
@@ -230,11 +255,24 @@ def _first(wanted: Iterable[str], names: Iterable[str]) -> str:
     return next((name for name in wanted if name in there), wanted[0])
 
 
-def _by_name(found: rows.Read, table: DataFile, task: Task) -> rows.Read:
-    """Put names in the place of ids, in a file that has names for its ids."""
+def by_name(
+    found: rows.Read, table: DataFile, task: Task
+) -> tuple[rows.Read, tuple[str, ...]]:
+    """Put names in the place of ids, in a file that has names for its ids.
+
+    Where a known task has other names the ids are taken as they are, which the second
+    value says.
+    """
     names = table.classes.get(task.label)
-    if names is None or task.name != "file":
-        return found
+    if names is None:
+        return found, ()
+    if task.name != "file":
+        own = {name.casefold(): name for name in task.labels}
+        if {name.casefold() for name in names} != {*own}:
+            pairs = zip(names, task.labels, strict=False)
+            same = ", ".join(f"{theirs} is {ours}" for theirs, ours in pairs)
+            return found, (f"labels of {task.name} taken by their ids: {same}",)
+        names = tuple(own[name.casefold()] for name in names)
 
     def name(label: Any) -> Any:
         if isinstance(label, list):
@@ -243,4 +281,4 @@ def _by_name(found: rows.Read, table: DataFile, task: Task) -> rows.Read:
             return label
         return "-" if label == -1 else names[label]
 
-    return found._replace(labels=[name(label) for label in found.labels])
+    return found._replace(labels=[name(label) for label in found.labels]), ()

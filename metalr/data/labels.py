@@ -4,7 +4,7 @@ import decimal
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from metalr.data.cells import DASH, is_missing, number, show, spelled
@@ -217,17 +217,25 @@ def _check_scores(
             "that is always the same can't be learned: is it the right column? "
             "(--label-column)"
         )
-    commas = [name for name in names if "," in name and "%" not in name]
-    if commas and all(_THOUSANDS.fullmatch(name) for name in commas):
-        raise MetalrError(
-            f"{where}: column {column!r} holds {commas[0]!r}, which may be a thousand "
-            "or more, or a decimal comma; write such scores without the comma"
-        )
     below = [name for name in names if (_value(name) or 0) < 0]
     if below == [_HIDDEN] and len(names) > 2:
         notes.append(
             f"-1 taken for a score: {counts[_HIDDEN]} of {counts.total()} rows have it "
             "and no other is below 0; write - where it means that a row has none"
+        )
+
+
+def check_commas(values: Iterable[Any], where: str, column: str) -> None:
+    """Refuse scores whose commas may stand before decimals or between thousands.
+
+    Raises:
+      MetalrError: All that have a comma have three digits behind it.
+    """
+    commas = [v for v in values if isinstance(v, str) and "," in v and "%" not in v]
+    if commas and all(_THOUSANDS.fullmatch(name.strip()) for name in commas):
+        raise MetalrError(
+            f"{where}: column {column!r} holds {commas[0]!r}, which may be a thousand "
+            "or more, or a decimal comma; write such scores without the comma"
         )
 
 

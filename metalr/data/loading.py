@@ -196,7 +196,10 @@ def _from_hub(task: Task) -> TaskData:
     def read(split: str) -> Rows:
         split = _HUB_SPLITS.get((task.name, split), split)
         there = with_texts(hub_rows.read(dataset_id, name, split))
-        return _checked(there, task, f"{where} ({split})", left_out)
+        name_ = f"{where} ({split})"
+        checked = rows.finish(rows.read(there, task, name_), task, name_)
+        left_out.update(checked.left_out)
+        return checked.rows
 
     train = read("train")
     validation = {split: read(split) for split in task.validation}
@@ -204,13 +207,6 @@ def _from_hub(task: Task) -> TaskData:
     origin = Origin("hub", where, note)
     record = reading.of(task, left_out=dict(left_out))
     return TaskData(task, train, validation, origin, record)
-
-
-def _checked(there: Iterable[Row], task: Task, where: str, left_out: Counter) -> Rows:
-    """Return checked rows, and count what was left out of them."""
-    found = rows.finish(rows.read(there, task, where), task, where)
-    left_out.update(found.left_out)
-    return found.rows
 
 
 def _from_others(
@@ -275,18 +271,23 @@ def _from_folder(task: Task, source: str) -> TaskData:
         held = opening.listing(folder)
         raise MetalrError(f"{folder} has no folder {task.name!r}; it holds {held}")
     left_out: Counter[str] = Counter()
-    train = _read_split(task, folder / task.name, left_out, "train")
+    notes: dict[str, None] = {}
+    place = folder / task.name
+    train = _read_split(task, place, left_out, notes, "train")
     validation = {}
     for number, split in enumerate(task.validation):
         # MNLI's first split may be called just "validation", as everybody's is.
         names = (split,) if number else tuple(dict.fromkeys((split, "validation")))
-        validation[split] = _read_split(task, folder / task.name, left_out, *names)
-    origin = Origin("folder", str(folder / task.name))
-    record = reading.of(task, left_out=dict(left_out))
+        validation[split] = _read_split(task, place, left_out, notes, *names)
+    origin = Origin("folder", str(place))
+    record = reading.of(task, left_out=dict(left_out), assumed=tuple(notes))
     return TaskData(task, train, validation, origin, record)
 
 
-def _read_split(task: Task, folder: Path, left_out: Counter, *names: str) -> Rows:
+def _read_split(
+    task: Task, folder: Path, left_out: Counter, notes: dict[str, None], *names: str
+) -> Rows:
+    """Read a split; count what it leaves out, and add what was assumed."""
     wanted = [folder / f"{name}{end}" for name in names for end in _FILE_ENDINGS]
     found = [path for path in wanted if path.is_file()]
     if not found:
@@ -298,5 +299,9 @@ def _read_split(task: Task, folder: Path, left_out: Counter, *names: str) -> Row
         both = " and ".join(path.name for path in found)
         raise MetalrError(f"{folder} holds {both}: leave one of them there")
     table = opening.look(found[0], PLAIN)
-    there = table.rows(files.columns_of(table, task))
-    return _checked(there, task, str(found[0]), left_out)
+    read = rows.read(table.rows(files.columns_of(table, task)), task, str(found[0]))
+    read, assumed = files.by_name(read, table, task)
+    notes.update(dict.fromkeys(assumed))
+    checked = rows.finish(read, task, str(found[0]))
+    left_out.update(checked.left_out)
+    return checked.rows

@@ -139,6 +139,8 @@ def finish(found: Read, task: Task, where: str) -> Checked:
         "tokens": structured.ids,
         "multilabel": lambda value, task: sorted({*structured.ids(value, task)}),
     }.get(task.kind, lambda value, task: value)
+    if task.kind == "regression":
+        labels.check_commas(found.labels, where, task.label)
     offered = found.lists.get(task.pair or "", []) if task.kind == "choice" else []
     structured.check_counts(
         offered, lambda place: f"{where} row {_number(found, place)}"

@@ -153,7 +153,7 @@ def entities(
     before = ""
     for word, (start, end), tag in zip(words, spans, tags, strict=True):
         sort, _, label = tag.partition("-")
-        if label and (sort in "BSU" or label != before):
+        if label and (sort in tuple("BSU") or label != before):
             found.append({"label": label, "start": start, "end": end, "words": [word]})
         elif label:
             found[-1]["end"] = end

@@ -61,6 +61,9 @@ def refuse_flags_of_others(config: RunConfig, task: Task) -> None:
         group, readers = f.metadata["group"], None
         if group == "question answering" and task.kind != "qa":
             readers = "tasks of questions"
+        if f.name == "stride":  # long rows of both are read in windows
+            both = task.kind in ("qa", "tokens")
+            readers = None if both else "tasks of questions and of words"
         if f.name == "null_threshold" and not task.null:
             readers = "tasks whose questions may have no answer"
         if f.name == "threshold" and task.kind != "multilabel":

@@ -159,7 +159,9 @@ def chance(name: str, task: Task, rows: Sequence[Row]) -> float:
         return metrics.chance(name, [tag for row in known for tag in row])
     if task.kind == "qa":
         empty = float(np.mean([not answers["text"] for answers in known]))
-        return empty if name in ("exact_match", "f1") else 0.0
+        if name.startswith("no_answer"):
+            return float(empty > 0)
+        return empty if name.removeprefix("best_") in ("exact_match", "f1") else 0.0
     if task.kind != "multilabel":
         return metrics.chance(name, known)
     if name == "accuracy":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr.data import batches, encode, loading, reading, tasks, token_cache
+from metalr.data.encoded import column_of
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.config import RunConfig
 from metalr.finetune.usage import Usage
@@ -88,7 +89,25 @@ def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
         names = tuple(dict.fromkeys((*names, "macro_f1", "matthews")))
     if metric is not None and metric not in (*names, "eval_loss"):
         raise unknown_name("metric", metric, (*names, "eval_loss"))
+    _check_questions(data, metric)
     return dataclasses.replace(task, metrics=names, metric=metric or task.metric)
+
+
+def _check_questions(data: tasks.TaskData, metric: str | None) -> None:
+    """Refuse a score of questions that the rows to score on do not have."""
+    sort = next(
+        (s for s in ("no_answer", "has_answer") if (metric or "").startswith(s)), ""
+    )
+    if not sort:
+        return
+    (split, rows), *_ = data.validation.items()
+    known = column_of(rows, data.task.label)
+    if not any(bool(of["text"]) == (sort == "has_answer") for of in known):
+        without = "an" if sort == "has_answer" else "no"
+        raise MetalrError(
+            f"--metric {metric} is of questions with {without} answer, and {split} has "
+            "none; take f1"
+        )
 
 
 def _usage(config: RunConfig, task: tasks.Task, model: huggingface.Pretrained) -> Usage:

@@ -44,7 +44,8 @@ class Journal:
     seconds: float = 0.0
     # Logged values since the last row, still on the device.
     pending: list[Row] = dataclasses.field(default_factory=list)
-    # Seconds a step of each interval that began and ended with a row.
+    spent: float = 0.0  # seconds of these steps up to the last save
+    # Seconds a step of each interval between two rows.
     paces: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -54,10 +55,17 @@ class Journal:
         return cls(**{name: content[name] for name in known & content.keys()})
 
     def log(self, done: int, epoch: float, seconds: float) -> Row:
-        """Make a row of the steps since the last one, which took so long."""
+        """Make a row of the steps since the last one.
+
+        Args:
+          done: Steps so far.
+          epoch: The same in epochs.
+          seconds: That the steps since the last row, or the last save, took.
+        """
         row = _summary(self.pending)
+        seconds += self.spent
         self.paces.append(seconds / len(self.pending))
-        self.pending = []
+        self.pending, self.spent = [], 0.0
         self.seconds += seconds
         self.history.append({"step": done, "epoch": epoch, **row})
         return self.history[-1]
@@ -101,7 +109,8 @@ class Journal:
         """Return the run as it ended."""
         seen = (self.history, self.best, self.last)
         pace = float(np.median(self.paces)) if self.paces else math.nan
-        return Outcome(params, *seen, steps, self.seconds, pace, stopped)
+        seconds = self.seconds + self.spent
+        return Outcome(params, *seen, steps, seconds, pace, stopped)
 
 
 def _merit(row: Row, metric: str) -> tuple[float, ...]:

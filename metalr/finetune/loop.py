@@ -230,11 +230,12 @@ def train(
         # ---- Save. Processes agree on a stop where they wait for one another anyway.
         if (log or hosts.alone()) and hosts.any_of(asked) and not at_end:
             stopped = "asked"
-        save = done % pace.save_every == 0 or at_end or stopped
+        due = done % pace.save_every == 0 or at_end or stopped
+        save = checkpoints is not None and due
         if checkpoints is not None and save:
             if not log:
                 jax.block_until_ready(logged)
-                journal.seconds += time.perf_counter() - clock
+                journal.spent += time.perf_counter() - clock
             checkpoints.save(done, state, journal.content(done))
         if stopped:
             break

@@ -43,6 +43,8 @@ def f1(predictions: Any, references: Any) -> float:
 
 def macro_f1(predictions: Any, references: Any) -> float:
     """Return the mean F1 of the classes, labels or tags, frequent or rare alike."""
+    if np.ndim(references) == 2 and np.shape(references)[1] == 1:
+        return f1(np.ravel(predictions), np.ravel(references))
     from sklearn.metrics import f1_score
 
     if isinstance(predictions[0], list):
@@ -52,6 +54,8 @@ def macro_f1(predictions: Any, references: Any) -> float:
 
 def micro_f1(predictions: Any, references: Any) -> float:
     """Return F1 over all labels of all rows, [n, C] of 0 and 1, taken together."""
+    if np.shape(references)[1] == 1:  # scikit-learn would count its absence as well
+        return f1(np.ravel(predictions), np.ravel(references))
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, average="micro", zero_division=0))  # pyright: ignore[reportArgumentType]
@@ -79,9 +83,13 @@ def entity_recall(predictions: Any, references: Any) -> float:
 
 
 def _of_entities(score: Callable, predictions: Any, references: Any) -> float:
+    # seqeval has IOBES alone, where a unit is a single and the last one an end.
+    same = str.maketrans("UL", "SE")
+    spell = lambda tag: tag[:1].translate(same) + tag[1:]  # noqa: E731
+    both = [[[*map(spell, row)] for row in rows] for rows in (references, predictions)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # neither has an entity
-        return float(score(references, predictions, zero_division=0))
+        return float(score(*both, zero_division=0))
 
 
 def matthews(predictions: Any, references: Any) -> float:

@@ -15,7 +15,7 @@ class Result(TypedDict):
 
     task: str
     model: str
-    data: dict[str, str]  # `Origin.to_json`
+    data: dict[str, str]  # `Origin.to_json`; of newer versions also the rows' sha256
     weights: dict[str, str]  # the same
     scheduler: str
     seed: int

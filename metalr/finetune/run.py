@@ -209,7 +209,8 @@ def _result(prepared: Prepared, outcome: journal.Outcome) -> Result:
     return {
         "task": data.task.name,
         "model": prepared.config.model,
-        "data": data.origin.to_json(),
+        # A name may lead to other rows tomorrow.
+        "data": data.origin.to_json() | {"sha256": loading.fingerprint(data)["sha256"]},
         "reading": data.reading.to_json(),
         "weights": model.origin.to_json(),
         "scheduler": prepared.config.scheduler,

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from metalr import stored_predictor
+from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
+from metalr.finetune import schedulers
 from metalr.finetune.config import RunConfig
 from metalr.finetune.config_rules import changed
 from metalr.finetune.result import Result, read_result
@@ -23,6 +26,7 @@ RESULT = "result.json"
 SETTINGS = "settings.json"
 CONFIG = "config.toml"  # the same, for a person and for `--config`
 ROWS = "rows.json"
+FILES = "files.json"
 MODEL = "model.json"
 LOCK = ".lock"
 ADAPTER = "adapter"  # of LoRA, beside the model that it makes
@@ -32,7 +36,8 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
     """Check that a run may have this folder; change nothing.
 
     A folder with a run of the same settings is continued; one with a run of other
-    settings is refused unless `overwrite`; one with anything else is always refused.
+    settings, or of files that have changed, is refused unless `overwrite`; one with
+    anything else is always refused.
 
     Raises:
       MetalrError: The folder holds something else, or there is nothing to resume.
@@ -47,6 +52,7 @@ def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
                 f"{folder} holds a run with other settings ({', '.join(different)}); "
                 "choose another --output, or --overwrite it"
             )
+        _check_files(folder, config)
         return
     if folder.exists() and (not folder.is_dir() or contents(folder)):
         raise MetalrError(
@@ -77,7 +83,7 @@ def take(
       MetalrError: The run there was begun on other rows, or with another model.
     """
     settings = folder / SETTINGS
-    begun = {ROWS: rows} | ({MODEL: model} if model else {})
+    begun = {ROWS: rows, FILES: _named(config)} | ({MODEL: model} if model else {})
     if not overwrite:
         _check_begun(folder, rows, model or {})
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +100,48 @@ def take(
     for name, content in begun.items():
         if not (folder / name).is_file():
             files.write_json(folder / name, content)
+
+
+def _named(config: RunConfig) -> dict[str, str]:
+    """Return a SHA-256 of what lies at each path that the settings name, by flag.
+
+    Rows of the hub and models have records of their own. Of a predictor that is not
+    named it is the one that comes with metalr.
+    """
+    data = Path(config.data).expanduser()
+    task = TASKS.get(str(config.task))
+    parts = (task.made_of or (task.name,)) if task else ()
+    named = {
+        "train_file": [config.train_file],
+        "validation_file": [config.validation_file],
+        "class_weights": [config.class_weights],
+        "data": [data, *(path for part in parts for path in data.glob(f"{part}/*"))],
+    }
+    found = {}
+    for flag, paths in named.items():
+        there = [Path(path).expanduser() for path in paths if path is not None]
+        if there := [path for path in there if path.is_file()]:
+            found[flag] = files.checksum(there)
+    if schedulers.get(config.scheduler).learned:
+        predictor = stored_predictor.folder_of(config.predictor)
+        found["predictor"] = stored_predictor.read_metadata(predictor)["sha256"]
+    return found
+
+
+def _check_files(folder: Path, config: RunConfig) -> None:
+    """Refuse a folder whose run was begun with other contents of the same files."""
+    if not (folder / FILES).is_file():  # of an earlier version
+        return
+    before, now = files.read_json(folder / FILES), _named(config)
+    if config.predictor is None and (folder / RESULT).is_file():
+        now.pop("predictor", None)  # a newer metalr shows what an older one did
+    other = [flag for flag in now if before.get(flag, now[flag]) != now[flag]]
+    if other:
+        flags = ", ".join("--" + flag.replace("_", "-") for flag in other)
+        raise MetalrError(
+            f"{folder} holds a run that was begun with other contents of {flags}; "
+            "bring them back, choose another --output, or --overwrite it"
+        )
 
 
 def _check_begun(folder: Path, rows: dict[str, str], model: dict[str, str]) -> None:

@@ -1,10 +1,7 @@
 """What identifies a model and its tokenizer, whatever their name."""
 
-import hashlib
-from collections.abc import Iterable
-from pathlib import Path
-
 from metalr.models.huggingface import Pretrained
+from metalr.runtime import files
 
 TOKENIZER = (
     "added_tokens.json",
@@ -27,17 +24,7 @@ def fingerprint(model: Pretrained) -> dict[str, str]:
     beside = (config.parent / name for name in TOKENIZER)
     return {
         "where": model.origin.where,
-        "config": _sum([config]),
-        "weights": _sum(weights),
-        "tokenizer": _sum(path for path in beside if path.is_file()),
+        "config": files.checksum([config]),
+        "weights": files.checksum(weights),
+        "tokenizer": files.checksum(path for path in beside if path.is_file()),
     }
-
-
-def _sum(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of the names and contents of files."""
-    whole = hashlib.sha256()
-    for path in sorted(paths):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name} {digest}\n".encode())
-    return whole.hexdigest()

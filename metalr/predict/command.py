@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import progress
@@ -52,11 +52,12 @@ def carry_out(args: argparse.Namespace) -> int:
 
     form = args.format or "jsonl"
     output = files.format_of(args.output) if args.output else form
+    options = Options(args.encoding, not args.no_header)
     if args.file == _STDIN:
-        rows = source.from_stream(sys.stdin, form)
+        rows = source.from_stream(_stdin(args.encoding), form, options)
     else:
-        options = Options(args.encoding, not args.no_header)
         rows = source.from_file(Path(args.file), options)
+    rows = _without_blank(rows)
     compilation.use_cache()
     columns = {"text": args.text_column, "pair": args.pair_column}
     model = load(
@@ -76,6 +77,31 @@ def carry_out(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8")
     files.print_to(sys.stdout, output, found, quoted=False)
     return 0
+
+
+def _stdin(encoding: str | None) -> IO[str]:
+    """Return stdin in its encoding; a locale would have damaged bytes pass."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        try:
+            sys.stdin.reconfigure(encoding=encoding or "utf-8", errors="strict")
+        except LookupError:
+            raise MetalrError(
+                f"--encoding must be one that Python knows, such as cp1252, got "
+                f"{encoding!r}"
+            ) from None
+    return sys.stdin
+
+
+def _without_blank(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows that hold something, as training reads them, and count others."""
+    blank = 0
+    for row in rows:
+        if len(row) > 1 and all(value is None or value == "" for value in row.values()):
+            blank += 1
+        else:
+            yield row
+    if blank:
+        progress.say(f"blank rows left out: {blank}", sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> None:

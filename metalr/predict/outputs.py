@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from metalr.data import tagged
+from metalr.data import structured, tagged
 from metalr.data.columns import Row
 from metalr.data.encoded import Encoded
 from metalr.finetune import decode
@@ -96,11 +96,12 @@ def _tags(
 ) -> list[Row]:
     """Return tags, and entities with their places in the text, or among the words."""
     words = [row[usage.task.text] for row in rows]
+    of_entities = structured.tag_scores(usage.task.labels)[0] == "entity_f1"
     found = []
     said = decode.tags(usage, logits, encoded, words)
     for row, of, tags in zip(rows, words, said, strict=True):
         spans = row.get("spans") or [(i, i + 1) for i in range(len(of))]
-        entities = tagged.entities(of, spans, tags)
+        entities = tagged.entities(of, spans, tags) if of_entities else []
         found.append({"predicted_tags": tags, "predicted_entities": entities})
     return found
 

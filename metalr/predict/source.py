@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from metalr.data.columns import Row
 from metalr.data.formats import delimited, opening
-from metalr.data.formats.table import Options
+from metalr.data.formats.table import PLAIN, Options
 from metalr.errors import MetalrError
 
 _LONGEST = 64 * 2**20  # characters of a line; no text is near this
@@ -24,6 +24,7 @@ def from_file(path: Path, options: Options) -> Iterator[Row]:
     Raises:
       MetalrError: The file is missing, empty, or breaks its format.
     """
+    opening.refuse_ignored([path], options)
     empty = True
     for row in opening.look(path, options).rows(None):
         empty = False
@@ -32,24 +33,32 @@ def from_file(path: Path, options: Options) -> Iterator[Row]:
         raise MetalrError(f"{path} is empty: it holds no rows")
 
 
-def from_stream(file: IO[str], form: str) -> Iterator[Row]:
+def from_stream(file: IO[str], form: str, options: Options = PLAIN) -> Iterator[Row]:
     """Yield the rows of a stream of text as they come.
 
     Args:
       file: Such as stdin.
       form: jsonl, csv or tsv.
+      options: Its encoding, for errors, and whether it has a header.
 
     Raises:
       MetalrError: There are none, or a line breaks the format.
     """
-    rows = _json_lines(file) if form == "jsonl" else _table(file, form)
+    if form == "jsonl" and not options.header:
+        raise MetalrError(
+            "--no-header is of CSV and TSV; leave it out, or say --format"
+        )
+    named = form != "jsonl" and options.header
+    rows = _json_lines(file) if form == "jsonl" else _table(file, form, named)
     count = 0
     try:
         for row in rows:
             count += 1
             yield row
     except UnicodeDecodeError as fault:
-        raise MetalrError(f"stdin is not UTF-8 after row {count}: {fault}") from fault
+        raise MetalrError(
+            f"stdin is not {options.encoding or 'UTF-8'} after row {count}: {fault}"
+        ) from fault
     except csv.Error as fault:
         raise MetalrError(
             f"stdin breaks the {form} format after row {count}: {fault}"
@@ -88,7 +97,7 @@ def _json_lines(file: IO[str]) -> Iterator[Row]:
         yield row
 
 
-def _table(file: IO[str], form: str) -> Iterator[Row]:
+def _table(file: IO[str], form: str, named: bool) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST)  # of the module; as it comes, 128 KiB
     plain = form == "tsv"  # no quotes there, as in GLUE's files
     reader: Any = csv.reader(
@@ -100,8 +109,10 @@ def _table(file: IO[str], form: str) -> Iterator[Row]:
     header: list[str] = []
     for values in filter(None, reader):
         if not header:
-            header = delimited.names_of(values)
-            continue
+            numbers = [str(i) for i in range(1, len(values) + 1)]
+            header = delimited.names_of(values) if named else numbers
+            if named:
+                continue
         if len(values) != len(header):
             raise MetalrError(
                 f"stdin line {reader.line_num} has other columns than the header: "

@@ -20,6 +20,8 @@ from metalr.compare.comparison import (
 )
 
 ENOUGH_PAIRS = 50  # of a headline, says docs/protocol.md
+# With fewer not even a win in every pair is beyond what chance gives one time in forty.
+FEWEST_PAIRS = 6
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -74,8 +76,7 @@ def _share(comparison: Comparison, name: str) -> str:
     """Return a method's mean share of the best."""
     if name not in comparison.averaged:
         return "–"
-    runs = comparison.averaged[name].runs
-    return f"{np.mean(comparison.values(runs, 'share of the best')):.3f}"
+    return f"{comparison.mean(name, 'share of the best'):.3f}"
 
 
 def _result(comparison: Comparison, other: str) -> str:
@@ -95,6 +96,8 @@ def _result(comparison: Comparison, other: str) -> str:
 
 
 def _verdict(gap: aggregates.Interval) -> str:
+    if gap.pairs < FEWEST_PAIRS:
+        return "too few pairs to tell, different"
     if gap.low > 0:
         return "better"
     if gap.high < 0:

@@ -1,5 +1,6 @@
 """The tables of a comparison as plain strings; `document` formats them."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,24 +77,20 @@ def summary_table(comparison: Comparison) -> Cells:
     ]
     lines = []
     for name, method in methods.items():
-        share, at_best, area, steps = (
+        share, steps = (
             comparison.values(method.runs, criterion)
-            for criterion in (
-                "share of the best",
-                "share of the best, best evaluation",
-                "area under the curve",
-                "steps to 95 %",
-            )
+            for criterion in ("share of the best", "steps to 95 %")
         )
+        mean = functools.partial(comparison.mean, name)
         spread = aggregates.spread(share)
         gap = score_difference(comparison, name)
         cells = (
             name,
-            f"{spread.mean:.3f} (IQR {spread.iqr:.3f})",
-            f"{np.mean(at_best):.3f}",
+            f"{mean('share of the best'):.3f} (IQR {spread.iqr:.3f})",
+            f"{mean('share of the best, best evaluation'):.3f}",
             "baseline" if name == comparison.baseline else _interval(gap),
             *(format_time(aggregates.spread(s[name]).median) for s in slowdowns),
-            f"{np.mean(area):.3f}",
+            f"{mean('area under the curve'):.3f}",
             "–" if math.isnan(ranks[name]) else f"{ranks[name]:.1f}",
             f"{aggregates.profile_score(slowdowns[0][name]):.2f}",
             f"{np.isinf(steps).sum()} of {len(steps)}",
@@ -101,7 +98,7 @@ def summary_table(comparison: Comparison) -> Cells:
             _sensitivity(comparison, method),
             f"{np.mean([*method.rates_tried.values()]):.3g}",
         )
-        lines.append((-spread.mean, cells))
+        lines.append((-mean("share of the best"), cells))
     return [cells for _, cells in sorted(lines, key=lambda line: line[0])]
 
 

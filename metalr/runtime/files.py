@@ -1,10 +1,11 @@
 """Files that are written whole or not at all, and JSON that is checked when read."""
 
+import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MetalrError(f"{path} must hold a JSON object, got {type(found).__name__}")
     return found
+
+
+def checksum(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of the names and contents of files."""
+    whole = hashlib.sha256()
+    for path in sorted(paths):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name} {digest}\n".encode())
+    return whole.hexdigest()
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -197,3 +197,45 @@ def test_lines_that_name_a_device_are_paired_with_those_that_name_none_when_told
         comparison.score_difference(comparison.from_lines(lines), "metalr")
     told = comparison.from_lines(lines, mix_devices=True)
     assert comparison.score_difference(told, "metalr").pairs == 9
+
+
+ROWS = {of: {"kind": "folder", "where": "data/sst2", "sha256": of} for of in ("1", "2")}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            {"data": ROWS | {"sha256": "1"}},
+            {"data": ROWS | {"sha256": "2"}},
+            "rows '1'",
+        ),
+        ({}, {"chance": {"accuracy": 0.75}}, "chance 0.5 and 0.75"),
+    ],
+)
+def test_runs_on_rows_that_changed_under_one_name_are_refused(one, other, said):
+    lines = [a_run(seed=0, **one), a_run(seed=1, **other)]
+    with pytest.raises(MetalrError, match=f"must share their settings.*{said}"):
+        comparison.from_lines(lines, "linear 2e-5")
+
+
+def test_each_task_counts_alike_however_many_seeds_it_has():
+    lines = [
+        a_run(task=task, seed=seed, scheduler=name, scores=[score])
+        for name, easy, hard in (("metalr", 0.9, 0.6), ("linear", 0.9, 0.9))
+        for task, score, seeds in (("sst2", easy, 3), ("cola", hard, 1))
+        for seed in range(seeds)
+    ]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    means = [found.mean(name, "share of the best") for name in found.methods]
+    gap = comparison.score_difference(found, "metalr")
+    assert gap.estimate == pytest.approx(means[0] - means[1]) and gap.estimate < 0
+
+
+def test_best_untuned_row_is_one_that_ran_everywhere():
+    lines = [a_run(task=task, scores=[0.6]) for task in ("sst2", "cola")]
+    lines += [a_run(task=t, scheduler="prodigy", rate=1.0) for t in ("sst2", "cola")]
+    lines += [a_run(scheduler="dowg", rate=1.0, scores=[0.99])]
+    assert comparison.best_untuned(comparison.from_lines(lines, "linear 2e-5")) == (
+        "prodigy"
+    )

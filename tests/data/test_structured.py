@@ -11,6 +11,7 @@ from metalr.data.rows import check_rows
 from metalr.data.schema import Task
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
+from tests.data.rows_of_files import read_rows
 from tests.data.small_tokenizers import TOKENIZERS, word_piece
 
 CONLL = """-DOCSTART- -X- -X- O
@@ -52,6 +53,21 @@ def test_another_column_of_conll_can_be_learned(tmp_path):
     data = own(tmp_path / "train.conll", label_column="column_2", kind="tokens")
     assert data.task.labels == ("JJ", "NN", "NNP", "VBZ")
     assert data.task.metrics == ("accuracy", "macro_f1")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("a O\n# O\nb O\n", [["a", "#", "b"]]),
+        ("# O\nb O\n", [["#", "b"]]),
+        ("# text = a b\na O\nb O\n\n# text = c\nc O\n", [["a", "b"], ["c"]]),
+        ("# id\na\tO\n# said\n#\tO\n", [["a", "#"]]),
+    ],
+)
+def test_a_sign_of_comments_is_a_word_where_it_has_a_tag(written, words, tmp_path):
+    (tmp_path / "x.conll").write_text(written)
+    rows = read_rows(tmp_path / "x.conll")
+    assert [row["tokens"] for row in rows] == words
 
 
 def test_line_of_conll_with_other_columns_is_told(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 
 from metalr.data.loading import load
 from metalr.errors import MetalrError
+from tests.data.rows_of_files import read_rows
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a good film", "so bad", "quite, good", "not my film"]
@@ -561,3 +562,100 @@ def test_what_is_left_out_of_a_known_set_is_counted(tmp_path):
     data = load("sst2", train_file=path, validation_file=path)
     assert len(data.train) == 20
     assert data.reading.left_out == {"no gold label (-1)": 20}  # of both
+
+
+WRITTEN = ["café", "b\nc", "it's", 'a "b"', "c:\\d"]
+
+
+@pytest.mark.parametrize("write_list", [json.dumps, repr], ids=["json", "python"])
+def test_a_list_that_a_cell_holds_as_text_keeps_its_signs(tmp_path, write_list):
+    rows = [{"text": "a film", "labels": write_list(WRITTEN)}] * 4
+    pandas.DataFrame(rows).to_csv(tmp_path / "x.csv", index=False)
+    data = load("file", train_file=tmp_path / "x.csv", kind="multilabel")
+    assert {*data.task.labels} == {*WRITTEN}
+
+
+def test_one_row_of_lists_is_a_row_where_a_file_has_one_a_line(tmp_path):
+    row = {"tokens": ["John", "lives", "in", "Paris"]}
+    write(tmp_path / "one.jsonl", json.dumps(row))
+    assert read_rows(tmp_path / "one.jsonl") == [row]
+    write(tmp_path / "columns.json", {"text": TEXTS, "label": LABELS})
+    assert len(read_rows(tmp_path / "columns.json")) == len(TEXTS)
+
+
+def named_classes(path: Path, names) -> Path:
+    """Write rows whose ids have names, as `datasets` keeps them."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {
+        "sentence": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=names),
+    }
+    columns = {"sentence": TEXTS, "label": LABELS}
+    rows = datasets.Dataset.from_dict(columns, datasets.Features(kinds))
+    rows.to_parquet(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "said"),
+    [
+        (["negative", "positive"], "positive", ""),
+        (["positive", "negative"], "negative", ""),
+        (["bad", "good"], "positive", "taken by their ids: bad is negative, good is"),
+    ],
+)
+def test_ids_of_a_known_task_are_read_by_the_names_that_the_file_has(
+    names, first, said, tmp_path
+):
+    path = named_classes(tmp_path / "x.parquet", names)
+    data = load("sst2", train_file=path, validation_file=path)
+    (tmp_path / "sst2").mkdir()
+    for split in ("train", "validation"):
+        named_classes(tmp_path / f"sst2/{split}.parquet", names)
+    for of in (data, load("sst2", str(tmp_path))):
+        assert data.task.labels[of.train[0]["label"]] == first
+        assert said in "\n".join(of.reading.lines())
+
+
+TWICE = {
+    "label": {"text_column": "text", "label_column": "text"},
+    "pair": {"text_column": "text", "pair_column": "text"},
+    "tags": {"kind": "tokens", "text_column": "text", "label_column": "text"},
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_column_that_is_named_twice_is_refused(tmp_path, name):
+    write(tmp_path / "x.csv", PLAIN)
+    with pytest.raises(MetalrError, match="'text' is taken for two of text, pair and"):
+        load("file", train_file=tmp_path / "x.csv", **TWICE[name])
+
+
+@pytest.mark.parametrize("kind", ["classification", "tokens", "qa"])
+def test_a_separator_of_labels_is_read_or_refused(tmp_path, kind):
+    write(tmp_path / "x.csv", "text,labels\na film,joy|fear\nso bad,joy\n")
+    path = tmp_path / "x.csv"
+    with pytest.raises(MetalrError, match="--label-separator is read by tasks of sev"):
+        load("file", train_file=path, kind=kind, label_separator="|")
+    data = load(
+        "go_emotions", train_file=path, validation_file=path, label_separator="|"
+    )
+    found = [[data.task.labels[i] for i in row["labels"]] for row in data.train]
+    assert [{*labels} for labels in found] == [{"joy", "fear"}, {"joy"}]
+
+
+def test_words_with_tags_have_no_second_text(tmp_path):
+    rows = [{"tokens": ["a", "b"], "tags": ["O", "B-X"], "extra": "c"}] * 4
+    write(tmp_path / "x.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(MetalrError, match="no second text; leave out --pair-column"):
+        load("file", train_file=tmp_path / "x.jsonl", pair_column="extra")
+
+
+def test_thousands_are_refused_in_rows_to_score_on_as_in_those_to_train_on(tmp_path):
+    head = "text,score\n"
+    scores = [500, 507.5, 520, 512.5]
+    write(tmp_path / "a.csv", head + "".join(f"a film,{s}\n" for s in scores))
+    write(tmp_path / "b.csv", head + "".join(f'a film,"1,{n:03}"\n' for n in range(4)))
+    files = {"train_file": tmp_path / "a.csv", "validation_file": tmp_path / "b.csv"}
+    with pytest.raises(MetalrError, match="b.csv: column 'score' holds '1,000', which"):
+        load("file", **files)

@@ -172,7 +172,7 @@ def test_run_whose_rows_have_changed_does_not_go_on(run, tmp_path, capsys):
     (tmp_path / "out/result.json").unlink()  # as of a run that was killed at its end
     write([row | {"label": 1 - row["label"]} for row in rows])
     assert run(*argv) == 2
-    assert "begun on other rows" in capsys.readouterr().err
+    assert "begun with other contents of --train-file" in capsys.readouterr().err
 
 
 def test_rate_that_is_far_too_high_is_told_with_the_way_out(run, capsys):

@@ -193,6 +193,7 @@ def test_seconds_are_those_of_steps_and_neither_of_evaluation_nor_of_saving(
         )
         keep.close()
         assert outcome.seconds == outcome.steps
+        assert outcome.step_seconds == 1
     assert outcome.steps == STEPS
 
 

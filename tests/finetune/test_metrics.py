@@ -41,6 +41,23 @@ def test_macro_f1_counts_each_class_alike():
     assert metrics.chance("macro_f1", [0, 0, 0, 1]) == pytest.approx(3 / 7)
 
 
+def test_one_label_of_several_is_scored_as_a_class_is():
+    # TP 1, FN 1: 2 / 3. scikit-learn takes [n, 1] for two classes.
+    said, known = np.array([[0], [0], [0], [1]]), np.array([[1], [0], [0], [1]])
+    assert metrics.micro_f1(said, known) == pytest.approx(2 / 3)
+    assert metrics.macro_f1(said, known) == pytest.approx(2 / 3)
+
+
+def test_units_and_last_words_are_entities_as_in_seqeval_s_own_scheme():
+    from seqeval.metrics import f1_score
+    from seqeval.scheme import BILOU
+
+    known = [["U-PER", "U-PER", "O", "B-ORG", "I-ORG", "L-ORG"]]
+    said = [["U-PER", "O", "O", "B-ORG", "I-ORG", "L-ORG"]]
+    expected = f1_score(known, said, mode="strict", scheme=BILOU)
+    assert metrics.entity_f1(said, known) == pytest.approx(expected) == 0.8
+
+
 def test_matthews_matches_its_formula():
     # TP 2, TN 1, FP 1, FN 1: (2 * 1 - 1 * 1) / sqrt(3 * 3 * 2 * 2).
     assert metrics.matthews([1, 1, 1, 0, 0], [1, 1, 0, 1, 0]) == pytest.approx(1 / 6)

@@ -7,15 +7,18 @@ import sys
 
 import pytest
 
+from metalr import stored_predictor
 from metalr.errors import MetalrError
 from metalr.finetune import run_folder
 from metalr.finetune.config import RunConfig
+from metalr.predictor import init_predictor
 from metalr.runtime import files, locks
 
 pytestmark = pytest.mark.fast
 
 CONFIG = RunConfig()
 SAME = {"kind": "hub", "where": "nyu-mll/glue sst2", "sha256": "1f"}
+KEPT = {run_folder.SETTINGS, run_folder.CONFIG, run_folder.ROWS, run_folder.FILES}
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -78,8 +81,7 @@ def test_start_that_was_killed_before_its_settings_were_written_can_begin_again(
         check(tmp_path, resume=True)
     run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
     names = {path.name for path in tmp_path.iterdir()}
-    ours = {run_folder.SETTINGS, run_folder.CONFIG, run_folder.ROWS}
-    assert names == {run_folder.LOCK, *ours}
+    assert names == {run_folder.LOCK, *KEPT}
     assert files.read_json(tmp_path / run_folder.SETTINGS) == CONFIG.to_json()
 
 
@@ -100,7 +102,7 @@ def test_overwriting_that_is_killed_leaves_a_folder_that_can_be_overwritten(
     check(tmp_path, overwrite=True)
     run_folder.take(tmp_path, CONFIG, SAME, overwrite=True)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {run_folder.SETTINGS, run_folder.CONFIG, run_folder.ROWS}
+    assert names == KEPT
 
 
 def test_start_that_is_killed_between_its_two_files_can_begin_again(
@@ -159,3 +161,44 @@ def test_run_of_a_version_that_kept_no_model_file_goes_on(tmp_path):
     run_folder.take(tmp_path, CONFIG, SAME, overwrite=False)
     run_folder.take(tmp_path, CONFIG, SAME, MODEL, overwrite=False)
     assert files.read_json(tmp_path / run_folder.MODEL) == MODEL
+
+
+def test_run_whose_files_have_changed_is_refused_even_where_it_is_finished(tmp_path):
+    rows, weights = tmp_path / "rows.csv", tmp_path / "weights.json"
+    rows.write_text("text,label\na,b\n")
+    weights.write_text('{"a": 1}')
+    config = RunConfig(train_file=str(rows), class_weights=str(weights))
+    folder = tmp_path / "run"
+    run_folder.take(folder, config, SAME, overwrite=False)
+    check(folder, config=config)
+    for path, flag in ((rows, "train-file"), (weights, "class-weights")):
+        before = path.read_text()
+        path.write_text(before + " ")
+        for name in (run_folder.SETTINGS, run_folder.RESULT):
+            (folder / name).touch()
+            with pytest.raises(MetalrError, match=f"other contents of --{flag}; bring"):
+                check(folder, config=config)
+        check(folder, config=config, overwrite=True)
+        path.write_text(before)
+        (folder / run_folder.RESULT).unlink()
+    rows.unlink()  # nothing is known of what it held
+    check(folder, config=config)
+
+
+def test_run_that_was_begun_under_another_predictor_does_not_go_on(
+    tmp_path, monkeypatch
+):
+    own = tmp_path / "predictor"
+    stored_predictor.save_predictor(own, init_predictor(0), {})
+    for number, path in enumerate((str(own), None)):
+        folder = tmp_path / f"run{number}"
+        config = RunConfig(scheduler="metalr", predictor=path)
+        run_folder.take(folder, config, SAME, overwrite=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(stored_predictor, "read_metadata", lambda of: {"sha256": "1"})
+            with pytest.raises(MetalrError, match="other contents of --predictor"):
+                check(folder, config=config)
+            # What an earlier metalr did to the end is shown by a newer one.
+            (folder / run_folder.RESULT).touch()
+            if path is None:
+                check(folder, config=config)

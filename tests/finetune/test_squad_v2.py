@@ -1,10 +1,14 @@
 """Scores of SQuAD 2.0: constants that the official script gave for the same answers."""
 
+import json
+
 import numpy as np
 import pytest
 
+from metalr.data import loading
 from metalr.data.answers import Answer
-from metalr.finetune import squad_v2
+from metalr.errors import MetalrError
+from metalr.finetune import decode, inputs, squad_v2
 
 # Best span, lead of "no answer", right answers.
 CASES = (
@@ -70,3 +74,35 @@ def test_question_without_a_span_has_no_answer():
     none = Answer("", -1, -1, -np.inf, 3.0)
     assert squad_v2.score([none], [[]], 0.0)["f1"] == 1.0
     assert squad_v2.score([none], [["a word"]], 0.0)["f1"] == 0.0
+
+
+def questions(tmp_path, answers):
+    rows = [
+        {"id": str(n), "question": "Who?", "context": "It was Al.", "answers": known}
+        for n, known in enumerate(answers)
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return loading.load("squad_v2", train_file=path, validation_file=path)
+
+
+AL = {"text": ["Al"], "answer_start": [7]}
+NOBODY = {"text": [], "answer_start": []}
+
+
+def test_chance_of_each_score_is_what_no_answer_gets(tmp_path):
+    data = questions(tmp_path, [AL, NOBODY, NOBODY, NOBODY])
+    (rows,) = data.validation.values()
+    silent = [Answer("", 0, 0, 0.0, 9.0)] * 4
+    golds = [row["answers"]["text"] for row in rows]
+    for name, value in squad_v2.score(silent, golds, 0.0).items():
+        assert decode.chance(name, data.task, rows) == value, name
+
+
+@pytest.mark.parametrize(
+    ("known", "metric"), [(AL, "no_answer_f1"), (NOBODY, "has_answer_f1")]
+)
+def test_score_of_questions_that_are_not_there_picks_no_step(known, metric, tmp_path):
+    data = questions(tmp_path, [known, known])
+    with pytest.raises(MetalrError, match=f"--metric {metric} is of questions with"):
+        inputs._scored(data, metric)

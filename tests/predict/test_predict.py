@@ -254,6 +254,40 @@ def test_a_stream_is_read_as_the_file_is(name, tmp_path):
     assert (row["text"], row["label"]) == ("a", "1")
 
 
+def test_stdin_is_read_in_its_encoding_and_without_a_header(runs, monkeypatch, capsys):
+    def say(written, *flags):
+        stream = io.TextIOWrapper(io.BytesIO(written), errors="surrogateescape")
+        monkeypatch.setattr(sys, "stdin", stream)
+        argv = (runs / "sst2", "--file", "-", "--quiet", "--text-column", *flags)
+        return call(*argv, capsys=capsys)
+
+    coded = "text\ncafé noir\n".encode("cp1252")
+    status, told = say(coded, "text", "--format", "csv", "--encoding", "cp1252")
+    assert status == 0 and "café noir" in told.out
+    status, told = say(coded, "text", "--format", "csv")
+    assert status == 2 and "stdin is not UTF-8 after row 0" in told.err
+    status, told = say(b"fine\ndull\n", "1", "--format", "csv", "--no-header")
+    assert status == 0 and len(told.out.splitlines()) == 3
+    status, told = say(b"{}", "1", "--no-header")
+    assert status == 2 and "--no-header is of CSV and TSV" in told.err
+
+
+def test_blank_rows_of_a_table_are_left_out_and_counted(runs, tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("sentence,n\nfine,1\n,\ndull,2\n,\n")
+    status, told = call(runs / "sst2", "--file", tmp_path / "x.csv", capsys=capsys)
+    assert status == 0 and len(told.out.splitlines()) == 2
+    assert "blank rows left out: 2" in told.err
+
+
+@pytest.mark.parametrize("flags", [["--no-header"], ["--encoding", "cp1252"]])
+def test_flags_of_text_files_beside_parquet_are_refused(runs, flags, tmp_path, capsys):
+    files.write(tmp_path / "x.parquet", "parquet", [{"sentence": "fine"}])
+    status, told = call(
+        runs / "sst2", "--file", tmp_path / "x.parquet", *flags, capsys=capsys
+    )
+    assert status == 2 and "leave it out" in told.err
+
+
 def test_words_in_a_cell_of_a_table_are_those_that_training_reads():
     task = Task(name="t", kind="tokens", text="tokens", label="tags", hub=("", None))
     for cell in ("['John', 'left']", '["John", "left"]'):

@@ -53,7 +53,7 @@ def test_three_sentences_are_about_tuned_the_best_shape_and_the_best_untuned():
     runs = [
         a_run(scheduler=scheduler, rate=rate, seed=seed, scores=[score])
         for (scheduler, rate), score in ways.items()
-        for seed in range(3)
+        for seed in range(6)
     ]
     tuned, shape, untuned, *_ = sentences(runs, None)
     assert "metalr ends at 0.750 of" in tuned
@@ -67,9 +67,16 @@ def test_answer_of_a_tie_claims_nothing():
     runs = pair_of_rows([0.6, 0.8], [0.6, 0.8], tasks=("sst2",))
     runs[0] = a_run(scheduler="metalr", seed=0, scores=[0.6], failed="not finite")
     good, *_, fast, lost = sentences(runs)
-    assert "not distinguishable with these runs, different by -0.333" in good
+    assert "too few pairs to tell, different by -0.333" in good
     assert "1.00 times the steps of linear 2e-5" in fast and "seconds" not in fast
     assert lost.endswith("and 1 of its 3 runs failed.")
+
+
+def test_interval_that_holds_nothing_claims_nothing():
+    runs = pair_of_rows([0.6, 0.8], [0.6, 0.8])
+    runs[0] = a_run(scheduler="metalr", seed=0, scores=[0.6], failed="not finite")
+    good, *_ = sentences(runs)
+    assert "not distinguishable with these runs, different by" in good
 
 
 def test_seconds_are_told_beside_steps_where_runs_know_them():

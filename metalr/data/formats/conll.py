@@ -20,43 +20,53 @@ def look(path: Path, options: Options) -> DataFile:
       MetalrError: The file breaks its format.
     """
     found = text.look(path, options.encoding)
-    first = next((cells for _, cells in _cells(found) if cells), None)
+    first = _first(found)
     if first is None:
         raise MetalrError(f"{path} is empty: it holds no rows")
-    if len(first) < 2:
+    width = len(first.split())
+    if width < 2:
         raise MetalrError(
             f"{path} has one column; a line is a word, white space and its tag"
         )
-    between = [f"column_{i}" for i in range(2, len(first))]
+    between = [f"column_{i}" for i in range(2, width)]
     names = ("tokens", *between, "tags")
 
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         wanted = [i for i, n in enumerate(names) if columns is None or n in columns]
-        for sentence in _sentences(found, len(names)):
+        for sentence in _sentences(found, width, "\t" in first):
             lists = list(zip(*sentence, strict=True))
             yield {names[i]: list(lists[i]) for i in wanted}
 
     return DataFile(path, names, rows, found.notes)
 
 
-def _cells(found: text.TextFile) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each line; none of them at the end of a sentence."""
-    for number, line in enumerate(text.lines(found), start=1):
-        # Universal Dependencies write comments so; a word # has its tag beside it.
-        comment = line.startswith("# ")
-        cells = [] if comment or line.startswith(_DOCUMENT) else line.split()
-        yield number, cells
+def _first(found: text.TextFile) -> str | None:
+    """Return the first line that is of a sentence; a word # may begin one."""
+    comment = None
+    for line in text.lines(found):
+        if line.startswith("# "):
+            comment = comment or line
+        elif line.strip() and not line.startswith(_DOCUMENT):
+            return line
+    return comment
 
 
-def _sentences(found: text.TextFile, width: int) -> Iterator[list[list[str]]]:
+def _sentences(
+    found: text.TextFile, width: int, tabs: bool
+) -> Iterator[list[list[str]]]:
     sentence: list[list[str]] = []
-    for number, cells in _cells(found):
-        if cells and len(cells) != width:
-            raise MetalrError(
-                f"{found.path} line {number} has {len(cells)} columns, the first has "
-                f"{width}"
-            )
-        if cells:
+    for number, line in enumerate(text.lines(found), start=1):
+        cells = line.split()
+        # Universal Dependencies write comments so. A word # is set off by a tab there,
+        # and where cells are set off by spaces it has a word's number of them.
+        if line.startswith("# ") and (tabs or (not sentence and len(cells) != width)):
+            continue
+        if cells and not line.startswith(_DOCUMENT):
+            if len(cells) != width:
+                raise MetalrError(
+                    f"{found.path} line {number} has {len(cells)} columns, the first "
+                    f"has {width}"
+                )
             sentence.append(cells)
         elif sentence:
             yield sentence

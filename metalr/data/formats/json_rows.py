@@ -43,9 +43,14 @@ def look(path: Path, options: Options) -> DataFile:
         if not _goes_on(found):
             raise
         return _whole_table(found, path, _whole(found))
-    if len(first) == 1 and _is_container(first[0]):
+    if len(first) == 1 and not _is_lines(path) and _is_container(first[0]):
         return _whole_table(found, path, first[0])
     return _table(found, first, lambda columns: _lines(found))
+
+
+def _is_lines(path: Path) -> bool:
+    """Say whether a file's name promises one row a line, of which it may have one."""
+    return bool({".jsonl", ".ndjson"} & {*map(str.lower, path.suffixes)})
 
 
 def _beginning(found: text.TextFile) -> str:
