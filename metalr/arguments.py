@@ -24,6 +24,11 @@ _REMEMBERING = {
     "DoGState": "the optimizer alone: it estimates the rate itself",
     "DoWGState": "the optimizer alone: it estimates the rate itself",
     "COCOBState": "the optimizer alone: it estimates the rate itself",
+    "MadgradState": "metalr.inject(optax.contrib.madgrad, ...)",
+    "ScaleByZoomLinesearchState": "the optimizer alone: it searches for its steps",
+    "ScaleByBacktrackingLinesearchState": (
+        "the optimizer alone: it searches for its steps"
+    ),
 }
 
 
@@ -87,6 +92,9 @@ def checked_optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:
     Raises:
       MetalrError: It is none.
     """
+    if isinstance(inner, optax.MultiSteps):  # as it is it drops no extra argument
+        gathering: Any = inner.update
+        return optax.GradientTransformationExtraArgs(inner.init, gathering)
     if not (hasattr(inner, "init") and hasattr(inner, "update")):
         raise MetalrError(
             "`inner` must be an optimizer, as optax.adamw(1e-3), got a "
@@ -149,7 +157,7 @@ def static_arguments(
     for name, parameter in parameters.items():
         value = inner_kwargs.get(name, parameter.default)
         function = callable(value) and (
-            name not in inner_kwargs or name.endswith("mask")
+            name not in inner_kwargs or name.endswith(("mask", "dtype"))
         )
         if isinstance(value, int | float) or function:
             static.add(name)

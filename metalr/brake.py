@@ -32,7 +32,7 @@ def octaves(
 
     Args:
       seen: The observation of a step, after an update.
-      last: Of the step before it.
+      last: Of the step after the update before it.
       summary: Of the run, this step included.
       before: Of the run, without it.
     """

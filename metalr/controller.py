@@ -49,7 +49,7 @@ from metalr.stored_predictor import load_predictor
 
 # What a run under metalr did is known by the predictor and by this: raise it with every
 # change of how the multiplier moves.
-CONTROLLER_VERSION = 7
+CONTROLLER_VERSION = 8
 
 # The widest bound: a small encoder wants 500 times a base rate that is 16x below the
 # recipe for a large one.
@@ -74,6 +74,7 @@ class MetalrState(NamedTuple):
     lr_trusted: jax.Array  # [] log2 m of what may be tuned: 0, less what was cut
     lr_features: jax.Array  # [F] what the predictor saw
     lr_observation: jax.Array  # [len(Observation)] of the last step, float32
+    lr_last_move: jax.Array  # the same of the last step before which something moved
     skipped_steps: jax.Array  # [] int32, loss or gradient not finite
     out_of_range_steps: jax.Array  # [] int32, features far from those of training
     braked_steps: jax.Array  # [] int32, loss well above its start
@@ -133,6 +134,11 @@ def new_controller(
     ):
         check_whole(name, value, least, "Leave it out.")
     forced: Any = log_multiplier
+    if not isinstance(predictor, Predictor | None):
+        raise MetalrError(
+            f"`predictor` must be one of metalr, got a {type(predictor).__name__}. "
+            "Read it with metalr.load_predictor(folder)"
+        )
     if log_multiplier is None:
         predictor = load_predictor() if predictor is None else predictor
     else:
@@ -235,7 +241,7 @@ def _estimated(
     moved = jnp.where(first, target, before + step)
     log2_m = jnp.where(counts, moved, before)
 
-    last = Observation(*state.lr_observation)
+    last = Observation(*state.lr_last_move)
     cut = brake.octaves(seen, last, summary, state.summary)
     cut = jnp.where(counts, cut, 0)
     log2_m = jnp.where(cut > 0, jnp.minimum(log2_m, before - cut), log2_m)
@@ -334,6 +340,7 @@ def zero_state(
         lr_trusted=zero(),
         lr_features=jnp.zeros(len(features.FEATURES), jnp.float32),
         lr_observation=jnp.zeros(len(Observation._fields), jnp.float32),
+        lr_last_move=jnp.zeros(len(Observation._fields), jnp.float32),
         skipped_steps=zero(jnp.int32),
         out_of_range_steps=zero(jnp.int32),
         braked_steps=zero(jnp.int32),

@@ -68,8 +68,8 @@ def wrap(
     Args:
       inner: Any optimizer, with its own learning rate or schedule.
       predictor: The predictor; None loads the one that comes with metalr.
-      total_steps: Updates in the run, if known. It tells the predictor where in the
-        budget a step is.
+      total_steps: Calls of `update` in the run, if known. It tells the predictor where
+        in the budget a step is.
       schedule: The schedule that `inner` follows, in any unit, for the predictor to
         know how far below its peak the rate is. It is not applied again. None: it is
         read off the optimizer, and a warning says so where that cannot be done.
@@ -250,7 +250,7 @@ def inject(
         state = state._replace(hyperparams=state.hyperparams | rate)
         updates, state = inner.update(grads, state, params, **extra_args)
         # The rate is float32 whatever the parameters are; updates are of their type.
-        return _as_gradients(updates, grads), state
+        return _of_type(updates, params), state
 
     def level(params: Any) -> tuple[Callable, Any]:
         del params
@@ -317,10 +317,12 @@ def _multiplied(inner: optax.GradientTransformationExtraArgs) -> Callable:
     return multiplied
 
 
-def _as_gradients(updates: Any, grads: Any) -> Any:
-    def cast(update, grad):
-        if not (is_trainable(update) and is_trainable(grad)):
-            return update
-        return jnp.asarray(update).astype(jnp.asarray(grad).dtype)
+def _of_type(updates: Any, params: Any) -> Any:
+    """Return updates in the types of the parameters."""
 
-    return jax.tree.map(cast, updates, grads)
+    def cast(update, leaf):
+        if not (is_trainable(update) and is_trainable(leaf)):
+            return update
+        return jnp.asarray(update).astype(jnp.asarray(leaf).dtype)
+
+    return jax.tree.map(cast, updates, params)

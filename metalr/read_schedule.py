@@ -23,6 +23,7 @@ from metalr.coordinates import is_trainable, leaves_of
 _STEPS = 10_000  # watched at most
 _LEAST_AREA = 1e-2
 _FILLING = 100  # steps after which moments hardly change
+_SAME = 0.02  # of the peak: levels that two states agree on
 # Whose `count` is the step of a schedule, and of nothing else.
 _COUNTED = (
     "ScaleByScheduleState",
@@ -124,6 +125,8 @@ def read_level(
 ) -> tuple[Callable, Any]:
     """Return the `levels` of an optimizer's schedule; warn where it cannot be read."""
     table = read_schedule(inner, params, total_steps)
+    if not any(map(is_trainable, leaves_of(params))):  # there is no rate to read
+        table = np.ones(1, np.float32)
     if table is None:
         warnings.warn(
             "metalr.wrap cannot read the schedule of this optimizer and takes it for a "
@@ -140,6 +143,8 @@ def _sizes(
     """Return how far each step would move a tree of ones: [steps], or fewer."""
     grads = jax.tree.map(lambda x: x if is_trainable(x) else None, tree)
     state = inner.init(tree)
+    if any(map(_hides_its_count, jax.tree.leaves(state, is_leaf=_hides_its_count))):
+        raise ValueError("its schedule counts by another name")
 
     def step(state: Any, index: Any) -> tuple[Any, jax.Array]:
         # A loss that falls, or a plateau would lower the rate.
@@ -157,10 +162,19 @@ def _sizes(
 
     @jax.jit
     def at_each(state: Any) -> jax.Array:
-        filled, _ = walk(state, _FILLING)
-        return jax.vmap(lambda index: step(_at(filled, index), index)[1])(
-            jnp.arange(steps)
-        )
+        def at(filled: Any, indices: jax.Array) -> jax.Array:
+            return jax.vmap(lambda i: step(_at(filled, i), i)[1])(indices)
+
+        def waited(index: int) -> Any:  # filled at the rate of one step
+            here = lambda state, i: step(_at(state, jnp.int32(index)), i)  # noqa: E731
+            return jax.lax.scan(here, state, jnp.arange(_FILLING))[0]
+
+        # A momentum behind the rate holds the rates of the steps before.
+        some = jnp.linspace(0, steps - 1, 5).astype(jnp.int32)
+        two = (at(waited(index), some) for index in (0, steps // 2))
+        one, other = (sizes / jnp.max(sizes) for sizes in two)
+        sizes = at(walk(state, _FILLING)[0], jnp.arange(steps))
+        return jnp.where(jnp.all(jnp.abs(one - other) < _SAME), sizes, jnp.nan)
 
     counted = any(map(_is_counted, jax.tree.leaves(state, is_leaf=_is_counted)))
     if counted and not _gathers(state):
@@ -231,6 +245,10 @@ def _counts_elsewhere(state: Any) -> bool:
 
 def _is_of_optax(part: Any) -> bool:
     return hasattr(part, "_fields") and type(part).__module__.startswith("optax.")
+
+
+def _hides_its_count(part: Any) -> bool:
+    return type(part).__name__ in ("MomoState", "MomoAdamState")
 
 
 def _is_integer(leaf: Any) -> bool:

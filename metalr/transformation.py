@@ -54,9 +54,6 @@ def transformation(
         squares = coordinates.squared_norms(updates, where)
         finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
         finite, clean = _zeroed(finite, updates)
-        # An inner `apply_if_finite` skips and counts the step itself.
-        hidden = not isinstance(state.inner_state, optax.ApplyIfFiniteState)
-        grads = clean if hidden else updates
         value = jnp.where(finite, value, state.summary.last_value)
         observer, exact = state.observer, None
         if fixed.curvature_every:
@@ -93,7 +90,7 @@ def transformation(
 
         inner_args = {"value": value, **extra_args}
         changes, inner_state = inner_update(
-            grads, state.inner_state, params, decided, inner_args
+            clean, state.inner_state, params, decided, inner_args
         )
         changes = _dropped(finite, changes)
         untouched = ~finite & first
@@ -108,6 +105,9 @@ def transformation(
         return changes, decided._replace(
             lr_features=keep(vector, state.lr_features),
             lr_observation=last,
+            lr_last_move=jnp.where(
+                finite & seen.moved, jnp.stack(seen), state.lr_last_move
+            ),
             observer=new_observer,
             summary=keep(summary, state.summary),
             inner_state=inner_state,
@@ -172,13 +172,15 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
     copy them.
     """
 
-    def choose(leaf, its_first):
+    def choose(path, leaf, its_first):
+        if any(getattr(key, "name", "") == "hyperparams" for key in path):
+            return leaf  # what `inject` has just put there
         number = jnp.ndim(leaf) == 0 and jnp.issubdtype(
             jnp.result_type(leaf), jnp.floating
         )
         return jnp.where(untouched, its_first, leaf) if number else leaf
 
-    return jax.tree.map(choose, state, first)
+    return jax.tree.map_with_path(choose, state, first)
 
 
 def _exact_curvature(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metalr.arguments import check_whole, checked_optimizer
 from metalr.errors import MetalrError
 from metalr.finding import batch_source, experience, probe
 from metalr.finding.experience import Experience
@@ -242,11 +243,12 @@ def _run(
     has_aux: bool = False,
 ) -> tuple[probe.ProbedRun, float]:
     """Check what was given, and returns it with the rate that octaves count from."""
-    if steps < 2:
-        raise MetalrError(f"`steps`, of the whole run, must be at least 2, got {steps}")
+    check_whole("steps", steps, 2, "It is of the whole run.")
     if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise MetalrError(f"`learning_rate` must be positive, got {learning_rate}")
     base = 1.0 if learning_rate is None else learning_rate
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = checked_optimizer(optimizer)
     if not _is_finished(optimizer):
         if not callable(optimizer):
             raise MetalrError(

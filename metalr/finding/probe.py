@@ -26,6 +26,7 @@ RAMP = 10  # steps of the probe's own warm-up, which is shorter than a run's
 # The rate that a probe begins with is no guess of the user's.
 NO_GUESS = 1e4  # octaves^2, its variance
 _SMALL = 2.0**-10  # of the weights: an update that is only looked at
+_PATIENCE = 1024  # updates in which an optimizer that adds up gradients has moved
 _USUAL = 0.1  # root mean square of weights, where they all are zero
 # A range test goes over these sizes of an update beside the weights, as log2.
 _RANGE = (-20.0, 2.0)
@@ -77,10 +78,7 @@ def facts(run: ProbedRun, predictor: Predictor) -> Facts:
 
     def look(params: Any, batch: Any) -> tuple[jax.Array, ...]:
         value, grads = grad(params, batch, jnp.int32(0))
-        state = run.optimizer.init(params)
-        updates = grads
-        for _ in range(start + 1):  # until its schedule has left zero
-            updates, state = run.optimizer.update(grads, state, params, value=value)
+        updates = _first_update(run.optimizer, grads, params, value, start)
         theta, u, g = (_wide(tree) for tree in (params, updates, grads))
         where = coordinates.layout(theta)
         sizes = (
@@ -113,16 +111,47 @@ def facts(run: ProbedRun, predictor: Predictor) -> Facts:
         apart = jnp.where(blank, jnp.inf, apart)
         relative = jnp.log2(moved / weight) - level / math.log(2)
         best = jnp.where(blank, -relative + math.log2(_SMALL), jnp.log2(share) + said)
-        return best, variance, apart, relative, value, slope
+        return best, variance, apart, relative, value, slope, moved
 
     found = jax.jit(look)(run.params, run.batch(0))
-    *known, slope = (float(x) for x in jax.device_get(found))
+    *known, slope, moved = (float(x) for x in jax.device_get(found))
     if not (math.isfinite(known[-1]) and math.isfinite(slope)):
         raise MetalrError(
             f"a probe needs a finite loss and gradient at the start, got "
             f"{known[-1]:g} and a gradient of norm {slope:g}; look at the first batch"
         )
+    if slope > 0 and moved == 0:
+        raise MetalrError(
+            f"a probe needs an optimizer that moves the parameters, got one that left "
+            f"them where they were in {start + _PATIENCE} updates; look at its rate, "
+            "its mask and how many gradients it adds up"
+        )
     return Facts(*known)
+
+
+def _first_update(
+    optimizer: optax.GradientTransformationExtraArgs,
+    grads: Any,
+    params: Any,
+    value: jax.Array,
+    start: int,
+) -> Any:
+    """Return the first update that moves, once the schedule has left zero."""
+
+    def update(state: Any) -> tuple[Any, Any]:
+        return optimizer.update(grads, state, params, value=value)
+
+    def pending(carry: tuple[jax.Array, Any, Any]) -> jax.Array:
+        done, updates, _ = carry
+        still = jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(updates)]).all()
+        return (done <= start) | (still & (done < start + _PATIENCE))
+
+    def step(carry: tuple[jax.Array, Any, Any]) -> tuple[jax.Array, Any, Any]:
+        done, _, state = carry
+        return done + 1, *update(state)
+
+    first = (jnp.int32(1), *update(optimizer.init(params)))
+    return jax.lax.while_loop(pending, step, first)[1]
 
 
 def respond(

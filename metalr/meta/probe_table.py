@@ -237,7 +237,7 @@ def good_runs(
             continue
         best, worst = sweep.outcome.min(), min(0.0, sweep.outcome.max())
         if labels.outcome(run.evaluations) <= best + _GOOD * (worst - best):
-            found.append((sweep, run))
+            found.append((sweep, traces.held(run)))
     return found
 
 

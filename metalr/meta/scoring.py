@@ -42,7 +42,10 @@ def score(predictor: Predictor, data: labels.Examples) -> dict[str, float]:
 
 
 def leave_one_out(
-    data: labels.Examples, column: str, settings: fit.Settings | None = None
+    data: labels.Examples,
+    column: str,
+    settings: fit.Settings | None = None,
+    whole: Predictor | None = None,
 ) -> list[dict[str, Any]]:
     """Fit without each value of a column in turn, and score on it.
 
@@ -50,6 +53,8 @@ def leave_one_out(
       data: The examples.
       column: "task", "size", "kind" or "optimizer".
       settings: Of the fit.
+      whole: The predictor of all examples, whose limits count: what lies beyond them
+        says what the one that ships would call out of range.
 
     Returns:
       One row per value, as `score` with "out"; none if there is only one value.
@@ -64,6 +69,9 @@ def leave_one_out(
         if not np.any(data.weight[out] > 0):
             continue
         predictor = fit.fit(data, settings, kept=~out, calibrate=False)
+        if whole is not None:
+            limit = predictor.seen._replace(limit=whole.seen.limit)
+            predictor = predictor._replace(seen=limit)
         held = labels.Examples(*(column[out] for column in data))
         found.append({"out": value, **score(predictor, held)})
     return found

@@ -198,9 +198,10 @@ def planned_runs(job: Job) -> list[PlannedRun]:
 
 
 def constant_predictor() -> Predictor:
-    """Return a predictor that never moves the multiplier, so that `explore` sets it.
+    """Return a predictor that leaves the multiplier to `explore`.
 
-    A step without a finite loss still halves the multiplier.
+    A step without a finite loss still halves it, and a loss far above its start brakes
+    it: such a peak is too high in either case.
     """
     return init_predictor()._replace(correlation=np.float32(np.inf))
 

@@ -66,7 +66,7 @@ def fit_predictor(
     tables = {"trained": [{"out": "nothing", **scoring.score(predictor, data)}]}
     for column in ("task", "size", "kind", "optimizer") if check else ():
         log(f"checking: one {column} left out at a time")
-        tables[column] = scoring.leave_one_out(data, column, settings)
+        tables[column] = scoring.leave_one_out(data, column, settings, predictor)
     about = _provenance(used, runs, settings)
     if about["signal"] < INFORMATIVE:
         log(

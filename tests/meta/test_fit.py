@@ -196,3 +196,9 @@ def test_table_has_a_row_for_each_task_left_out(runs):
     assert [row["out"] for row in rows] == ["qqp", "rte", "sst2"]
     assert all(row["sign"] > 0.9 for row in rows)  # the tasks are alike here
     assert not scoring.leave_one_out(labels.examples(runs), "size", QUICK)
+    # What is out of range is said by the limit of the predictor that ships.
+    whole = fit.fit(labels.examples(runs), QUICK, calibrate=False)
+    for limit, share in ((1e-6, 1.0), (1e6, 0.0)):
+        ships = whole._replace(seen=whole.seen._replace(limit=np.float32(limit)))
+        rows = scoring.leave_one_out(labels.examples(runs), "task", QUICK, ships)
+        assert {row["far"] for row in rows} == {share}

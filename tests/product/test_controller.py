@@ -426,6 +426,29 @@ def test_a_run_that_explodes_is_cut_before_it_overflows(excess):
         np.testing.assert_allclose(states.lr_multiplier[2] * excess, 1, rtol=0.3)
 
 
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_a_run_of_micro_batches_that_explodes_is_cut_as_any_other(every):
+    hessian = jnp.array([1.0, 10.0, 100.0])
+    inner = optax.MultiSteps(optax.sgd(1.0), every)
+    tx = wrap(inner, constant(0.0), total_steps=200 * every, max_multiplier=1024)
+
+    @jax.jit
+    def run(params):
+        def step(carry, _):
+            params, state = carry
+            value = jnp.sum(hessian * params**2) / 2
+            updates, state = tx.update(hessian * params, state, params, value=value)
+            return (optax.apply_updates(params, updates), state), value
+
+        steps = 200 * every
+        (_, state), values = jax.lax.scan(step, (params, tx.init(params)), None, steps)
+        return values, state
+
+    values, state = run(jnp.ones(3))
+    assert state.braked_steps > 0 and state.skipped_steps == 0
+    assert values[-1] < values[0]
+
+
 def test_noise_in_the_first_steps_is_no_divergence():
     rng = np.random.default_rng(0)
     tx = wrap(optax.sgd(1e-3), constant(0.0), total_steps=30)

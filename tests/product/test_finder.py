@@ -104,6 +104,25 @@ def test_parameters_state_batches_and_keys_are_bit_for_bit_what_they_were(far):
 # ------------------------------------------------------------------- what it finds
 
 
+def test_facts_of_micro_batches_are_those_of_the_update_that_moves():
+    found = []
+    for every in (1, 4):
+        tx = optax.adam(1e-2)
+        tx = tx if every == 1 else optax.MultiSteps(tx, every)
+        params, batches = problem()
+        given = {"steps": STEPS, "predictor": knowing(), "told": TOLD}
+        found.append(metalr.suggest(loss_fn, params, tx, batches, **given))
+    assert found[0].known and found[1].known
+    np.testing.assert_allclose(found[1].rate, found[0].rate, rtol=0.05)
+
+
+def test_an_optimizer_that_moves_nothing_is_said():
+    params, batches = problem()
+    given = {"steps": STEPS, "schedule": lambda step: 1.0, "predictor": knowing()}
+    with pytest.raises(MetalrError, match="needs an optimizer that moves the param"):
+        metalr.suggest(loss_fn, params, optax.set_to_zero(), batches, **given)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 def test_suggested_rate_makes_the_update_that_the_prior_asks_for(scale):
     params, batches = problem()
@@ -243,7 +262,9 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"batches": iter([1])}, "iterator is not"),
         ({"batches": {"x": np.ones(3)}}, "got one dict"),
         ({"batches": []}, "at least one batch"),
+        ({"batches": (np.ones(3), np.ones(3))}, "got one tuple"),
         ({"steps": 1}, "at least 2, got 1"),
+        ({"steps": 100.0}, "`steps` must be a whole number of at least 2, got 100.0"),
         ({"learning_rate": -1.0}, "must be positive, got -1.0"),
         ({"optimizer": "adam"}, "a function of the learning rate"),
         ({"schedule": lambda step: 0.0}, "cannot be read"),

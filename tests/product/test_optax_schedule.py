@@ -401,6 +401,9 @@ REMEMBERING = {
     "prodigy": lambda: optax.contrib.prodigy(),
     "dog": lambda: optax.contrib.dog(1.0),
     "cocob": lambda: optax.contrib.cocob(),
+    "madgrad": lambda: optax.contrib.madgrad(0.1),
+    "lbfgs": lambda: optax.lbfgs(),
+    "backtracking": lambda: optax.scale_by_backtracking_linesearch(5),
 }
 
 
@@ -506,8 +509,8 @@ def test_apply_if_finite_counts_what_happened(outside):
         tx = wrap(safe(optax.adam(0.1)), init_predictor())
     history = drive(tx, [(1.0, 1.0), (np.nan, 1.0), (np.nan, 1.0), (1.0, 1.0)])
     state = history[-1][2]
-    assert optax.tree.get(state, "total_notfinite") == 2
-    # Outside, it hands no such step on.
+    # Neither hands such a step on.
+    assert optax.tree.get(state, "total_notfinite") == (2 if outside else 0)
     assert optax.tree.get(state, "skipped_steps") == (0 if outside else 2)
     np.testing.assert_array_equal(history[0][1]["w"], history[2][1]["w"])
     assert np.all(np.isfinite(history[3][1]["w"]))
@@ -520,6 +523,84 @@ def test_what_apply_if_finite_gives_up_on_is_skipped_all_the_same():
     assert optax.tree.get(history[-1][2], "skipped_steps") == 1
     np.testing.assert_array_equal(history[0][1]["w"], history[2][1]["w"])
     assert np.all(np.isfinite(history[3][1]["w"]))
+
+
+def test_moments_within_apply_if_finite_outlive_what_it_would_give_up_on():
+    tx = wrap(optax.apply_if_finite(optax.adam(0.1), 1), init_predictor())
+    history = drive(tx, [(1.0, 1.0), *[(np.nan, np.nan)] * 5, (1.0, 1.0)])
+    assert np.all(np.isfinite(history[-1][1]["w"]))
+    assert np.any(history[-1][1]["w"] != history[0][1]["w"])
+
+
+def test_extra_arguments_reach_what_multisteps_wraps():
+    inner = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    tx = wrap(optax.MultiSteps(inner, 2), init_predictor(), schedule=lambda t: 1.0)
+    history = drive(tx, [(1.0, 1.0)] * 4)
+    assert np.any(history[-1][1]["w"] != history[0][1]["w"])
+
+
+def test_updates_have_the_type_of_the_parameters_whatever_the_gradients_have():
+    params, half = {"w": jnp.ones(4)}, {"w": jnp.full(4, 0.3, jnp.bfloat16)}
+    found = []
+    for tx in (
+        inject(optax.adamw, 1e-3, init_predictor(), schedule=lambda t: 1.0),
+        optax.adamw(1e-3),
+    ):
+        more = {} if found else {"value": 1.0}
+        updates, _ = tx.update(half, tx.init(params), params, **more)
+        found.append(updates["w"])
+    assert found[0].dtype == jnp.float32
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def test_the_rate_shown_is_that_of_the_multiplier_from_the_first_step_on():
+    tx = inject(optax.sgd, 1.0, init_predictor(), schedule=lambda t: 1.0)
+    for _, _, state in drive(tx, [(np.nan, np.nan)] * 3):
+        assert state.hyperparams["learning_rate"] == state.lr_multiplier < 1
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: wrap(optax.sgd(0.1), "folder"), "one of metalr, got a str.*Read it w"),
+        (lambda: wrap(optax.sgd, init_predictor()), "must be an optimizer"),
+    ],
+)
+def test_what_is_no_predictor_or_no_optimizer_is_refused(call, said):
+    with pytest.raises(MetalrError, match=said):
+        call()
+
+
+def test_types_of_moments_need_no_static_args():
+    tx = inject(optax.adamw, predictor=init_predictor(), mu_dtype=jnp.bfloat16)
+    state = tx.init({"w": jnp.ones(3)})
+    assert optax.tree.get(state, "mu")["w"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_gradients_of_frozen_leaves_change_nothing(size):
+    hessian = jnp.array([1.0, 0.3, 0.1])
+    frozen = {"w": jnp.full((3, 2), size)}
+    labels = {"kept": "train", "w": "freeze"}
+    inner = optax.partition(
+        {"train": optax.adam(1e-3), "freeze": optax.set_to_zero()}, labels
+    )
+    tx = wrap(inner, opinionated(push=1.0), total_steps=60, schedule=lambda t: 1.0)
+
+    def run(gradient):
+        params = {"kept": jnp.ones((3, 2)), "w": jnp.ones((3, 2))}
+        state, found = tx.init(params), []
+        step = jax.jit(lambda g, s, p, v: tx.update(g, s, p, value=v))
+        for _ in range(30):
+            value = jnp.sum(hessian[:, None] * params["kept"] ** 2) / 2
+            grads = {"kept": hessian[:, None] * params["kept"], "w": gradient}
+            updates, state = step(grads, state, params, value)
+            params = optax.apply_updates(params, updates)
+            found.append(state.lr_features)
+        return np.array(found)
+
+    alone, beside = run(jnp.zeros((3, 2))), run(frozen["w"])
+    np.testing.assert_allclose(beside[2:], alone[2:], rtol=1e-4, atol=1e-5)
 
 
 def test_one_micro_batch_that_is_not_finite_is_left_out():

@@ -9,7 +9,7 @@ from optax import contrib
 
 from metalr import wrap
 from metalr.predictor import init_predictor
-from metalr.read_schedule import read_schedule
+from metalr.read_schedule import read_level, read_schedule
 from tests.tiers import some
 
 STEPS = 40
@@ -105,6 +105,27 @@ def test_a_number_of_micro_batches_that_grows_is_followed():
     )
     expected = np.repeat(1 - np.arange(10) / 10, [2] * 3 + [4] * 7)
     np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        contrib.momo,
+        contrib.momo_adam,
+        # The momentum stands behind the rate, and holds those of the steps before.
+        optax.lars,
+        lambda rate: optax.chain(optax.scale_by_learning_rate(rate), optax.trace(0.9)),
+    ],
+    ids=["momo", "momo_adam", "lars", "momentum behind the rate"],
+)
+def test_what_would_be_read_wrongly_is_not_read(rule):
+    inner = optax.with_extra_args_support(rule(SCHEDULES["warmed"]))
+    assert read_schedule(inner, {"w": jnp.ones((3, 4))}, STEPS) is None
+
+
+def test_nothing_is_said_of_parameters_that_are_none():
+    levels, area = read_level(optax.with_extra_args_support(optax.sgd(0.1)), {}, 9)
+    assert levels(3) == area == 0.0
 
 
 def test_a_long_run_is_read_to_its_end():
