@@ -200,7 +200,7 @@ def respond(
 
 
 def range_test(
-    run: ProbedRun, relative_rate: float, steps: int, begin: int = 0
+    run: ProbedRun, relative_rate: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raise the rate of a copy of the run step by step until the loss leaves.
 
@@ -208,7 +208,6 @@ def range_test(
       run: The run.
       relative_rate: As `Facts` has it.
       steps: At most.
-      begin: Of the batches.
 
     Returns:
       Log2 of the factors on the user's rate, and the losses after steps at them: [n].
@@ -220,7 +219,7 @@ def range_test(
     params = jax.tree.map(_copy, run.params)
     state, values = jax.jit(tx.init)(params), []
     for index in range(steps):
-        batch = run.batch(begin + index)
+        batch = run.batch(index)
         params, state, row = step_fn(params, state, batch, jnp.int32(index))
         values.append(float(row["value"]))
         lowest = min(values)

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from metalr.meta import labels, trace_files
+from metalr.meta import labels, trace_files, traces
 
 
 def main() -> None:
@@ -44,6 +44,18 @@ def main() -> None:
         f"the best peak {np.sqrt(squares / free):.2f} octaves within groups "
         f"({free} degrees of freedom), {every.std(ddof=1):.2f} in all"
     )
+    sweeps = list(labels.by_sweep(runs).values())
+    mixed = sum(len({*map(_is_positive, of_sweep)} - {None}) > 1 for of_sweep in sweeps)
+    print(
+        f"{mixed} of {len(sweeps)} sweeps hold runs whose losses stay positive, of "
+        "which J takes logarithms, and others, of which it takes differences"
+    )
+
+
+def _is_positive(run: traces.Run) -> bool | None:
+    """Tell whether all losses are; None where one is not finite, which J is not of."""
+    losses = [row["eval_loss"] for row in run.evaluations]
+    return None if None in losses else min(losses) > 0
 
 
 if __name__ == "__main__":
