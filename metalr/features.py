@@ -118,7 +118,6 @@ class Summary(NamedTuple):
     initial_value: jax.Array  # [] L_0
     initial_spread: jax.Array  # [] standard deviation of L over the first 8 steps
     initial_evenness: jax.Array  # [] of the first update
-    initial_matrices: jax.Array  # [] weight matrices that there may be to train
     last_value: jax.Array  # [] L_{t-1}
     last_level: jax.Array  # [] log level of the step before
     path_length_sq: jax.Array  # [] sum of |u|^2
@@ -135,7 +134,6 @@ def init() -> Summary:
         initial_value=zeros(),
         initial_spread=zeros(),
         initial_evenness=zeros(),
-        initial_matrices=zeros(),
         last_value=zeros(),
         last_level=zeros(),
         path_length_sq=zeros(),
@@ -168,7 +166,6 @@ def update(
     # Before the first update there is a gradient, unless the step was skipped.
     first = state.counted_steps == 0
     counts = seen.moved | (first & (seen.norm > 0))
-    state = state._replace(means=_without_frozen(seen, state))
     budget = (_float32(step) if total_steps is None else total_steps) / 10
     windows = jnp.stack(
         [jnp.float32(width) for width in _WINDOWS]
@@ -208,7 +205,6 @@ def update(
         initial_evenness=jnp.where(
             (state.counted_updates == 0) & seen.moved, evenness, state.initial_evenness
         ),
-        initial_matrices=jnp.where(first, seen.matrices, state.initial_matrices),
         last_value=seen.value,
         last_level=seen.log_level,
         path_length_sq=bounded(state.path_length_sq + seen.update_norm**2),
@@ -220,20 +216,6 @@ def update(
     return vector, kept._replace(
         last_value=new.last_value, last_level=new.last_level, last_features=vector
     )
-
-
-def _without_frozen(seen: Observation, state: Summary) -> jax.Array:
-    """Return the means without the gradients of leaves that turn out to be frozen.
-
-    Which ones are is known at the first update. The gradient before it was of all of
-    them, and is taken to have been as large as this one.
-    """
-    partial = seen.moved & (seen.matrices < state.initial_matrices)
-    same = Tracked(*state.means[_SLOW])._replace(
-        norm=seen.norm, norm_spread=0.0, sample_sq=seen.sample_norm**2
-    )
-    now = partial & (state.counted_updates == 0) & (state.counted_steps > 0)
-    return jnp.where(now, jnp.stack([*map(_float32, same)])[None], state.means)
 
 
 def of_trace(

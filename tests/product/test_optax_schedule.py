@@ -577,32 +577,6 @@ def test_types_of_moments_need_no_static_args():
     assert optax.tree.get(state, "mu")["w"].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("size", [1.0, 300.0])
-def test_gradients_of_frozen_leaves_change_nothing(size):
-    hessian = jnp.array([1.0, 0.3, 0.1])
-    frozen = {"w": jnp.full((3, 2), size)}
-    labels = {"kept": "train", "w": "freeze"}
-    inner = optax.partition(
-        {"train": optax.adam(1e-3), "freeze": optax.set_to_zero()}, labels
-    )
-    tx = wrap(inner, opinionated(push=1.0), total_steps=60, schedule=lambda t: 1.0)
-
-    def run(gradient):
-        params = {"kept": jnp.ones((3, 2)), "w": jnp.ones((3, 2))}
-        state, found = tx.init(params), []
-        step = jax.jit(lambda g, s, p, v: tx.update(g, s, p, value=v))
-        for _ in range(30):
-            value = jnp.sum(hessian[:, None] * params["kept"] ** 2) / 2
-            grads = {"kept": hessian[:, None] * params["kept"], "w": gradient}
-            updates, state = step(grads, state, params, value)
-            params = optax.apply_updates(params, updates)
-            found.append(state.lr_features)
-        return np.array(found)
-
-    alone, beside = run(jnp.zeros((3, 2))), run(frozen["w"])
-    np.testing.assert_allclose(beside[2:], alone[2:], rtol=1e-4, atol=1e-5)
-
-
 def test_one_micro_batch_that_is_not_finite_is_left_out():
     inner = wrap(optax.sgd(0.1), init_predictor())
     tx = optax.MultiSteps(inner, 2, should_skip_update_fn=optax.skip_not_finite)
