@@ -77,6 +77,30 @@ def outcome(evaluations: Sequence[dict[str, Any]]) -> float:
     return (sum(values) / len(values) + values[-1]) / 2
 
 
+def outcomes(runs: Sequence[traces.Run]) -> np.ndarray:
+    """Return J of each run, [n]; all that is worse than the start by 0.1 is as bad."""
+    return np.minimum([outcome(run.evaluations) for run in runs], _WORST)
+
+
+def of_the_best(values: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return the mean of values [n, ...], weighted by a softmin of their J: [...].
+
+    The temperature is a tenth of the spread of J, so that two peaks of about the same
+    outcome have about the same weight.
+    """
+    share = np.exp(-(found - found.min()) / max(_SHARE * _spread(found), 1e-3))
+    return share @ values / share.sum()
+
+
+def _spread(found: np.ndarray) -> float:
+    """Return how much J differs, counting improvement over no progress alone.
+
+    Every sweep shows that high rates do harm, but only one that learns shows where the
+    best rate lies.
+    """
+    return float(min(np.ptp(found), -found.min()))
+
+
 def best_rates(runs: Sequence[traces.Run]) -> dict[str, BestRate]:
     """Return the best rate of each shape on which a sweep was run.
 
@@ -91,21 +115,14 @@ def best_rates(runs: Sequence[traces.Run]) -> dict[str, BestRate]:
 
 
 def best_rate(runs: Sequence[traces.Run]) -> BestRate:
-    """Return the best rate over the runs at peaks, on whatever shapes they are.
-
-    The temperature of the softmin is a tenth of the spread of J, so that two peaks of
-    about the same outcome have about the same weight.
-    """
+    """Return the best rate over the runs at peaks, on whatever shapes they are."""
     own = [run for run in runs if run.about["kind"] == "peak"]
     steps = max(run.steps for run in own)
     rates = np.array([_filled(run.rate, steps) for run in own])
-    found = np.minimum([outcome(run.evaluations) for run in own], _WORST)
-    spread = float(min(np.ptp(found), -found.min()))
-    share = np.exp(-(found - found.min()) / max(_SHARE * spread, 1e-3))
+    found = outcomes(own)
+    spread = _spread(found)
     return BestRate(
-        log2_rate=share @ np.log2(np.maximum(rates, 1e-30)) / share.sum(),
-        # The spread counts improvement over no progress alone: every sweep shows that
-        # high rates do harm, but only one that learns shows where the best rate lies.
+        log2_rate=of_the_best(np.log2(np.maximum(rates, 1e-30)), found),
         signal=float(1 / (1 + (_NOISE / max(spread, 1e-9)) ** 2))
         if spread > 0
         else 0.0,

@@ -85,7 +85,7 @@ def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
             continue
         peaks = np.log2([run.peak for run in own])
         about = own[0].about
-        outcome = np.minimum([labels.outcome(run.evaluations) for run in own], 0.1)
+        outcome = labels.outcomes(own)
         found.append(
             PeakCurve(
                 name=str(number),
@@ -107,9 +107,7 @@ def best_peak(peaks: np.ndarray, outcome: np.ndarray) -> float:
     >>> best_peak(np.array([-3.0, -2.0, -1.0]), np.array([-0.5, -2.0, -0.5]))
     -2.0
     """
-    spread = float(min(np.ptp(outcome), -outcome.min()))
-    share = np.exp(-(outcome - outcome.min()) / max(0.1 * spread, 1e-3))
-    return round(float(share @ peaks / share.sum()), 6)
+    return round(float(labels.of_the_best(peaks, outcome)), 6)
 
 
 # ------------------------------------------------------------ probes, left out
