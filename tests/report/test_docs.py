@@ -159,6 +159,39 @@ def test_scores_on_sizes_left_out_are_those_of_their_stores(size):
         assert f"| {' | '.join(cells)} |" in TEXT
 
 
+def test_runs_without_six_layers_all_learn_as_the_results_say():
+    runs = store("targets/without-6-version-4")
+    scores = [final(run) for run in runs]
+    highest = [max(row.get("learning_rate", 0) for row in r["history"]) for r in runs]
+    assert [run["seed"] for run in runs] == list(range(10))
+    said = (
+        f"all ten learn, from {min(scores):.3f} to {max(scores):.3f} "
+        f"({np.mean(scores):.3f}), with a highest rate of {rate(min(highest))} to "
+        f"{rate(max(highest))},"
+    )
+    assert said in WORDS
+
+
+def rate(number):
+    return f"{number:.1e}".replace("e-0", "e-")
+
+
+def test_scores_of_mpnet_are_those_of_their_store():
+    found = {
+        (run["task"], run["scheduler"], criteria.base_rate(run)): run
+        for run in store("twelve-layers/runs")
+        if run["kind"] == stores.RUN and run["model"].endswith("mpnet-base")
+    }
+    assert len(found) == 6
+    for task in ("mr", "emotion"):
+        rows = [("linear", 3.2e-5), ("linear", 1e-4), ("metalr", 2e-5)]
+        cells = [f"{final(found[task, *row]):.3f}" for row in rows]
+        history = found[task, "metalr", 2e-5]["history"]
+        cells.append(rate(max(row.get("learning_rate", 0) for row in history)))
+        name = {"mr": "MR"}.get(task, task)
+        assert f"| {name}, 12 x 768 | {' | '.join(cells)} |" in TEXT
+
+
 def test_scores_of_version_3_on_the_targets_are_those_of_their_store():
     # The other two columns are those of the sizes left out.
     for task in ("imdb", "ag_news"):
