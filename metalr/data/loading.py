@@ -196,8 +196,8 @@ def _from_hub(task: Task) -> TaskData:
     def read(split: str) -> Rows:
         split = _HUB_SPLITS.get((task.name, split), split)
         there = with_texts(hub_rows.read(dataset_id, name, split))
-        name_ = f"{where} ({split})"
-        checked = rows.finish(rows.read(there, task, name_), task, name_)
+        place = f"{where} ({split})"
+        checked = rows.finish(rows.read(there, task, place), task, place)
         left_out.update(checked.left_out)
         return checked.rows
 

@@ -95,19 +95,16 @@ def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
 
 def _check_questions(data: tasks.TaskData, metric: str | None) -> None:
     """Refuse a score of questions that the rows to score on do not have."""
-    sort = next(
-        (s for s in ("no_answer", "has_answer") if (metric or "").startswith(s)), ""
-    )
-    if not sort:
-        return
-    (split, rows), *_ = data.validation.items()
-    known = column_of(rows, data.task.label)
-    if not any(bool(of["text"]) == (sort == "has_answer") for of in known):
-        without = "an" if sort == "has_answer" else "no"
-        raise MetalrError(
-            f"--metric {metric} is of questions with {without} answer, and {split} has "
-            "none; take f1"
-        )
+    for prefix, which in (("no_answer", "no"), ("has_answer", "an")):
+        if not (metric or "").startswith(prefix):
+            continue
+        (split, rows), *_ = data.validation.items()
+        known = column_of(rows, data.task.label)
+        if not any(bool(answers["text"]) == (which == "an") for answers in known):
+            raise MetalrError(
+                f"--metric {metric} is of questions with {which} answer, and {split} "
+                "has none of them; take f1"
+            )
 
 
 def _usage(config: RunConfig, task: tasks.Task, model: huggingface.Pretrained) -> Usage:

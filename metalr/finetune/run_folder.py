@@ -111,11 +111,12 @@ def _named(config: RunConfig) -> dict[str, str]:
     data = Path(config.data).expanduser()
     task = TASKS.get(str(config.task))
     parts = (task.made_of or (task.name,)) if task else ()
+    splits = [f"{part}/{split}*" for part in parts for split in ("train", "validation")]
     named = {
         "train_file": [config.train_file],
         "validation_file": [config.validation_file],
         "class_weights": [config.class_weights],
-        "data": [data, *(path for part in parts for path in data.glob(f"{part}/*"))],
+        "data": [data, *(path for split in splits for path in data.glob(split))],
     }
     found = {}
     for flag, paths in named.items():
