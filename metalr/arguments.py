@@ -24,7 +24,7 @@ _REMEMBERING = {
     "DoGState": "the optimizer alone: it estimates the rate itself",
     "DoWGState": "the optimizer alone: it estimates the rate itself",
     "COCOBState": "the optimizer alone: it estimates the rate itself",
-    "MadgradState": "metalr.inject(optax.contrib.madgrad, ...)",
+    "MadgradState": "another rule: its steps are no multiple of its rate",
     "ScaleByZoomLinesearchState": "the optimizer alone: it searches for its steps",
     "ScaleByBacktrackingLinesearchState": (
         "the optimizer alone: it searches for its steps"
