@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalr.observe import Observation, bounded
+from metalr.observe import TINY, Observation, bounded, float32, ratio
 
 FEATURE_VERSION = 3  # raise it with every change of FEATURES or of what a row means
 
@@ -84,7 +84,6 @@ STATIC = FACTS[1:]  # known before any step, and what the prior is of
 OF_STATIC = np.array([NAMES.index(name) for name in STATIC])  # their columns
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
-_TINY = 1e-30
 
 
 class Tracked(NamedTuple):
@@ -166,10 +165,10 @@ def update(
     # Before the first update there is a gradient, unless the step was skipped.
     first = state.counted_steps == 0
     counts = seen.moved | (first & (seen.norm > 0))
-    budget = (_float32(step) if total_steps is None else total_steps) / 10
+    budget = (float32(step) if total_steps is None else total_steps) / 10
     windows = jnp.stack(
         [jnp.float32(width) for width in _WINDOWS]
-        + [jnp.maximum(_float32(budget), _WINDOWS[_FAST])]
+        + [jnp.maximum(float32(budget), _WINDOWS[_FAST])]
     )
     # A plain mean until the window is full, exponential after: no bias to correct.
     weights = 1 / jnp.minimum(state.counted_steps + 1, windows)
@@ -191,11 +190,11 @@ def update(
     means = state.means + shares * (tracked[None] - state.means)
     fast, slow = Tracked(*means[_FAST]), Tracked(*means[_SLOW])
     early = state.counted_steps < _WINDOWS[_FAST]
-    evenness = jnp.log2(jnp.maximum(seen.update_abs, _TINY))
+    evenness = jnp.log2(jnp.maximum(seen.update_abs, TINY))
     new = Summary(
         means=means,
         counted_steps=state.counted_steps + 1,
-        counted_updates=state.counted_updates + _float32(seen.moved),
+        counted_updates=state.counted_updates + float32(seen.moved),
         initial_value=jnp.where(early, fast.value, state.initial_value),
         initial_spread=jnp.where(
             early,
@@ -210,7 +209,7 @@ def update(
         path_length_sq=bounded(state.path_length_sq + seen.update_norm**2),
         last_features=state.last_features,
     )
-    clock = (_float32(step), total_steps, _float32(log_area))
+    clock = (float32(step), total_steps, float32(log_area))
     vector = jnp.where(counts, _vector(seen, new, clock), state.last_features)
     kept = jax.tree.map(lambda x, y: jnp.where(counts, x, y), new, state)
     return vector, kept._replace(
@@ -285,13 +284,13 @@ def line_curvature(
 
     def dot(tree: Any) -> jax.Array:
         products = jax.tree.map(
-            lambda x, y: jnp.sum(_float32(x) * _float32(y)), tree, updates
+            lambda x, y: jnp.sum(float32(x) * float32(y)), tree, updates
         )
-        return _float32(sum(jax.tree.leaves(products)))
+        return float32(sum(jax.tree.leaves(products)))
 
     tangents = jax.tree.map(lambda u, theta: u.astype(theta.dtype), updates, params)
     _, product = jax.jvp(grad_fn, (params,), (tangents,))
-    return bounded(_ratio(dot(product), jnp.abs(dot(grads))))
+    return bounded(ratio(dot(product), jnp.abs(dot(grads))))
 
 
 def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:
@@ -321,11 +320,11 @@ def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
     step, total_steps, log_area = clock
     known = total_steps is not None
     mean = Tracked(*state.means.T)  # each [3], one value a window
-    slope = _ratio(mean.slope, mean.slope_bound)
-    curvature = _ratio(mean.curvature_term, mean.predicted_decrease)
+    slope = ratio(mean.slope, mean.slope_bound)
+    curvature = ratio(mean.curvature_term, mean.predicted_decrease)
     # How many steps a change of the loss is worth, by what was predicted of one.
     predicted = mean.predicted_decrease[_SLOW]
-    in_steps = lambda x: jnp.arcsinh(_ratio(x, predicted))  # noqa: E731
+    in_steps = lambda x: jnp.arcsinh(ratio(x, predicted))  # noqa: E731
     noise = _log_ratio(jnp.sqrt(mean.value_spread[_SLOW]), predicted)
     vector = (
         step / total_steps if total_steps is not None else 0.0,
@@ -335,9 +334,9 @@ def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
         in_steps(mean.value[_FAST] - state.initial_value),
         jnp.where(predicted > 0, noise, 0),  # else it is of rounding
         _log_ratio(mean.norm[_FAST], mean.norm[_SLOW]),
-        _ratio(jnp.sqrt(mean.norm_spread[_SLOW]), mean.norm[_SLOW]),
+        ratio(jnp.sqrt(mean.norm_spread[_SLOW]), mean.norm[_SLOW]),
         _log_ratio(seen.mean_norm**2, mean.sample_sq[_FAST]),
-        _ratio(mean.alignment, mean.alignment_bound)[_SLOW],
+        ratio(mean.alignment, mean.alignment_bound)[_SLOW],
         slope[_FAST],
         slope[_SLOW],
         curvature[_FAST],
@@ -350,25 +349,16 @@ def _vector(seen: Observation, state: Summary, clock: tuple) -> jax.Array:
         seen.width,
         state.initial_evenness,
         float(known),
-        jnp.log2(_float32(total_steps)) if known else 0.0,
+        jnp.log2(float32(total_steps)) if known else 0.0,
         log_area / jnp.log(2.0),
     )
-    low, high = (_float32([row[column] for row in FEATURES]) for column in (2, 3))
-    return jnp.clip(jnp.nan_to_num(jnp.stack([*map(_float32, vector)])), low, high)
-
-
-def _float32(x: Any) -> jax.Array:
-    return jnp.asarray(x, jnp.float32)
-
-
-def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """Divide by a bottom that is not negative; 0 / 0 is 0."""
-    return top / jnp.maximum(bottom, _TINY)
+    low, high = (float32([row[column] for row in FEATURES]) for column in (2, 3))
+    return jnp.clip(jnp.nan_to_num(jnp.stack([*map(float32, vector)])), low, high)
 
 
 def _log_ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     """Take log(top / bottom); 0 if neither is positive."""
-    return jnp.log(jnp.maximum(top, _TINY)) - jnp.log(jnp.maximum(bottom, _TINY))
+    return jnp.log(jnp.maximum(top, TINY)) - jnp.log(jnp.maximum(bottom, TINY))
 
 
 def _spread(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:

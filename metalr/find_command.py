@@ -9,6 +9,7 @@ from typing import Any
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, add_flags
 from metalr.finetune.config_rules import check, from_flags
+from metalr.runtime.flags import flag_of
 
 # What the found rate is the peak of, by the name in `finetune.rules.shapes`.
 _IN_WORDS = {
@@ -57,6 +58,8 @@ def find(args: argparse.Namespace) -> int:
     compilation.use_cache()
     prepared, run = _prepared(config, shape)
     print("\n".join(title(prepared)))
+    if not args.use:
+        _say_unused(config)
     found = finder.find(
         **run,
         kind=experience.ENCODER,
@@ -91,8 +94,19 @@ def suggest(args: argparse.Namespace) -> int:
     compilation.use_cache()
     prepared, run = _prepared(config, shape)
     print("\n".join(title(prepared)))
+    _say_unused(config)
     print(finder.suggest(**run).text.replace("its schedule", _IN_WORDS[shape.__name__]))
     return 0
+
+
+def _say_unused(config: RunConfig) -> None:
+    """Say which settings are for a whole run, where none is to follow."""
+    given = [n for n in ("output", "log_to", "profile") if getattr(config, n)]
+    if given:
+        print(
+            f"note: nothing is trained, so {', '.join(map(flag_of, given))} "
+            f"{'is' if len(given) == 1 else 'are'} not used; `metalr find --use` trains"
+        )
 
 
 def _shape(config: RunConfig) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ from metalr.coordinates import (
 )
 
 _LARGE = 1e18  # its square is still finite in float32
+TINY = 1e-30  # in place of a bottom of 0
 _WINDOW = 8.0  # steps in the mean E of the gradient
 
 
@@ -128,7 +129,7 @@ def observe(
     update_norm, coordinates = _norm(moved), jnp.maximum(jnp.sum(kept), 1)
     matrices, width = _shape_facts(where, trained)
     seen = Observation(
-        value=_float32(value),
+        value=float32(value),
         norm=jnp.sqrt(jnp.sum(jnp.where(trained, squares, 0))),
         sample_norm=_norm(gradient),
         slope=slope,
@@ -137,14 +138,14 @@ def observe(
         mean_norm_before=_norm(mean_before),
         mean_norm=_norm(mean),
         update_norm=update_norm,
-        update_abs=_ratio(jnp.sum(jnp.abs(moved)), update_norm * jnp.sqrt(coordinates)),
+        update_abs=ratio(jnp.sum(jnp.abs(moved)), update_norm * jnp.sqrt(coordinates)),
         param_norm=_norm(own),
         path_norm=_norm(theta - state.sampled_start),
         leaf_update=_leaf_update(moved, theta, trained, where),
         matrices=matrices,
         width=width,
-        log_level=_float32(log_level),
-        log_multiplier=_float32(log_multiplier),
+        log_level=float32(log_level),
+        log_multiplier=float32(log_multiplier),
     )
     return Observation(*bounded(jnp.stack(seen))), ObserverState(
         sampled_params=theta,
@@ -160,9 +161,9 @@ def _shape_facts(where: Layout, trained: jax.Array) -> tuple[jax.Array, jax.Arra
     facts = [_matrices(block) for block in where.blocks]
     counts = jnp.asarray([count for count, _ in facts] or [0.0], jnp.float32)
     widths = jnp.asarray([width for _, width in facts] or [0.0], jnp.float32)
-    shares = counts * (_float32(trained) if facts else 0.0)
+    shares = counts * (float32(trained) if facts else 0.0)
     total = jnp.sum(shares)
-    return total, _ratio(jnp.sum(shares * widths), total)
+    return total, ratio(jnp.sum(shares * widths), total)
 
 
 def _matrices(block: Block) -> tuple[float, float]:
@@ -199,13 +200,14 @@ def _any(blocks: jax.Array) -> jax.Array:
     return jnp.any(blocks != 0, -1)
 
 
-def _float32(x: Any) -> jax.Array:
+def float32(x: Any) -> jax.Array:
+    """Return an array of float32."""
     return jnp.asarray(x, jnp.float32)
 
 
 def bounded(x: Any) -> jax.Array:
     """Return float32 whose square is finite, NaN as 0."""
-    x = _float32(x)
+    x = float32(x)
     return jnp.clip(jnp.where(jnp.isnan(x), 0, x), -_LARGE, _LARGE)
 
 
@@ -217,6 +219,6 @@ def _norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(_dot(x, x))
 
 
-def _ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
+def ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
     """Divide by a bottom that is not negative; 0 / 0 is 0."""
-    return top / jnp.maximum(bottom, 1e-30)
+    return top / jnp.maximum(bottom, TINY)

@@ -15,6 +15,7 @@ depend on the order of summation, which differs between machines.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ import optax
 from metalr.errors import MetalrError
 from metalr.features import NAMES
 from metalr.finding.experience import ENCODER
-from metalr.meta import calibration, facts, labels
+from metalr.meta import calibration, facts, labels, traces
 from metalr.predictor import Network, Predictor, evidence, init_predictor
 
 # A feature that hardly varied in the traces says little about what is out of range: its
@@ -49,6 +50,16 @@ class Settings(NamedTuple):
     quantile: float = 0.002  # left out on either side of the range seen in training
     folds: int = 3  # of sweeps, for what is read off left-out ones
     seed: int = 0
+
+
+def examples(
+    runs: Sequence[traces.Run], settings: Settings | None = None
+) -> labels.Examples:
+    """Label the steps of runs as the settings of a fit say; errors as `labels`' own."""
+    settings = settings or Settings()
+    return labels.examples(
+        runs, unknown_horizon=settings.unknown_horizon, seed=settings.seed
+    )
 
 
 def fit(

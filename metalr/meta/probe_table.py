@@ -132,7 +132,7 @@ def probes(
       tell: Called with each message of progress.
     """
     settings = settings or fit.Settings()
-    data = labels.examples(runs, seed=settings.seed)
+    data = fit.examples(runs, settings)
     sweeps = curves(runs)
     column = getattr(data, by)
     of_row = np.where(column != "", column, data.sweep)

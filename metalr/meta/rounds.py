@@ -86,7 +86,7 @@ def gather(
         paths = [path for path in paths if round_of(path) < number]
         _, runs = trace_files.read_all(paths)
         informative = _informative(runs)
-        predictor = fit.fit(labels.examples(runs), settings)
+        predictor = fit.fit(fit.examples(runs, settings), settings)
         jobs = [
             Job(sweep, number, predictor, runs_per_sweep)
             for sweep in chosen

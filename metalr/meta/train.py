@@ -58,9 +58,7 @@ def fit_predictor(
     used, runs = trace_files.read_all(paths, skip=skip)
     if without:
         runs = _without(runs, without)
-    data = labels.examples(
-        runs, unknown_horizon=settings.unknown_horizon, seed=settings.seed
-    )
+    data = fit.examples(runs, settings)
     log(f"fitting to {len(data.target)} steps of {len(runs)} runs")
     predictor = fit.fit(data, settings)
     tables = {"trained": [{"out": "nothing", **scoring.score(predictor, data)}]}

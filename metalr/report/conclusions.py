@@ -195,16 +195,15 @@ def _better_in_profile(comparison: Comparison) -> list[str]:
 def _behind_baseline(comparison: Comparison) -> list[str]:
     found = []
     for workload in comparison.learned:
-        own, theirs = (
-            comparison.runs_of(name, workload)
+        shares = [
+            comparison.values(comparison.runs_of(name, workload), "share of the best")
             for name in (comparison.subject, comparison.baseline)
-        )
-        means = [
-            np.mean(comparison.values(runs, "share of the best") or [0])
-            for runs in (own, theirs)
         ]
-        if own and means[0] < means[1]:
-            found.append(f"{' with '.join(workload)} ({means[0] - means[1]:+.3f})")
+        if not all(shares):  # one of them did not run there
+            continue
+        apart = np.mean(shares[0]) - np.mean(shares[1])
+        if apart < 0:
+            found.append(f"{' with '.join(workload)} ({apart:+.3f})")
     return found
 
 

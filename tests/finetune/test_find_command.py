@@ -83,9 +83,11 @@ def test_a_length_that_suggest_cannot_take_is_refused_by_its_flag(name, capsys):
 )
 def test_suggest_takes_length_and_shape_of_the_run(tiny, scheduler, shape, capsys):
     flags = ("--model", tiny, "--task", "sst2", "--scheduler", scheduler, *SMALL[:6])
+    flags += ("--output", "kept")
     assert cli.main(["suggest", *flags, "--steps", "900", "--max-length", "16"]) == 0
     said = capsys.readouterr().out
     assert f"for 900 steps of {shape} (no step was taken)" in said
+    assert "so --output is not used; `metalr find --use` trains" in said
 
 
 @pytest.mark.parametrize(
