@@ -172,18 +172,17 @@ def _in_parts(
     import jax
     import jax.numpy as jnp
 
-    def whole(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-        parts = {name: layout.split(x, accumulate) for name, x in batch.items()}
-        keys = jax.random.split(key, accumulate)
-        share = jnp.sum(parts["weights"], axis=1) / jnp.sum(batch["weights"])
+    from metalr.finetune.loop import parts_of
 
+    def whole(params: Any, batch: Any, key: jax.Array) -> jax.Array:
         @jax.checkpoint
         def one(part: Any) -> jax.Array:
             rows, key, share = part
             # A part may hold filling rows alone, whose mean is 0/0.
             return jnp.where(share > 0, share * loss_fn(params, rows, key), 0.0)
 
-        return jnp.sum(jax.lax.map(one, (parts, keys, share)))
+        parts = parts_of(batch, key, accumulate, layout)
+        return jnp.sum(jax.lax.map(one, parts))
 
     return whole
 

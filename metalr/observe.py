@@ -45,7 +45,9 @@ class Observation(NamedTuple):
     mean_norm_before: Any  # |m_{t-1}|
     mean_norm: Any  # |m_t|
     update_norm: Any  # |u_{t-1}|; 0: nothing moved
-    update_abs: Any  # mean |u| / root mean square of u: 1 if all moved as far
+    # Mean |u| / root mean square of u: 1 if all moved as far, less by up to a twentieth
+    # where strides differ, since the sample of each leaf is scaled to its norm.
+    update_abs: Any
     param_norm: Any  # |theta_t|
     path_norm: Any  # |theta_t - theta_0|
     leaf_update: Any  # median over leaves of log(|u| / |theta|)

@@ -115,6 +115,7 @@ def from_lines(
         )
     _check_settings(runs)
     _check_protocols(runs)
+    _check_learned(runs)
     grouped = methods.group(runs)
     baseline = methods.choose_baseline(grouped, baseline)
     references = criteria.references(runs, grouped[baseline].runs)
@@ -157,10 +158,28 @@ def _check_protocols(runs: Sequence[Run]) -> None:
         )
 
 
+def _check_learned(runs: Sequence[Run]) -> None:
+    """Refuse runs of two predictors or controllers under one name.
+
+    Older lines, and those of rows that learn nothing, do not name any.
+    """
+    first: dict[str, Any] = {}
+    for run in runs:
+        if found := run.get("learned_by"):
+            other = first.setdefault(run["scheduler"], found)
+            if other != found:
+                raise MetalrError(
+                    f"runs of one comparison must be learned by one predictor and "
+                    f"controller, but those of {run['scheduler']} are by {other} and "
+                    f"{found}; keep them in separate stores, or run the older ones "
+                    "again"
+                )
+
+
 def _identity(line: Mapping[str, Any]) -> str:
     """Return what a line is about; its key also depends on the predictor used."""
     if line["kind"] != store.RUN:
-        return line["key"]
+        return json.dumps([line[name] for name in store.OVERHEAD_FIELDS])
     settings = DEFAULTS | line["settings"]
     settings = {k: v for k, v in settings.items() if k not in WITHOUT_EFFECT}
     return json.dumps([line["task"], line["model"], settings], sort_keys=True)
@@ -234,22 +253,20 @@ def speed_ratio(
     return aggregates.hierarchical_bootstrap(ratios, aggregates.median_of_all)
 
 
-def ahead(
-    comparison: Comparison, method: str, other: str
-) -> tuple[list[Workload], list[Workload]]:
-    """Return the learned workloads where a method's mean is above another's, and below.
+def ahead(comparison: Comparison, method: str, other: str) -> dict[Workload, float]:
+    """Return by how much a method leads another on each learned workload.
 
-    Only seeds that both have are counted.
+    That is the mean difference of the share of the best over the seeds that both have.
     """
-    above: list[Workload] = []
-    below: list[Workload] = []
     methods_ = comparison.averaged
-    if method in methods_ and other in methods_:
-        for of, pairs in aggregates.pair(methods_[method], methods_[other]).items():
-            scores = np.array([[*map(criteria.final_score, both)] for both in pairs])
-            gap = np.mean(scores[:, 0] - scores[:, 1])
-            (above if gap > 0 else below if gap < 0 else []).append(of)
-    return above, below
+    if method not in methods_ or other not in methods_:
+        return {}
+    found = {}
+    for of, pairs in aggregates.pair(methods_[method], methods_[other]).items():
+        both = zip(*pairs, strict=True)
+        own, theirs = (comparison.values(runs, "share of the best") for runs in both)
+        found[of] = float(np.mean(own) - np.mean(theirs))
+    return found
 
 
 def best_untuned(comparison: Comparison) -> str | None:

@@ -147,9 +147,10 @@ def _hours(seconds: float) -> str:
 def estimate_seconds(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> float:
     """Estimate how long a run takes on one core of this machine.
 
-    The seconds of a step are the median of runs in the store with the same task, model,
-    batch and length. Without any, the matmul FLOPs of the steps are divided by the
-    matmul speed of this machine, and some time is added for compiling and scoring.
+    A step takes the median of what runs in the store took with the same task, model,
+    batch and length, compiling and scoring included. Without any, the matmul FLOPs of
+    the steps are divided by the matmul speed of this machine, and some time is added
+    for compiling and scoring.
 
     Args:
       config: The run.

@@ -15,7 +15,7 @@ import jax
 
 from metalr.compare import store
 from metalr.data.tasks import TASKS
-from metalr.finetune import loop
+from metalr.finetune import loop, schedulers
 from metalr.finetune.config import RunConfig
 from metalr.finetune.preparation import Prepared, prepare
 
@@ -25,11 +25,15 @@ _REPETITIONS = 5  # each gives one median
 
 
 def key(config: RunConfig) -> str:
-    """Return the key of a measurement: scheduler, model, shape, kind of device."""
+    """Return the key of a measurement: scheduler, model, shape, kind of device.
+
+    That of a row that learns depends on the predictor and the controller as well.
+    """
     names = ("scheduler", "model", "batch_size")
     shape = {name: getattr(config, name) for name in names}
     shape["device"] = jax.default_backend()
-    return store.key({**shape, "max_length": length(config)}, overhead=True)
+    shape["max_length"] = length(config)
+    return store.key(shape, overhead=True, **schedulers.learned_by(config))
 
 
 def length(config: RunConfig) -> int:
@@ -56,7 +60,8 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
         shape = (config.task, config.model, config.batch_size, length(config))
         if shape not in plain:
             adamw = dataclasses.replace(config, scheduler=BASELINE, learning_rate=None)
-            plain = {shape: _Side(prepare(adamw))}  # one in memory at a time
+            plain.clear()  # one in memory at a time
+            plain[shape] = _Side(prepare(adamw))
         sides = [plain[shape], _Side(prepare(config))]
         ratios = list(_ratios(sides, pairs))
         size = len(ratios) // _REPETITIONS or 1

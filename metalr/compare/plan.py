@@ -6,7 +6,6 @@ dropout, head, loop, evaluation.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import tomllib
@@ -15,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metalr import stored_predictor
 from metalr.compare import methods, store
-from metalr.controller import CONTROLLER_VERSION
 from metalr.data import loading
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
@@ -297,14 +294,7 @@ def key(config: RunConfig) -> str:
     version adds a setting; whoever changes a default must change `store.VERSION`. The
     key of a run under metalr also depends on the predictor and the controller.
     """
-    learned = schedulers.get(config.scheduler).learned
-    digest = _digest(config.predictor) if learned else None
-    more = {"controller": CONTROLLER_VERSION} if learned else {}
+    learned = {"predictor_sha256": None} | schedulers.learned_by(config)
     defaults = RunConfig().to_json()
     set_by_user = {k: v for k, v in config.to_json().items() if v != defaults[k]}
-    return store.key(set_by_user, predictor_sha256=digest, **more)
-
-
-@functools.cache
-def _digest(path: str | None) -> str:
-    return stored_predictor.read_metadata(path)["sha256"]
+    return store.key(set_by_user, **learned)

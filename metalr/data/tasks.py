@@ -19,8 +19,8 @@ class TaskData(NamedTuple):
     reading: Reading  # what was read, left out and assumed
 
 
-# No predictor and no choice of this project has seen these: docs/protocol.md tests on
-# them, and they are there for nothing else.
+# docs/protocol.md tests on these, and says what was chosen after a look at them; no
+# predictor is fitted to them.
 FRESH = ("mr", "sst5", "sick", "emotion", "financial_phrasebank")
 
 _EMOTIONS = tuple(

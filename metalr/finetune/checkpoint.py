@@ -36,6 +36,17 @@ class Saved(NamedTuple):
     passed_over: tuple[str, ...] = ()  # newer ones and what is wrong with them
 
 
+class _Newest(NamedTuple):
+    """Keeps the newest two, and the steps that a state relies on."""
+
+    relied_on: list[int]
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        del context
+        newest = [found.step for found in checkpoints[-2:]]
+        return [found.step in newest + self.relied_on for found in checkpoints]
+
+
 class Checkpoints:
     """Saves and restores the states of one run.
 
@@ -45,6 +56,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder.resolve()  # orbax refuses relative paths
+        self._relied_on: list[int] = []  # best steps of the newest two states
 
     # Made when the first state is saved, or when there is one: orbax takes longer to
     # import than all of metalr's core, and the first step need not wait for it.
@@ -72,7 +84,7 @@ class Checkpoints:
         options = self._ocp.CheckpointManagerOptions(
             # Two of the best as well: a run that resumes from the state before a
             # damaged one needs what was best by then.
-            max_to_keep=2,
+            preservation_policy=_Newest(self._relied_on if name == "best" else []),
             create=True,
             # On CPU the arrays handed over are views of buffers that the next step,
             # which donates them, may overwrite while they are written.
@@ -98,6 +110,11 @@ class Checkpoints:
             journal=args.JsonSave({"format": FORMAT, **journal}),
         )
         _save(self._last, step, saved)
+        self._rely_on(journal)
+
+    def _rely_on(self, journal: dict[str, Any]) -> None:
+        step = journal.get("best", {}).get("step")
+        self._relied_on[:] = [*self._relied_on[-1:], *([] if step is None else [step])]
 
     def latest(self, abstract: Any) -> Saved | None:
         """Return the newest state that can be read whole, None where there is none.
@@ -125,6 +142,7 @@ class Checkpoints:
                     journal = found["journal"]
                     fault = _of_later(journal) or self._lost_best(journal)
                     if fault is None:
+                        self._rely_on(journal)
                         return Saved(step, found["state"], journal, said(faults))
                 except Exception as error:  # orbax raises many kinds
                     fault = type(error).__name__

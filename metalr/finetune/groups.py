@@ -14,6 +14,7 @@ import optax
 
 from metalr.errors import MetalrError
 from metalr.finetune.rules.plan import Inner
+from metalr.finetune.sharding import names_of
 from metalr.models import lora
 from metalr.models.encoder import Params, initial
 
@@ -31,7 +32,7 @@ def depths(params: Tree, layers: int) -> Tree:
 
     def depth(path: Any, leaf: Any) -> int:
         del leaf
-        names = _names(path)
+        names = names_of(path)
         names = names[1:] if names[0] == lora.KEY else names
         if names[0] != "encoder":
             return layers + 1
@@ -82,7 +83,7 @@ def trained(params: Tree, layers: int, depths_frozen: set[int]) -> Tree:
     has_pairs = lora.KEY in params
 
     def is_trained(path: Any, depth: int) -> bool:
-        base = has_pairs and _names(path)[0] == "encoder"
+        base = has_pairs and names_of(path)[0] == "encoder"
         return not base and depth not in depths_frozen
 
     return jax.tree_util.tree_map_with_path(is_trained, depths(params, layers))
@@ -210,15 +211,11 @@ def reinitialised(params: Params, layers: int, count: int, seed: int) -> Params:
         raise MetalrError(f"--reinit-layers must be at most {layers}, got {count}")
 
     def draw(path: Any, leaf: Any) -> Any:
-        names = _names(path)
+        names = names_of(path)
         top = names[:2] == ["encoder", "layers"] and int(names[2]) >= layers - count
         return initial(".".join(names), leaf.shape, seed) if top else leaf
 
     return jax.tree_util.tree_map_with_path(draw, params)
-
-
-def _names(path: Any) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
 
 
 def selected(loss_fn: Callable[..., Any], mask: Tree) -> Callable[..., Any]:

@@ -173,10 +173,10 @@ def _cut(
 def _trimmed(
     model: huggingface.Pretrained, tokens: Tokens
 ) -> tuple[huggingface.Pretrained, Tokens, Callable[[Any], Any]]:
-    """Leave out rows of the embedding that no text uses, where that pays.
+    """Leave out rows of the embedding that no text uses.
 
-    They get no gradient; to leave them out is exact, and saves memory, and time where
-    memory is slow.
+    They get no gradient. To leave them out is exact but for their weight decay, and
+    saves memory, and time where memory is slow.
     """
     everything = [tokens.train, *tokens.validation.values()]
     used = encode.used_ids(everything, always=[tokens.pad])

@@ -89,6 +89,26 @@ def start(
     )
 
 
+def parts_of(
+    batch: Batch, key: jax.Array, count: int, layout: DeviceLayout
+) -> tuple[Batch, jax.Array, jax.Array]:
+    """Cut a batch into parts; each has a key for dropout and a share of the loss.
+
+    Args:
+      batch: Arrays of B rows.
+      key: Of the whole batch.
+      count: Of the parts.
+      layout: Where the rows lie.
+
+    Returns:
+      Arrays of [count, B / count] rows; [count] keys; [count] shares, of the weights of
+      the rows.
+    """
+    parts = {name: layout.split(x, count) for name, x in batch.items()}
+    share = jnp.sum(parts["weights"], axis=1) / jnp.sum(batch["weights"])
+    return parts, jax.random.split(key, count), share
+
+
 def make_step(
     loss_fn: Callable[[Any, Batch, jax.Array], jax.Array],
     tx: optax.GradientTransformation,
@@ -112,10 +132,6 @@ def make_step(
         return jax.value_and_grad(loss_fn)(params, batch, key)
 
     def in_parts(params: Any, batch: Batch, key: jax.Array):
-        parts = {name: layout.split(x, accumulate) for name, x in batch.items()}
-        keys = jax.random.split(key, accumulate)
-        share = jnp.sum(parts["weights"], axis=1) / jnp.sum(batch["weights"])
-
         def add(total, part):
             rows, key, share = part
             found = whole(params, rows, key)
@@ -124,7 +140,8 @@ def make_step(
             return jax.tree.map(plus, total, found), None
 
         zero = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
-        return jax.lax.scan(add, zero, (parts, keys, share))[0]
+        parts = parts_of(batch, key, accumulate, layout)
+        return jax.lax.scan(add, zero, parts)[0]
 
     value_and_grad = layout.of_whole_batch(whole if accumulate == 1 else in_parts)
 

@@ -180,21 +180,15 @@ METRICS: dict[str, Callable[[Any, Any], float]] = {
     "entity_precision": entity_precision,
     "entity_recall": entity_recall,
 }
-_OF_KIND = {
-    "classification": ("accuracy",),
-    "regression": ("pearson", "spearman"),
-    "qa": ("exact_match", "f1"),
-}
 
 
 def score(
-    names: str | Iterable[str], predictions: Sequence | np.ndarray, references: Any
+    names: Iterable[str], predictions: Sequence | np.ndarray, references: Any
 ) -> dict[str, float]:
     """Score predictions by several metrics.
 
     Args:
-      names: Rows of METRICS, one of them, or a kind of task ("classification",
-        "regression", "qa").
+      names: Rows of METRICS.
       predictions: [n] class ids, [n] floats, or n texts.
       references: The same, for texts n lists of golds.
 
@@ -213,8 +207,6 @@ def score(
             f"score needs as many predictions as references and at least one, "
             f"got {len(predictions)} and {len(references)}"
         )
-    if isinstance(names, str):
-        names = _OF_KIND.get(names, (names,))
     return {name: _metric(name)(predictions, references) for name in names}
 
 

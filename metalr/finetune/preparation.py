@@ -210,6 +210,7 @@ def _transformation(
         predictor=functools.partial(load_predictor, config.predictor),
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
+        layers=of.layers,
     )
     adamw = schedulers.adamw(config.weight_decay, config.clip_norm)
     inner = training.inner(config, adamw, of.layers)

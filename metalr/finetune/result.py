@@ -32,6 +32,7 @@ class Result(TypedDict):
     # Of newer versions alone.
     reading: NotRequired[dict[str, Any]]  # `Reading.to_json`
     chance: NotRequired[dict[str, float | None]]  # each metric's, without learning
+    learned_by: NotRequired[dict[str, Any]]  # `schedulers.learned_by`
     step_seconds: NotRequired[float]  # median of a step: compilation does not move it
     device: NotRequired[dict[str, Any]]
     stopped: NotRequired[str | None]  # early, asked or diverged; null: at its end

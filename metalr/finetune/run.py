@@ -214,6 +214,7 @@ def _result(prepared: Prepared, outcome: journal.Outcome) -> Result:
         "reading": data.reading.to_json(),
         "weights": model.origin.to_json(),
         "scheduler": prepared.config.scheduler,
+        "learned_by": schedulers.learned_by(prepared.config),
         "seed": prepared.config.seed,
         "settings": prepared.config.to_json(),
         "versions": versions(),

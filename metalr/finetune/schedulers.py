@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import optax_schedule
-from metalr.controller import MAX_MULTIPLIER
+from metalr import optax_schedule, stored_predictor
+from metalr.controller import CONTROLLER_VERSION, MAX_MULTIPLIER
 from metalr.errors import unknown_name
+from metalr.finetune.config import RunConfig
 from metalr.finetune.loss_schedules import GreedySchedule, PlateauSchedule
 from metalr.finetune.rules import (
     adalrs,
@@ -362,3 +363,22 @@ def get(name: str) -> Scheduler:
     if name not in SCHEDULERS:
         raise unknown_name("scheduler", name, SCHEDULERS)
     return SCHEDULERS[name]
+
+
+def learned_by(config: RunConfig) -> dict[str, Any]:
+    """Return what runs of the same settings must share; empty if nothing is learned.
+
+    Raises:
+      MetalrError: There is no such predictor.
+    """
+    if not get(config.scheduler).learned:
+        return {}
+    return {
+        "predictor_sha256": _sha256(config.predictor),
+        "controller": CONTROLLER_VERSION,
+    }
+
+
+@functools.cache
+def _sha256(path: str | None) -> str:
+    return stored_predictor.read_metadata(path)["sha256"]

@@ -200,7 +200,7 @@ def _spec(path: Any, shape: tuple[int, ...], pieces: int, shared: int) -> Partit
     axes: list[str | None] = [None] * len(shape)
     if len(shape) < 2 or np.prod(shape) < _CUT_FROM:
         return PartitionSpec()
-    owner, leaf = ("", "", *_names(path))[-2:]
+    owner, leaf = ("", "", *names_of(path))[-2:]
     if shared > 1 and leaf == "kernel" and owner in _CUT_OUT + _CUT_IN:
         axis = 1 if owner in _CUT_OUT else 0
         axes[axis] = MODEL if shape[axis] % shared == 0 else None
@@ -210,7 +210,8 @@ def _spec(path: Any, shape: tuple[int, ...], pieces: int, shared: int) -> Partit
     return PartitionSpec(*axes)
 
 
-def _names(path: Any) -> list[str]:
+def names_of(path: Any) -> list[str]:
+    """Return the names on the way to a leaf, as of `jax.tree.map_with_path`."""
     return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
 
 

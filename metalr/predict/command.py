@@ -93,13 +93,20 @@ def _stdin(encoding: str | None) -> IO[str]:
 
 
 def _without_blank(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows that hold something, as training reads them, and count others."""
-    blank = 0
+    """Yield the rows that hold something, as training reads them, and count others.
+
+    Raises:
+      MetalrError: None does.
+    """
+    blank = kept = 0
     for row in rows:
         if len(row) > 1 and all(value is None or value == "" for value in row.values()):
             blank += 1
         else:
+            kept += 1
             yield row
+    if blank and not kept:
+        raise MetalrError(f"there is nothing to predict: all {blank} rows are blank")
     if blank:
         progress.say(f"blank rows left out: {blank}", sys.stderr)
 
@@ -136,11 +143,13 @@ def joined(rows: Iterable[Any], predict: Any) -> Iterator[dict[str, Any]]:
     Raises:
       MetalrError: A row has a column of a prediction's name already.
     """
+    from metalr.predict.outputs import flat
+
     given, read = itertools.tee(rows)
     for number, (row, said) in enumerate(
         zip(given, predict(read), strict=True), start=1
     ):
-        if taken := row.keys() & said.keys():
+        if taken := row.keys() & {*said, *flat(said)}:
             raise MetalrError(
                 f"row {number} has the column {sorted(taken)[0]!r} already, which the "
                 "predictions need; rename it"

@@ -22,6 +22,7 @@ from metalr.compare.comparison import (
 ENOUGH_PAIRS = 50  # of a headline, says docs/protocol.md
 # With fewer not even a win in every pair is beyond what chance gives one time in forty.
 FEWEST_PAIRS = 6
+WORSE = "worse"
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -84,13 +85,14 @@ def _result(comparison: Comparison, other: str) -> str:
     gap = score_difference(comparison, comparison.subject, other)
     if gap.pairs == 0:
         return "no run of one can be paired with a run of the other"
-    above, below = ahead(comparison, comparison.subject, other)
+    apart = ahead(comparison, comparison.subject, other).values()
+    above, below = (sum(sign * gap > 0 for gap in apart) for sign in (1, -1))
     pairs = _count(gap.pairs, "pair")
     if gap.pairs < ENOUGH_PAIRS:
         pairs += f", fewer than {ENOUGH_PAIRS}"
     return (
         f"{_verdict(gap)} by {gap.estimate:+.3f} (95 % interval {gap.low:+.3f} to "
-        f"{gap.high:+.3f}, {pairs}), ahead on {len(above)} and behind on {len(below)} "
+        f"{gap.high:+.3f}, {pairs}), ahead on {above} and behind on {below} "
         f"of {len(comparison.learned)} tasks and models"
     )
 
@@ -101,7 +103,7 @@ def _verdict(gap: aggregates.Interval) -> str:
     if gap.low > 0:
         return "better"
     if gap.high < 0:
-        return "worse"
+        return WORSE
     return "not distinguishable with these runs, different"
 
 
@@ -176,7 +178,7 @@ def _better_in_score(comparison: Comparison) -> list[str]:
     found = []
     for name in comparison.averaged:
         gap = score_difference(comparison, comparison.subject, name)
-        if name != comparison.subject and gap.pairs and gap.high < 0:
+        if name != comparison.subject and _verdict(gap) == WORSE:
             found.append(f"{name} ({gap.estimate:+.3f})")
     return found
 
@@ -193,18 +195,12 @@ def _better_in_profile(comparison: Comparison) -> list[str]:
 
 
 def _behind_baseline(comparison: Comparison) -> list[str]:
-    found = []
-    for workload in comparison.learned:
-        shares = [
-            comparison.values(comparison.runs_of(name, workload), "share of the best")
-            for name in (comparison.subject, comparison.baseline)
-        ]
-        if not all(shares):  # one of them did not run there
-            continue
-        apart = np.mean(shares[0]) - np.mean(shares[1])
-        if apart < 0:
-            found.append(f"{' with '.join(workload)} ({apart:+.3f})")
-    return found
+    apart = ahead(comparison, comparison.subject, comparison.baseline)
+    return [
+        f"{' with '.join(workload)} ({gap:+.3f})"
+        for workload, gap in apart.items()
+        if gap < 0
+    ]
 
 
 def _count(number: int, noun: str) -> str:

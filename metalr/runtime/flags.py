@@ -6,6 +6,7 @@ to import on a busy machine, for which `--help` would have to wait.
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -113,7 +114,8 @@ def _check(name: str, meta: Mapping[str, Any], value: Any) -> None:
         return
     low, high = meta["low"], meta.get("high")
     most = high or meta.get("most", _MOST[type(value)])
-    if not low <= value <= most:  # NaN is in no range
+    # NaN is in no range, and infinities are no JSON.
+    if not (low <= value <= most and math.isfinite(value)):
         rule = f"at least {low}" if value < low else f"at most {most}"
         rule = f"{low} to {high}" if high else rule
         raise MetalrError(f"{name} must be a finite number, {rule}; got {value}")

@@ -199,7 +199,7 @@ def _status_of(main: Callable[[], int]) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return EXIT_FAULT
     except BrokenPipeError:  # `metalr tasks | head`
-        progress.silence()
+        progress.silence(sys.stdout)
         return 128 + signal.SIGPIPE  # as of a program that the signal ends
     except OSError as fault:
         full = fault.errno in _FULL

@@ -49,15 +49,16 @@ def counting(total: int) -> Iterator[Callable[[str], None]]:
 
 def say(line: str, file: IO[str] | None = None) -> None:
     """Print a line; if nobody reads the output any more, continue in silence."""
+    stream = file or sys.stdout
     try:
-        print(line, file=file or sys.stdout, flush=True)
+        print(line, file=stream, flush=True)
     except BrokenPipeError:
-        silence()
+        silence(stream)
 
 
-def silence() -> None:
-    """Discard all further output, including what Python writes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def silence(stream: IO[str]) -> None:
+    """Discard what a stream is given from now on, and what Python writes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _pace(done: int, total: int, seconds: float) -> str:

@@ -121,6 +121,26 @@ def test_lines_of_two_versions_of_the_protocol_are_refused():
     assert len(comparison.from_lines([a_run(protocol=1), a_run(seed=1)]).runs) == 2
 
 
+@pytest.mark.parametrize("other", [{"controller": 8}, {"predictor_sha256": "b"}])
+def test_seeds_of_two_predictors_or_controllers_are_no_one_method(other):
+    own = {"predictor_sha256": "a", "controller": 9}
+    old, new, unnamed = (
+        a_run(scheduler="metalr", seed=seed, **fields)
+        for seed, fields in enumerate(
+            [{"learned_by": own | other}, {"learned_by": own}, {}]
+        )
+    )
+    assert len(comparison.from_lines([new, unnamed]).runs) == 2
+    with pytest.raises(MetalrError, match="one predictor and controller"):
+        comparison.from_lines([old, new])
+
+
+def test_an_overhead_measured_again_takes_the_place_of_the_first():
+    lines = [a_run(), overhead("metalr"), overhead("metalr", (2.0,)) | {"key": "new"}]
+    (found,) = comparison.from_lines(lines).overheads
+    assert found["key"] == "new"
+
+
 def test_target_is_what_the_median_run_of_the_baseline_ends_with():
     lines = [a_run(seed=i, scores=[x]) for i, x in enumerate((0.6, 0.7, 0.9))]
     lines += [a_run(scheduler="metalr", scores=[0.65, 0.7, 0.98])]
@@ -143,8 +163,8 @@ def test_what_nobody_learns_is_shown_and_not_averaged():
     assert [of.task for of in found.references] == ["sst2", "squad"]
     gap = comparison.score_difference(found, "metalr")
     assert gap.pairs == 3 and gap.estimate == pytest.approx(0.5)
-    above, below = comparison.ahead(found, "metalr", "linear 2e-5")
-    assert [of.task for of in above] == ["sst2"] and not below
+    apart = comparison.ahead(found, "metalr", "linear 2e-5")
+    assert {of.task: gap for of, gap in apart.items()} == {"sst2": pytest.approx(0.5)}
     alone = comparison.from_lines(lines[6:], "linear 2e-5")
     assert comparison.score_difference(alone, "metalr").pairs == 3
 

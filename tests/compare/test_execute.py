@@ -198,7 +198,7 @@ def test_a_baseline_that_the_report_will_not_have_is_refused_before_the_runs(tmp
 def test_key_of_a_metalr_run_changes_with_the_predictor(tmp_path, monkeypatch):
     runs = plan.expand(plan.read_plan(write(tmp_path)))
     before = [plan.key(config) for config in runs]
-    monkeypatch.setattr(plan, "_digest", lambda path: "another")
+    monkeypatch.setattr(schedulers, "_sha256", lambda path: "another")
     moved = [a != plan.key(config) for a, config in zip(before, runs, strict=True)]
     assert moved == [config.scheduler == "metalr" for config in runs]
 
@@ -212,9 +212,9 @@ def test_key_of_the_control_at_one_depends_on_no_predictor_and_the_shuffled_ones
     )
     runs = plan.expand(found)
     before = [plan.key(config) for config in runs]
-    for change in ("_digest", "CONTROLLER_VERSION"):
+    for change, into in (("_sha256", lambda path: "x"), ("CONTROLLER_VERSION", -1)):
         with monkeypatch.context() as other:
-            other.setattr(plan, change, (lambda path: "x") if change[0] == "_" else -1)
+            other.setattr(schedulers, change, into)
             after = [plan.key(config) for config in runs]
         moved = [a != b for a, b in zip(after, before, strict=True)]
         assert moved == [config.scheduler == "metalr_shuffled" for config in runs]

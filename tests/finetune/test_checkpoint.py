@@ -196,6 +196,30 @@ def test_best_parameters_are_those_of_the_step_that_is_asked_for(tmp_path):
     assert found == [10, 12, 12]
 
 
+def test_best_parameters_that_a_state_relies_on_outlive_newer_ones(tmp_path):
+    of = lambda step: {"w": np.full(3, float(step), np.float32)}  # noqa: E731
+    abstract = jax.eval_shape(lambda: of(0))
+    keep = Checkpoints(tmp_path)
+    keep.save_best(20, of(20))
+    keep.save(60, of(60), {"best": {"step": 20}})
+    for step in (70, 80):  # lost with the process, and the next one rounds otherwise
+        keep.save_best(step, of(step))
+    keep.close()
+    keep = Checkpoints(tmp_path)
+    saved = keep.latest(abstract)
+    assert saved and saved.step == 60
+    keep.save_best(90, of(90))
+    assert keep.best(abstract, 20)["w"][0] == 20
+    keep.save(100, of(100), {"best": {"step": 90}})
+    keep.save(120, of(120), {"best": {"step": 90}})
+    keep.save_best(130, of(130))
+    keep.close()
+    left = {
+        int(path.name) for path in (tmp_path / "best").iterdir() if path.name[0] != "."
+    }
+    assert left == {90, 130}
+
+
 def test_no_readable_checkpoint_is_said_with_the_way_out(cut, tmp_path):
     shutil.copytree(cut, tmp_path / "cut")
     for file in (tmp_path / "cut/last").rglob("_METADATA"):

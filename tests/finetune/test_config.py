@@ -47,6 +47,7 @@ def test_settings_survive_json():
         (["--dropout", "1.5"], r"--dropout must be .* 0.0 to 0.9; got 1.5"),
         (["--learning-rate", "nan"], "--learning-rate must be a finite number"),
         (["--learning-rate", "inf"], "--learning-rate must be a finite number"),
+        (["--null-threshold=-inf"], "--null-threshold must be a finite number"),
         (["--learning-rate", "0"], "must be above 0"),
         (["--epochs", "0"], "must be above 0"),
         (["--accumulate", "3"], "--accumulate must divide --batch-size, got 3 and 32"),

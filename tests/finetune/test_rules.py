@@ -223,21 +223,31 @@ def test_schedule_free_plus_follows_its_equations():
 
 
 def test_autogluons_rates_fall_with_the_layers_above():
+    leaf = jnp.ones((2, 2))
     tree = {
         "encoder": {
-            "embeddings": {"words": {"embedding": jnp.ones((2, 2))}},
-            "layers": {"0": {"up": jnp.ones(2)}, "1": {"up": jnp.ones(2)}},
+            "embeddings": {"words": leaf},
+            "relative": leaf,  # MPNet's, below all layers
+            "layers": {"0": {"up": leaf}, "1": {"up": leaf}},
+            "final_norm": leaf,
         },
-        "out": {"kernel": jnp.ones((2, 2))},
+        "out": {"kernel": leaf},
     }
-    tx = recipes.by_layer()
+    expected = {
+        "encoder": {
+            "embeddings": {"words": 0.729},
+            "relative": 0.729,
+            "layers": {"0": {"up": 0.81}, "1": {"up": 0.9}},
+            "final_norm": 0.9,
+        },
+        "out": {"kernel": 1.0},
+    }
+    tx = recipes.by_layer(2)
     scaled, _ = tx.update(tree, tx.init(tree))
-    encoder = scaled["encoder"]
-    assert float(scaled["out"]["kernel"][0, 0]) == 1.0
-    np.testing.assert_allclose(encoder["layers"]["1"]["up"], 0.9, rtol=1e-6)
-    np.testing.assert_allclose(encoder["layers"]["0"]["up"], 0.81, rtol=1e-6)
-    embedding = encoder["embeddings"]["words"]["embedding"]
-    np.testing.assert_allclose(embedding, 0.729, rtol=1e-6)
+    check = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6)  # noqa: E731
+    jax.tree.map(check, scaled, expected)
+    del tree["encoder"]["layers"]["1"], expected["encoder"]["layers"]["1"]  # frozen
+    jax.tree.map(check, tx.update(tree, tx.init(tree))[0], expected)
 
 
 def test_kerashub_is_plain_adam_at_a_constant_rate():

@@ -277,6 +277,12 @@ def test_blank_rows_of_a_table_are_left_out_and_counted(runs, tmp_path, capsys):
     status, told = call(runs / "sst2", "--file", tmp_path / "x.csv", capsys=capsys)
     assert status == 0 and len(told.out.splitlines()) == 2
     assert "blank rows left out: 2" in told.err
+    (tmp_path / "x.csv").write_text("sentence,n\n,\n,\n")
+    flags = ("--output", tmp_path / "x.parquet")
+    status, told = call(
+        runs / "sst2", "--file", tmp_path / "x.csv", *flags, capsys=capsys
+    )
+    assert status == 2 and "all 2 rows are blank" in told.err
 
 
 @pytest.mark.parametrize("flags", [["--no-header"], ["--encoding", "cp1252"]])
@@ -326,6 +332,10 @@ BAD_ROWS = {
     "blank": ([{"sentence": " "}], "must hold a text"),
     "none": ([{"sentence": None}], "must hold a text, got None"),
     "taken": ([{"sentence": "a", "predicted_label": "x"}], "rename it"),
+    "taken in a table": (
+        [{"sentence": "a", "predicted_probability_negative": "x"}],
+        "rename it",
+    ),
 }
 
 

@@ -69,6 +69,7 @@ def test_answer_of_a_tie_claims_nothing():
     good, *_, fast, lost = sentences(runs)
     assert "too few pairs to tell, different by -0.333" in good
     assert "1.00 times the steps of linear 2e-5" in fast and "seconds" not in fast
+    assert "no method is better beyond the interval" in lost
     assert lost.endswith("and 1 of its 3 runs failed.")
 
 
@@ -92,3 +93,12 @@ def test_answer_about_the_baseline_itself_compares_it_with_nothing():
     good, *_, fast, _ = sentences([a_run(scheduler="metalr")], baseline="metalr")
     assert good.endswith("it is the baseline.")
     assert fast.startswith("It reaches 95 % of what the median run of metalr ends with")
+
+
+def test_seeds_that_only_one_has_do_not_put_it_behind():
+    own = [(0, 0.8), (1, 0.81), (2, 0.6)]
+    runs = [a_run(scheduler="metalr", seed=n, scores=[score]) for n, score in own]
+    runs += [a_run(seed=n, scores=[score - 0.01]) for n, score in own[:2]]
+    good, *_, lost = sentences(runs)
+    assert "ahead on 1 and behind on 0 of 1" in good
+    assert "it is behind linear 2e-5 on no task" in lost

@@ -29,7 +29,7 @@ class FindState(NamedTuple):
 
 
 def find(*, learned: bool) -> Build:
-    """Make a row's `build`; the base rate is where the probe begins.
+    """Make a row's `build`; octaves count from the base rate, the probe from the prior.
 
     Args:
       learned: Whether metalr continues after the probe, or linear decay alone.

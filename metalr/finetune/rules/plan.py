@@ -22,6 +22,7 @@ class RunPlan(NamedTuple):
     predictor: Callable[[], Predictor] = load_predictor  # asked by who needs one
     weight_decay: float = 0.01  # of methods that bring their own optimizer
     clip_norm: float = 1.0  # the same; 0: none
+    layers: int = 0  # of the encoder, with weights of their own
 
 
 Build = Callable[[Inner, RunPlan], optax.GradientTransformationExtraArgs]

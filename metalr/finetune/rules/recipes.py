@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import optax
 
+from metalr.finetune import groups
 from metalr.finetune.rules import plan as plans
 from metalr.finetune.rules import shapes
 from metalr.finetune.rules.plan import Inner, RunPlan
@@ -22,7 +23,10 @@ def autogluon(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraA
     """
     del inner
     adamw = plans.adamw(weight_decay=1e-3, clip_norm=1.0)
-    make = lambda learning_rate: optax.chain(adamw(learning_rate), by_layer())  # noqa: E731
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.chain(adamw(learning_rate), by_layer(plan.layers))
+
     tenth = plan._replace(warmup_steps=plan.total_steps // 10)
     return shapes.scheduled(shapes.cosine)(make, tenth)
 
@@ -33,38 +37,21 @@ def kerashub(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraAr
     return shapes.scheduled(shapes.static)(optax.adam, plan)
 
 
-def by_layer(decay: float = LAYER_DECAY) -> optax.GradientTransformation:
+def by_layer(layers: int, decay: float = LAYER_DECAY) -> optax.GradientTransformation:
     """Scale updates by `decay` to the number of layers that lie above.
 
-    The head has none above it, the embeddings have all. Leaves are placed by their
-    names: `.../layers/I/...` and `.../embeddings/...`; any other is part of the head.
+    The head has none above it, the embeddings have all.
+
+    Args:
+      layers: Of the encoder, with weights of their own.
+      decay: In (0, 1].
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         del params
-        layers = 1 + max(map(_layer, _paths(updates)), default=-1)
-
-        def scale(path: Any, leaf: jax.Array) -> jax.Array:
-            names = _names(path)
-            if "embeddings" in names:
-                return leaf * decay ** (layers + 1)
-            layer = _layer(names)
-            return leaf if layer < 0 else leaf * decay ** (layers - layer)
-
-        return jax.tree_util.tree_map_with_path(scale, updates), state
+        shares = jax.tree.map(
+            lambda depth: decay ** (layers + 1 - depth), groups.depths(updates, layers)
+        )
+        return jax.tree.map(lambda x, share: x * share, updates, shares), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _paths(tree: Any) -> list[list[str]]:
-    return [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def _names(path: Any) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-
-
-def _layer(names: list[str]) -> int:
-    """Return the number of the layer that a leaf belongs to; -1 if to none."""
-    after = [b for a, b in zip(names, names[1:], strict=False) if a == "layers"]
-    return int(after[0]) if after and after[0].isdecimal() else -1
