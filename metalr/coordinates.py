@@ -98,14 +98,24 @@ def sample(tree: Any, where: Layout) -> jax.Array:
     leaves = leaves_of(tree)
     chosen = [leaves[block.leaf] for block in where.blocks]
     chosen = [jnp.asarray(x) if _has_values(x) else None for x in chosen]
-    axes = jax.sharding.get_abstract_mesh().axis_types
     cut = functools.partial(_cut, where=where)
-    if jax.sharding.AxisType.Explicit not in axes:
+    mesh = _explicit_mesh(chosen)
+    if mesh is None:
         return cut(chosen)
     # Types that name a sharding know none for every few rows of a sharded axis.
     everywhere = jax.sharding.PartitionSpec()
     anywhere: Any = jax.sharding.auto_axes(cut, out_sharding=everywhere)
-    return anywhere(chosen)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return anywhere(chosen)
+
+
+def _explicit_mesh(leaves: list[Any]) -> Any:
+    """Return the mesh that stands in the types of arrays; None where none does."""
+    for leaf in leaves:
+        mesh = None if leaf is None else jax.typeof(leaf).sharding.mesh
+        if mesh is not None and jax.sharding.AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
 
 
 def squared_norms(tree: Any, where: Layout) -> jax.Array:

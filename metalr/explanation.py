@@ -45,6 +45,11 @@ def explain(opt_state: Any, predictor: Predictor | None = None) -> dict[str, Any
     """
     get = lambda name: _one(opt_state, name)  # noqa: E731
     predictor = load_predictor() if predictor is None else predictor
+    if runs := jnp.shape(get("lr_step")):
+        raise MetalrError(
+            f"explain takes the state of one run, and this one holds {runs[0]}; take "
+            "one of them: `jax.tree.map(lambda x: x[0], state)`"
+        )
     vector = jnp.asarray(get("lr_features"))
     correction, _ = evidence(predictor, vector)
     gradient = jax.grad(lambda x: evidence(predictor, x)[0])(vector)

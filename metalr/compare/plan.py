@@ -269,6 +269,11 @@ def _config(settings: Mapping[str, Any], **varied: Any) -> RunConfig:
             raise MetalrError(
                 f"{name} is varied by the plan and cannot be one of its settings"
             )
+        if name in ("eval_every", "evals_per_epoch"):
+            raise MetalrError(
+                f"a plan says `evaluations`, of a whole run; leave {name} out of its "
+                "settings"
+            )
         check_type(name, value)
     if settings.get("metric") == "eval_loss":
         raise MetalrError(

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from metalr.data.schema import Task
@@ -39,8 +40,7 @@ def _refuse_ignored(config: RunConfig, finds: bool) -> None:
     A plan of many runs may have settings that only some of them read; whoever types a
     flag for one run means it.
     """
-    reads = finds or config.scheduler.startswith(("metalr", "find_"))
-    if config.predictor and not reads:
+    if config.predictor and not (finds or _asks(config.scheduler)):
         raise MetalrError(
             "--predictor is read under --scheduler metalr and find_ alone, got "
             f"--scheduler {config.scheduler}; leave one of them out"
@@ -49,6 +49,32 @@ def _refuse_ignored(config: RunConfig, finds: bool) -> None:
         raise MetalrError(
             "--eval-every and --evals-per-epoch say the same thing; give one of them"
         )
+
+
+def _asks(scheduler: str) -> bool:
+    """Return whether the rows of that name ask a predictor."""
+    return scheduler.startswith(("metalr", "find_"))
+
+
+def overruled(given: Mapping[str, Any]) -> set[str]:
+    """Return the settings of a file that those given beside it leave without effect.
+
+    Args:
+      given: What goes before the file, by name.
+
+    >>> sorted(overruled({"lora": 0, "eval_every": 5}))
+    ['evals_per_epoch', 'lora_alpha', 'lora_targets']
+    """
+    found = set()
+    if given.get("lora") == 0:
+        found |= {"lora_alpha", "lora_targets"}
+    if "eval_every" in given:
+        found.add("evals_per_epoch")
+    if "evals_per_epoch" in given:
+        found.add("eval_every")
+    if not _asks(given.get("scheduler", "metalr")):
+        found.add("predictor")
+    return found - given.keys()
 
 
 def refuse_flags_of_others(config: RunConfig, task: Task) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from metalr.data import batches, encode, loading, reading, tasks, token_cache
 from metalr.data.encoded import column_of
 from metalr.errors import MetalrError, unknown_name
+from metalr.finetune import score_scale
 from metalr.finetune.config import RunConfig
 from metalr.finetune.usage import Usage
 from metalr.models import huggingface
@@ -31,6 +32,7 @@ class Inputs(NamedTuple):
     tokens: Tokens
     usage: Usage
     restore: Callable[[Any], Any]  # parameters -> those with all embeddings
+    scale: score_scale.ScoreScale | None  # that scores are learned in
 
 
 def load(config: RunConfig, data: tasks.TaskData | None = None) -> Inputs:
@@ -56,8 +58,13 @@ def load(config: RunConfig, data: tasks.TaskData | None = None) -> Inputs:
     usage = _usage(config, data.task, model)
     tokens = _tokens(usage, data, model)
     data = data._replace(reading=_cut(usage, data, model, tokens))
+    scale = score_scale.of_rows(data.train, data.task)
+    if scale is not None:
+        tokens = _scaled(tokens, data, scale)
+        if huggingface.DRAWN not in model.origin.note:
+            model = model._replace(params=scale.begun(model.params))
     model, tokens, restore = _trimmed(model, tokens)
-    return Inputs(data, model, tokens, usage, restore)
+    return Inputs(data, model, tokens, usage, restore, scale)
 
 
 def _load_data(config: RunConfig) -> tasks.TaskData:
@@ -157,6 +164,19 @@ def _tokens(
     validation = {split: to_tokens(rows) for split, rows in data.validation.items()}
     train = to_tokens(data.train)
     return Tokens(train, validation, model.config.pad_token_id, tuple(kept))
+
+
+def _scaled(
+    tokens: Tokens, data: tasks.TaskData, scale: score_scale.ScoreScale
+) -> Tokens:
+    scaled = lambda rows, entries: scale.scaled(rows, data.task, entries)  # noqa: E731
+    return tokens._replace(
+        train=scaled(data.train, tokens.train),
+        validation={
+            split: scaled(data.validation[split], entries)
+            for split, entries in tokens.validation.items()
+        },
+    )
 
 
 def _cut(

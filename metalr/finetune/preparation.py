@@ -24,6 +24,7 @@ from metalr.finetune import (
 from metalr.finetune import trained as training
 from metalr.finetune.config import RunConfig
 from metalr.finetune.inputs import Inputs
+from metalr.finetune.score_scale import ScoreScale
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
 from metalr.optax_schedule import warmup_of
@@ -40,6 +41,7 @@ class Prepared(NamedTuple):
     pace: loop.Pace
     tx: Any
     restore: Callable[[Any], Any]  # parameters in training -> those of the model
+    scale: ScoreScale | None  # that scores are learned in
     notes: list[str]
     layout: sharding.DeviceLayout
     usage: Callable[[Any], Usage]  # of a model with these parameters in training
@@ -90,7 +92,8 @@ def prepare(
         metric=task.metric,
         served=training.served(config, scheduler, of),
     )
-    notes = [origin.note for origin in (data.origin, model.origin) if origin.note]
+    sources = (data.origin, model.origin, loaded.scale)
+    notes = [source.note for source in sources if source and source.note]
     return Prepared(
         config,
         data,
@@ -99,6 +102,7 @@ def prepare(
         pace,
         _transformation(config, scheduler, pace, of),
         lambda params: loaded.restore(of.model(params)),
+        loaded.scale,
         [*notes, *of.notes, *shortened, *_lopsided(data, config.metric)],
         layout,
         lambda params: tuned(merge(params)),

@@ -150,6 +150,8 @@ def _export(
     found = checkpoints.best(shapes, outcome.best.get("step"))
     used = prepared.usage(found)
     best = prepared.layout.whole(found)
+    if prepared.scale is not None:
+        best = prepared.scale.restored(best)
     if hosts.is_first():
         huggingface.export(
             folder,

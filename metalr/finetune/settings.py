@@ -13,7 +13,7 @@ from typing import Any
 
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.config import HEADINGS, RunConfig
-from metalr.finetune.config_rules import checked
+from metalr.finetune.config_rules import checked, overruled
 from metalr.runtime import files
 
 _LARGEST = 2**20  # bytes; no file of settings is near this
@@ -37,6 +37,7 @@ def check_type(name: str, value: Any) -> None:
 
 
 _HINTS = typing.get_type_hints(RunConfig)
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(RunConfig)}
 
 
 def fitting(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +76,9 @@ def from_python(config: "RunConfig | str | Path | None", **given: Any) -> RunCon
         config = RunConfig()
     elif not isinstance(config, RunConfig):
         config = RunConfig(**read_toml(Path(config)))
-    return checked(dataclasses.replace(config, **fitting(given)))
+    settings = fitting(given)
+    unset = {name: _DEFAULTS[name] for name in overruled(settings)}
+    return checked(dataclasses.replace(config, **unset, **settings))
 
 
 def from_command_line(
@@ -92,9 +95,22 @@ def from_command_line(
     """
     args = parser.parse_args(argv)
     if args.config:
-        parser.set_defaults(**read_toml(Path(args.config)))
+        of_file = read_toml(Path(args.config))
+        for name in overruled(_typed(parser, argv)):
+            of_file.pop(name, None)
+        parser.set_defaults(**of_file)
         args = parser.parse_args(argv)
     return args
+
+
+def _typed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the settings that the flags say, without defaults."""
+    nothing: Any = object()
+    blank = argparse.Namespace(**dict.fromkeys(_DEFAULTS, nothing))
+    found = vars(parser.parse_args(argv, blank))
+    return {name: found[name] for name in _DEFAULTS if found[name] is not nothing}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

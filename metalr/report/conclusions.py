@@ -37,10 +37,12 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def _against_baseline(comparison: Comparison) -> str:
-    tasks = {workload.task for workload in comparison.learned}
-    models = {workload.model for workload in comparison.learned}
-    seeds = {run["seed"] for run in comparison.runs}
     subject, baseline = comparison.subject, comparison.baseline
+    own = comparison.averaged.get(subject)
+    runs = own.runs if own else ()
+    ran = {*map(criteria.workload, runs)}
+    tasks, models = ({getattr(of, name) for of in ran} for name in ("task", "model"))
+    seeds = {run["seed"] for run in runs}
     scope = (
         f"Over {_count(len(tasks), 'task')}, {_count(len(models), 'model')} and "
         f"{_count(len(seeds), 'seed')}, {subject} ends at {_share(comparison, subject)}"

@@ -143,6 +143,7 @@ def test_flags_change_a_plan_and_keep_the_settings_of_its_tasks(tmp_path):
         ({"settings": {"parallel": "pmpa"}}, "unknown --parallel 'pmpa'; did you mean"),
         ({"settings": {"max_steps": 0}}, "--max-steps must be"),
         ({"settings": {"seed": 4}}, "seed is varied by the plan"),
+        ({"settings": {"eval_every": 4}}, "leave eval_every out of its settings"),
         ({"seeds": 0}, "seeds must be 1 to 100000, got 0"),
         ({"seeds": 10**99}, "seeds must be 1 to 100000, got 1000"),
         ({"seeds": 10**5}, "at most 100000 runs, got up to 1200000"),

@@ -98,3 +98,26 @@ def test_wrong_file_says_the_rule_and_the_way_out(fault, tmp_path):
 def test_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(MetalrError, match="cannot read .*No such file"):
         parse("--config", str(tmp_path / "none.toml"))
+
+
+OVERRULED = {
+    "no lora": ("lora = 4\nlora_alpha = 8.0", ["--lora", "0"], {"lora_alpha": None}),
+    "evaluations": (
+        "eval_every = 2",
+        ["--evals-per-epoch", "2"],
+        {"eval_every": None, "evals_per_epoch": 2},
+    ),
+    "scheduler": ('predictor = "x"', ["--scheduler", "linear"], {"predictor": None}),
+}
+
+
+@pytest.mark.parametrize("name", OVERRULED)
+def test_what_a_flag_leaves_without_effect_is_not_read_from_the_file(name, tmp_path):
+    text, argv, expected = OVERRULED[name]
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    found = parse("--config", str(file), *argv)
+    given = {argv[0][2:]: int(argv[1]) if argv[1].isdecimal() else argv[1]}
+    assert settings.from_python(file, **given) == found
+    for field, value in expected.items():
+        assert getattr(found, field) == value

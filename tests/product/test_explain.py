@@ -61,3 +61,11 @@ def test_a_state_without_metalr_or_with_two_is_refused():
         explain(plain, PREDICTOR)
     with pytest.raises(MetalrError, match="found it 2 times"):
         explain(jax.tree.map(jnp.asarray, (one.init(params),) * 2), PREDICTOR)
+
+
+def test_states_of_several_runs_are_refused_with_the_way_to_one():
+    tx = wrap(optax.sgd(0.1), PREDICTOR)
+    states = jax.vmap(lambda w: tx.init({"w": w}))(jnp.ones((3, 2)))
+    with pytest.raises(MetalrError, match="this one holds 3; take one of them"):
+        explain(states, PREDICTOR)
+    assert explain(jax.tree.map(lambda x: x[0], states), PREDICTOR)["step"] == 0

@@ -1,5 +1,6 @@
 """Sharded, mapped or alone: the multipliers are those of one device."""
 
+import contextlib
 import functools
 
 import jax
@@ -55,14 +56,15 @@ def test_sharded_arrays_give_the_multipliers_of_one_device(layout):
 
 
 @pytest.mark.parametrize("spec", [(), ("d",), (None, "d")])
+@pytest.mark.parametrize("is_set", [True, False])
 @pytest.mark.thorough
-def test_explicitly_sharded_arrays_give_the_multipliers_of_one_device(spec):
+def test_explicitly_sharded_arrays_give_the_multipliers_of_one_device(spec, is_set):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
+    put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))  # noqa: E731
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         params, batch = regression()
-        params = jax.device_put(params, PartitionSpec())
-        params["w"] = jax.device_put(params["w"], PartitionSpec(*spec))
-        batch = jax.device_put(batch, PartitionSpec(None if spec else "d"))
+        params = {"w": put(params["w"], *spec), "b": put(params["b"])}
+        batch = put(batch) if spec else put(batch, "d")
         ours, _ = tx_and_run(jax.jit, params, batch)
     np.testing.assert_allclose(ours, one_device()[0], rtol=1e-4)
 

@@ -102,3 +102,12 @@ def test_seeds_that_only_one_has_do_not_put_it_behind():
     good, *_, lost = sentences(runs)
     assert "ahead on 1 and behind on 0 of 1" in good
     assert "it is behind linear 2e-5 on no task" in lost
+
+
+def test_scope_is_that_of_the_subjects_runs():
+    runs = [a_run("sst2", scheduler="metalr", scores=[0.8])]
+    runs += [
+        a_run(task, seed=n, scores=[0.7]) for task in ("sst2", "cola") for n in (0, 1)
+    ]
+    good, *_ = sentences(runs)
+    assert good.startswith("Over 1 task, 1 model and 1 seed, metalr ends at")
