@@ -1,6 +1,6 @@
 """Learn to set the learning rate from traces of many runs: collect, fit, check.
 
-    python train_meta.py                        # cheap problems of many kinds, minutes
+    python train_meta.py --data toy             # cheap problems of many kinds, minutes
     python train_meta.py --data DATA --model minilm:2 minilm:3 minilm:4 minilm:6 \\
         --runs 900 --rounds 2 --output runs/meta             # a day on two cores
     python train_meta.py --data hub --model bert-base-uncased roberta-base \\
@@ -92,7 +92,7 @@ def parser() -> cli.Parser:
         type=Path,
         metavar="FOLDER",
         help="write the traces there too, a sample of the steps of each run of the "
-        "zoo, and fit to these: a sixth of the bytes, for shipping",
+        "zoo, and fit to these: for shipping",
     )
     add("--traces", type=Path, help="fit to the files in this folder, collect nothing")
     add(

@@ -80,10 +80,16 @@ def fit(
         those of the rows that were fitted to.
 
     Raises:
-      MetalrError: A hidden feature is unknown.
+      MetalrError: A hidden feature is unknown, or no sweep among the examples tells its
+        best rate.
     """
     settings = settings or Settings()
     kept = np.ones(len(data.target), bool) if kept is None else kept
+    if not calibration.informs(data, kept):
+        raise MetalrError(
+            "no sweep to fit to tells its best rate: all peaks end alike; collect "
+            "longer ones, or of other tasks, with train_meta.py"
+        )
     predictor = _fitted(data, kept, settings)
     if calibrate:
         again = functools.partial(_fitted, data, settings=settings)

@@ -162,7 +162,9 @@ def by_sweep(runs: Sequence[traces.Run]) -> dict[int, list[traces.Run]]:
     sweeps = defaultdict(list)
     for run in runs:
         _check(run)
-        sweeps[run.about["sweep_id"]].append(run)
+        of_sweep = sweeps[run.about["sweep_id"]]
+        of_sweep.append(run)
+        _check_seed(of_sweep[0], run)
     whole = {}
     for sweep_id, of_sweep in sorted(sweeps.items()):
         if sum(run.about["kind"] == "peak" for run in of_sweep) >= 2:
@@ -193,6 +195,17 @@ def _check(run: traces.Run) -> None:
             f"run {about.get('run')} of sweep {about.get('sweep_id')} "
             f"({about.get('kind')}) in the traces lacks a usable {', '.join(faults)}; "
             "take its file out of the folder"
+        )
+
+
+def _check_seed(first: traces.Run, run: traces.Run) -> None:
+    """Refuse runs of two seeds under one number: they are not of one problem."""
+    seeds = first.about["seed"], run.about["seed"]
+    if seeds[0] != seeds[1]:
+        raise MetalrError(
+            f"sweep {run.about['sweep_id']} is in the traces with the seeds {seeds[0]} "
+            f"and {seeds[1]}, which are different sweeps; a collection of each --seed "
+            "has an --output of its own"
         )
 
 

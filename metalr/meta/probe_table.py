@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalr.errors import MetalrError
 from metalr.finding import experience, finder
 from metalr.finding.experience import ANY, ENCODER
 from metalr.meta import fit, labels, replays, trace_files, traces
@@ -144,7 +145,7 @@ def probes(
         tell(f"fold {fold + 1} of {folds}")
         predictor = fit.fit(data, settings, kept=number != fold)
         left_out = [c for c in sweeps if fold_of[_group(c, by)] == fold]
-        found += list(_probed(predictor, left_out))
+        found += list(_probed(predictor, left_out)) if left_out else []
     return found
 
 
@@ -308,6 +309,11 @@ def make(
     """Return the table as JSON, and the probes that its widths were read off."""
     sweeps = curves(runs)
     found = probes(runs, settings, tell=tell)
+    if not found:
+        raise MetalrError(
+            "no sweep of the traces has three peaks on linear decay and tells its best "
+            "rate, so that there is nothing to probe; collect more: train_meta.py"
+        )
     best, prior, said = (
         np.array([getattr(p, name) for p in found])
         for name in ("best", "prior", "found")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalr.meta import fit, labels
-from metalr.meta.calibration import far_from
+from metalr.meta.calibration import far_from, informs
 from metalr.predictor import Predictor, evidence, prior
 
 
@@ -66,8 +66,8 @@ def leave_one_out(
     found = []
     for value in values:
         out = of == value
-        if not np.any(data.weight[out] > 0):
-            continue
+        if not (np.any(data.weight[out] > 0) and informs(data, ~out)):
+            continue  # nothing to score on, or to fit to
         predictor = fit.fit(data, settings, kept=~out, calibrate=False)
         if whole is not None:
             limit = predictor.seen._replace(limit=whole.seen.limit)

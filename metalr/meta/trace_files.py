@@ -24,10 +24,9 @@ otherwise (`_OLD_KEYS`); readers see the present names.
 """
 
 import base64
-import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,29 +237,31 @@ def paths_in(folder: Path) -> list[Path]:
     return found
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of the names and contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.name} {content}\n".encode())
-    return total.hexdigest()
-
-
 def thin_folder(source: Path, target: Path) -> None:
-    """Write the traces of a folder to another one, thinned where they are raw.
+    """Write the traces of a folder to another one, those of the zoo thinned.
 
     Args:
       source: Folder of traces.
-      target: Folder that is created if missing; a file in it is written again.
+      target: Another folder, created if missing; a file in it is written again.
 
     Raises:
-      MetalrError: A file is refused, or cannot be written.
+      MetalrError: It is the same folder, holds other traces, or a file is refused or
+        cannot be written.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for path in paths_in(source):
+    paths = paths_in(source)
+    if target.resolve() == Path(source).resolve():
+        raise MetalrError(
+            f"--thin needs another folder than that of the traces, {source}"
+        )
+    there = {path.name for path in target.glob(f"*{ENDING}")}
+    if other := sorted(there - {path.name for path in paths}):
+        raise MetalrError(
+            f"{target} holds other traces ({other[0]}); name a new folder for --thin"
+        )
+    for path in paths:
         runs = read(path)
-        raw = all(run.observations is not None for run in runs)
+        raw = all(r.observations is not None and "problem" in r.about for r in runs)
         write(target / path.name, thin(runs) if raw else runs)
 
 

@@ -37,7 +37,7 @@ class About(_Always, total=False):
 
     run: int  # its number in the sweep
     round: int  # of the predictor's own runs; 0: swept
-    peak: float  # learning rate at the schedule's peak, of a run of kind "peak"
+    peak: float  # learning rate at the schedule's peak; of a walk of the zoo, its first
     problem: str  # its kind, of the zoo alone
     architecture: list[str]  # of it
     family: str  # as "bert"
@@ -76,7 +76,10 @@ class Run(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """Learning rate at the peak of the schedule; nan unless swept at one."""
+        """Learning rate at the peak of the schedule, of runs of kind "peak"; else nan.
+
+        A walk of the zoo has its first rate here.
+        """
         return self.about.get("peak", np.nan)
 
 

@@ -17,6 +17,7 @@ from metalr.errors import unknown_name
 from metalr.meta import fit, labels, scoring, trace_files, traces
 from metalr.meta.rounds import INFORMATIVE
 from metalr.predictor import Predictor
+from metalr.runtime import files
 from metalr.runtime.versions import versions
 from metalr.stored_predictor import save_predictor
 
@@ -101,7 +102,7 @@ def _provenance(
         sorted(Counter(str(run.about.get(name)) for run in runs).items())
     )
     return {
-        "traces": {"files": len(paths), "sha256": trace_files.digest(paths)},
+        "traces": {"files": len(paths), "sha256": files.checksum(paths)},
         "runs": len(runs),
         "steps": sum(run.steps for run in runs),
         "sweeps": len(signals),

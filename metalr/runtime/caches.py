@@ -18,7 +18,7 @@ def folder(kind: str) -> Path | None:
     None where an account has no home, or where `METALR_CACHE` is empty.
     """
     home = os.path.expanduser("~")  # as it is where there is none
-    caches = os.environ.get("XDG_CACHE_HOME", os.path.join(home, ".cache"))
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     root = os.environ.get("METALR_CACHE", os.path.join(caches, "metalr"))
     return None if not root or root.startswith("~") else Path(root) / kind
 

@@ -71,7 +71,8 @@ def carry_out(
 
     Raises:
       MetalrError: A worker raised one, or died for good. All other work is stopped.
-      RuntimeError: A worker raised anything else; its traceback is in the message.
+      RuntimeError: A worker raised anything else; its traceback is in the message. In
+        this process it is raised as it is.
     """
     check_kind(kind)
     if kind == "ray":

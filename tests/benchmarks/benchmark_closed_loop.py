@@ -25,7 +25,7 @@ from metalr.meta.zoo import closed_loop, sweeps
 from metalr.meta.zoo.problems import KINDS
 from metalr.predictor import Predictor
 from metalr.runtime import compilation
-from metalr.stored_predictor import load_predictor
+from metalr.stored_predictor import load_predictor, read_metadata
 
 OFF = np.array([1.0, 1 / 16, 16.0])
 SEEDS = range(1, 3)
@@ -124,6 +124,10 @@ def main() -> None:
     lines = []
     if args.output.exists():
         lines = [json.loads(x) for x in args.output.read_text().splitlines()]
+    # Lines of another predictor, shape or way to fit are of another table.
+    learned = read_metadata(args.predictor)["sha256"] if not args.without_kind else None
+    of = {"shape": args.shape, "predictor": learned}
+    lines = [line for line in lines if of.items() <= line.items()]
     done = {line["index"] for line in lines}
     todo = [k for k in chosen(args.first, args.count) if k not in done]
     data = None
@@ -139,7 +143,7 @@ def main() -> None:
         else:
             predictor = load_predictor(args.predictor)
         for index in own:
-            lines.append(judge(index, predictor, args.shape))
+            lines.append(of | judge(index, predictor, args.shape))
             with args.output.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
             print(json.dumps(lines[-1]), flush=True)

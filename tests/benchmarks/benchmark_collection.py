@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 def jobs(count: int, model: str):
     from metalr.meta import sweeps
 
-    sources = sweeps.Sources(("sst2",), (model,), "toy", **sweeps.SMALL)
+    sources = sweeps.Sources(("sst2",), (model,), "toy", paired=0.0, **sweeps.SMALL)
     return [sweeps.Job(sweeps.draw(index, sources, seed=0)) for index in range(count)]
 
 

@@ -139,7 +139,7 @@ def zoo(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]]:
         if made is None or made[0] != own:
             made = own, sweeps.make_program(sweep, problem)
         runs, taken = seconds(lambda s=sweep, p=problem, m=made: peaks_of(s, p, m[1]))
-        outcome = np.minimum([labels.outcome(run.evaluations) for run in runs], 0.1)
+        outcome = labels.outcomes(runs)
         peaks = np.log2([run.peak for run in runs])
         loss = lambda params, batch, index, p=problem: p.loss(  # noqa: E731
             params, batch, jax.random.fold_in(jax.random.key(0), index)

@@ -190,7 +190,7 @@ def main() -> None:
             ours, m, out = map(
                 np.asarray, runner(problem, optimizer, predictor, shape)(seeds, rates)
             )
-            gap = ours[:, 0] - own[:, 0]
+            gap = np.nan_to_num(ours[:, 0], nan=np.inf) - own[:, 0]
             error = gap.std(ddof=1) / math.sqrt(len(gap)) if len(gap) > 1 else 0.0
             level = np.mean(own[:, 0])
             is_worse = gap.mean() > max(0.05 * abs(level), 2 * error)

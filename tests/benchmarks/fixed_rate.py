@@ -4,11 +4,11 @@
 
 A sweep is a task, seed, model and horizon, run at several peak rates. Between two peaks
 its outcome is interpolated in log2(rate), beyond the outer ones it is theirs. The
-outcome is half the mean, half the last validation loss relative to the first one: 1
-is no progress.
+outcome is J of `metalr.meta.labels`, a logarithm: 0 is no progress.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 RATES = (2e-5, 3.2e-5, 1e-4, 1.6e-4, 3.2e-4, 6.4e-4, 1e-3)
-WORST = 2.0  # a run that diverged counts as much as a loss that doubled
+WORST = math.log(2)  # a run that diverged counts as much as a loss that doubled
 
 
 def main() -> None:

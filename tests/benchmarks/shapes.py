@@ -84,9 +84,7 @@ def curves(of_sweep: Any, hold: str) -> Pair | None:
     both = [labels.at_peaks(of_sweep, shape) for shape in ("linear", hold)]
     if not both[1] or len(both[0]) != len(both[1]):
         return None
-    outcomes = np.minimum(
-        [[labels.outcome(run.evaluations) for run in own] for own in both], 0.1
-    )
+    outcomes = np.array([*map(labels.outcomes, both)])
     peaks = np.log2([run.peak for run in both[0]])
     linear, held = (best_peak(peaks, row) for row in outcomes)
     facts = jnp.array([own[0].features[1, OF_STATIC] for own in both])

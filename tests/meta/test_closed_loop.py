@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from metalr.meta import labels, trace_files
-from metalr.meta.zoo import check, closed_loop, sweeps
+from metalr.meta.zoo import check, closed_loop, collect, sweeps
 from metalr.predictor import init_predictor
 from metalr.report import learned
 from tests.meta.test_zoo import STEPS, tiny
@@ -78,12 +78,45 @@ def test_round_is_labelled_by_the_peaks_of_its_sweep(made, tmp_path):
         np.testing.assert_allclose(data.target[rows], expected, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_optimizer_of_the_closed_loop_is_that_of_the_sweep():
-    params = {"w": np.ones((3, 2), np.float32)}
-    for name in sweeps.CENTRES:
-        tx = sweeps.optimizer(name, 0.1, 1.0)
-        updates, _ = tx.update(params, tx.init(params), params)
-        assert optax.tree.norm(updates) > 0
+    sweep = tiny(optimizer="adamw", clip=0.5, weight_decay=0.3)
+    problem = sweeps.build(sweep)
+    programs = closed_loop.make_programs(sweep, problem)
+    found = closed_loop.carry_out(sweep, problem, programs, np.array([0.02]), range(1))
+    rate = 0.02 * sweeps.level("linear", STEPS, sweep.warmup)
+    tx = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(lambda step: rate[step], weight_decay=0.3),
+    )
+    params, key = problem.params, jax.random.key(sweep.number)
+    state = tx.init(params)
+    order = closed_loop.orders(sweep, len(problem.train["x"]), range(1))[0]
+    rate = jax.numpy.asarray(rate)
+    for step, rows in enumerate(order):
+        batch = {name: column[rows] for name, column in problem.train.items()}
+        grads = jax.grad(problem.loss)(params, batch, jax.random.fold_in(key, step))
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    expected = problem.loss(params, problem.validation, key)
+    np.testing.assert_allclose(found.losses[0, 0, -1], expected, rtol=1e-3)
+
+
+def test_sweeps_of_a_program_with_other_warm_ups_are_not_run_by_one(
+    tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(closed_loop, "policy_runs", lambda sweep, *more: sweep.warmup)
+    monkeypatch.setattr(trace_files, "write", lambda path, runs: None)
+    monkeypatch.setattr(
+        closed_loop,
+        "make_programs",
+        lambda sweep, problem, **how: made.append(sweep.warmup),
+    )
+    collect.collect(range(3), tmp_path, number=1, predictor=init_predictor())
+    drawn = [sweeps.draw(index, 0).warmup for index in range(3)]
+    assert len({*drawn}) > 1
+    assert made == [*dict.fromkeys(drawn)]
 
 
 @pytest.mark.thorough

@@ -202,3 +202,12 @@ def test_table_has_a_row_for_each_task_left_out(runs):
         ships = whole._replace(seen=whole.seen._replace(limit=np.float32(limit)))
         rows = scoring.leave_one_out(labels.examples(runs), "task", QUICK, ships)
         assert {row["far"] for row in rows} == {share}
+
+
+def test_a_task_without_which_nothing_informs_is_not_left_out():
+    flat = [{"step": 0, "eval_loss": 0.5}, {"step": 30, "eval_loss": 0.6}]
+    dull = [r._replace(evaluations=flat) for r in sweep(1, task="cola")]
+    data = labels.examples([*sweep(0, task="sst2"), *dull])
+    assert scoring.leave_one_out(data, "task", QUICK) == []
+    with pytest.raises(MetalrError, match="no sweep to fit to tells its best rate"):
+        fit.fit(data, QUICK, kept=data.task == "cola")

@@ -192,3 +192,9 @@ def test_run_without_what_labels_are_made_of_is_one_clear_line(rows, about):
     bad = bad._replace(evaluations=rows, about=bad.about | about)
     with pytest.raises(MetalrError, match="lacks a usable"):
         labels.examples([*sweep(), bad])
+
+
+def test_one_number_of_two_seeds_is_refused():
+    runs = [*sweep(0), *[run(2.0**-9, 0.5, seed=1, sweep_id=0)]]
+    with pytest.raises(MetalrError, match="seeds 0 and 1, which are different sweeps"):
+        labels.by_sweep(runs)

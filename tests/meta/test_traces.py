@@ -14,6 +14,7 @@ from metalr.errors import MetalrError
 from metalr.features import FEATURES, NAMES
 from metalr.meta import labels, trace_files, traces
 from metalr.observe import Observation
+from metalr.runtime import files
 
 pytestmark = pytest.mark.fast
 
@@ -74,6 +75,7 @@ def test_observations_come_back_and_features_are_computed_from_them(tmp_path):
 def test_thinned_runs_teach_the_same(tmp_path):
     """A fit sees the same steps, features and targets of a whole and a thinned run."""
     about = {"sweep_id": 1, "seed": 0, "task": "t", "depth": 0, "width": 0}
+    about["problem"] = "linear"
     runs = [
         draw_raw(200, seed)._replace(
             about=about | {"kind": "peak", "peak": 1e-3 * 4**seed, "base_rate": 1e-3},
@@ -237,8 +239,28 @@ def test_folder_without_traces_is_a_fault(tmp_path):
 
 def test_digest_tells_contents_and_names_apart(folder):
     a, b = trace_files.paths_in(folder)
-    before = trace_files.digest([a, b])
-    assert trace_files.digest([a, b]) == before
-    assert trace_files.digest([a]) != before
+    before = files.checksum([a, b])
+    assert files.checksum([a, b]) == before
+    assert files.checksum([a]) != before
     b.rename(folder / "c.parquet")
-    assert trace_files.digest(trace_files.paths_in(folder)) != before
+    assert files.checksum(trace_files.paths_in(folder)) != before
+
+
+def test_thin_keeps_encoders_whole_and_touches_no_other_folder(tmp_path):
+    about = {"sweep_id": 1, "seed": 0, "task": "t", "depth": 0, "width": 0}
+    own, target = tmp_path / "own", tmp_path / "thin"
+    own.mkdir()
+    for name, more in (("encoder", {}), ("zoo", {"problem": "linear"})):
+        runs = [draw_raw(200)._replace(about=about | more)]
+        trace_files.write(own / f"{name}.parquet", runs)
+    trace_files.thin_folder(own, target)
+    steps = {
+        path.stem: trace_files.read(path)[0].steps
+        for path in trace_files.paths_in(target)
+    }
+    assert steps == {"encoder": 200, "zoo": 11 + traces.LATE}
+    with pytest.raises(MetalrError, match="another folder"):
+        trace_files.thin_folder(own, own)
+    (own / "zoo.parquet").unlink()
+    with pytest.raises(MetalrError, match="holds other traces"):
+        trace_files.thin_folder(own, target)

@@ -13,9 +13,11 @@ import train_meta
 from metalr.errors import MetalrError
 from metalr.meta import collect, fit, labels, rounds, sweeps, trace_files, train
 from metalr.meta.zoo import check
+from metalr.meta.zoo.sweeps import FIRST_ID, PER_PROGRAM
 from metalr.predictor import evidence
+from metalr.runtime import files
 from metalr.stored_predictor import load_predictor, read_metadata
-from tests.meta.made_sweeps import LEARNED, run
+from tests.meta.made_sweeps import LEARNED, run, sweep
 from tests.meta.made_sweeps import sweeps as made_sweeps
 from tests.meta.test_zoo import tiny
 
@@ -40,7 +42,7 @@ def test_refit_from_the_files_gives_the_saved_weights(folder, tmp_path):
     loaded = load_predictor(tmp_path / "predictor")
     jax.tree.map(np.testing.assert_array_equal, again.predictor, loaded)
     about = read_metadata(tmp_path / "predictor")["provenance"]
-    assert about["traces"]["sha256"] == trace_files.digest(trace_files.paths_in(folder))
+    assert about["traces"]["sha256"] == files.checksum(trace_files.paths_in(folder))
     assert about["runs by task"] == {"qqp": 20, "rte": 20, "sst2": 20}
     assert about["check"]["trained"][0]["steps"] == 12 * 5 * LEARNED
 
@@ -123,7 +125,8 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
         asked.append(jobs)
         for job in jobs:
             if job.round:
-                found = [run(2.0**-9, 0.5, kind="policy", sweep_id=job.sweep.sweep_id)]
+                of = {"sweep_id": job.sweep.sweep_id, "seed": job.sweep.sweep_id}
+                found = [run(2.0**-9, 0.5, kind="policy", **of)]
                 trace_files.write(output / "traces" / f"{job.name}.parquet", found)
         return True
 
@@ -141,11 +144,45 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
         asked.clear()
 
 
+def test_zoo_comes_before_encoders_and_its_rounds_take_one_sweep_of_each_program(
+    tmp_path, monkeypatch
+):
+    asked = []
+    (tmp_path / "traces").mkdir()
+
+    def zoo(indices, output, *, number=0, predictor=None, **options):
+        asked.append(("zoo", [*indices], number, predictor))
+        for index in () if number else indices:
+            # Of the third program no peak is better than another.
+            found = sweep(FIRST_ID + index, problem="linear", task="linear")
+            flat = [{"step": 0, "eval_loss": 0.5}, {"step": 30, "eval_loss": 0.5}]
+            if index // PER_PROGRAM == 2:
+                found = [one._replace(evaluations=flat) for one in found]
+            trace_files.write(output / "traces" / f"zoo-0-{index:05d}.parquet", found)
+        return True
+
+    def encoders(jobs, output, **options):
+        asked.append(("encoders", [job.round for job in jobs]))
+        return True
+
+    monkeypatch.setattr(rounds, "collect_zoo", zoo)
+    monkeypatch.setattr(collect, "collect", encoders)
+    monkeypatch.setattr(fit, "fit", lambda data, settings: len(data.target) // LEARNED)
+    sources = sweeps.Sources(("sst2",), ("minilm:1",), "toy")
+    chosen = [sweeps.draw(0, sources, 0)]
+    assert rounds.gather(chosen, tmp_path, rounds=1, zoo=9)
+    assert asked == [
+        ("zoo", [*range(9)], 0, None),
+        ("encoders", [0]),
+        ("zoo", [0, 3], 1, 45),
+    ]
+
+
 @pytest.mark.thorough
 def test_shipped_traces_give_the_shipped_weights():
     paths = trace_files.paths_in(ROOT / "checkpoints/traces")
     told = read_metadata(None)["provenance"]
-    assert trace_files.digest(paths) == told["traces"]["sha256"]
+    assert files.checksum(paths) == told["traces"]["sha256"]
     _, runs = trace_files.read_all(paths)
     assert len(runs) == told["runs"]
     data = labels.examples(runs)

@@ -43,3 +43,10 @@ def test_account_without_a_home_keeps_no_compilations(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
     compilation.use_cache()
     assert jax.config.jax_compilation_cache_dir == kept
+
+
+def test_an_empty_name_of_the_users_caches_is_none(monkeypatch):
+    monkeypatch.delenv("METALR_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "/home/one")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert str(caches.folder("jax")) == "/home/one/.cache/metalr/jax"

@@ -41,7 +41,7 @@ class Programs(NamedTuple):
 def make_programs(
     sweep: ZooSweep, problem: Problem, shape: str = "linear", *, trust: float = TRUST
 ) -> Programs:
-    """Prepare what the sweeps of a program share; it compiles when it is called.
+    """Prepare what sweeps of one program and warm-up share; it compiles when called.
 
     Args:
       sweep: One of them.
@@ -129,7 +129,8 @@ def carry_out(
     Args:
       sweep: The sweep.
       problem: Its problem.
-      programs: Of `make_programs`, for this sweep or another one of its program.
+      programs: Of `make_programs`, for this sweep or another one of its program with
+        the same warm-up.
       rates: Peak rates: [R].
       seeds: Of the order of the rows.
       predictor: None: plain runs.

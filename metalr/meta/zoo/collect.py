@@ -55,7 +55,9 @@ def collect(
                 return False
             sweep = sweeps.draw(index, seed)
             problem = sweeps.build(sweep)
-            if made_for != (key := (sweep.program, problem.architecture)):
+            # A round's program has the warm-up in it, the other one is given its rates.
+            warmup = None if predictor is None else sweep.warmup
+            if made_for != (key := (sweep.program, problem.architecture, warmup)):
                 program, made_for = make(sweep, problem), key
             if predictor is None:
                 runs = sweeps.run(sweep, problem, program)
