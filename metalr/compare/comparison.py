@@ -294,18 +294,25 @@ def best_untuned(comparison: Comparison) -> str | None:
 def sensitivity(comparison: Comparison, scheduler: str) -> float:
     """Return what a scheduler loses on average where the base rate is 16 times off.
 
-    The mean of `aggregates.sensitivity` over the learned workloads that it ran on; NaN
-    where it was not run at all of the rates.
+    The mean of `aggregates.sensitivity` over the learned workloads that it ran on, of
+    the seeds that ran at all of the rates; NaN where there is none.
     """
     found = []
     for of, reference in comparison.learned.items():
-        by_rate: dict[float, list[float]] = {}
+        by_rate: dict[float, dict[int, float]] = {}
         for run in comparison.runs:
-            if run["scheduler"] == scheduler and criteria.workload(run) == of:
+            rate = criteria.base_rate(run)
+            own = run["scheduler"] == scheduler and criteria.workload(run) == of
+            if own and rate in aggregates.SENSITIVITY_RATES:
                 share = criteria.share_of_best(run, reference)
-                by_rate.setdefault(criteria.base_rate(run), []).append(share)
+                by_rate.setdefault(rate, {})[run["seed"]] = share
         if by_rate:
-            means = {rate: float(np.mean(x)) for rate, x in by_rate.items()}
+            seeds = set.intersection(*map(set, by_rate.values()))
+            means = {
+                rate: float(np.mean([shares[seed] for seed in seeds]))
+                for rate, shares in by_rate.items()
+                if seeds
+            }
             found.append(aggregates.sensitivity(means))
     return float(np.mean(found)) if found else float("nan")
 

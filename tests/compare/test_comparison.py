@@ -175,6 +175,10 @@ def test_sensitivity_is_what_a_rate_16_times_off_costs():
     found = comparison.from_lines(lines, "linear 2e-5")
     # Shares of the best: 0, 0.8, 0.4.
     assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
+    # A seed that did not run at all three rates says nothing of them.
+    more = [*lines, a_run(seed=1, scores=[0.6]), a_run(seed=1, rate=3.2e-4)]
+    found = comparison.from_lines(more, "linear 2e-5")
+    assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
     found = comparison.from_lines(lines[:2], "linear 2e-5")
     assert math.isnan(comparison.sensitivity(found, "linear"))
 
