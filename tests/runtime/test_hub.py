@@ -2,6 +2,7 @@
 
 import io
 import logging
+import functools
 import os
 import signal
 import subprocess
@@ -144,6 +145,8 @@ def find(here: hub_server.Hub, home: Path, **more: str) -> subprocess.Popen:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell has a program in its background ignore the signal, and so its own.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
