@@ -1,8 +1,8 @@
 """The hub: bounded, quiet, and checked, whatever it answers."""
 
+import functools
 import io
 import logging
-import functools
 import os
 import signal
 import subprocess
