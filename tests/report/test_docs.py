@@ -307,7 +307,7 @@ def test_other_rows_on_fresh_tasks_are_those_of_their_store():
     for place in found.learned:
         cells = [
             FRESH[place[0]],
-            cell(found.runs_of("metalr_prior", place)),
+            cell(found.runs_of("metalr_prior", place), 5),
             # From the other base rates there are the first three seeds.
             *(cell(of_metalr(found, place, rate)[:3]) for rate in RATES),
         ]
