@@ -45,8 +45,8 @@ class Observation(NamedTuple):
     mean_norm_before: Any  # |m_{t-1}|
     mean_norm: Any  # |m_t|
     update_norm: Any  # |u_{t-1}|; 0: nothing moved
-    # Mean |u| / root mean square of u: 1 if all moved as far, less by up to a twentieth
-    # where strides differ, since the sample of each leaf is scaled to its norm.
+    # Mean |u| / root mean square of u: 1 if all moved as far, a little less where the
+    # strides differ, since the sample of each leaf is scaled to its norm.
     update_abs: Any
     param_norm: Any  # |theta_t|
     path_norm: Any  # |theta_t - theta_0|

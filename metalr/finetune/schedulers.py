@@ -379,6 +379,5 @@ def learned_by(config: RunConfig) -> dict[str, Any]:
     }
 
 
-@functools.cache
 def _sha256(path: str | None) -> str:
     return stored_predictor.read_metadata(path)["sha256"]

@@ -1,8 +1,8 @@
 """Scores far from where a head begins are learned in units of their own.
 
 A head begins near 0, and its bias moves by about one rate a step, so that scores near
-1,000 would not be come near to in any run; their correlation, which knows neither
-offset nor unit, would not tell. So they are learned less their mean, over their
+1,000 are out of reach of a usual run; their correlation, which knows neither offset nor
+unit, would not tell. So they are learned less their mean, over their
 deviation, and both go into the last layer of the model that is saved.
 """
 
