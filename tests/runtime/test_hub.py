@@ -1,6 +1,5 @@
 """The hub: bounded, quiet, and checked, whatever it answers."""
 
-import functools
 import io
 import logging
 import os
@@ -145,8 +144,6 @@ def find(here: hub_server.Hub, home: Path, **more: str) -> subprocess.Popen:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell has a program in its background ignore the signal, and so its own.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
