@@ -125,8 +125,12 @@ def test_libraries_are_as_before_after_a_call():
 
 # ------------------------------------------------------------ programs
 
+# A shell's background has had SIGINT ignored, and a child inherits that.
 FIND = """
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from metalr import cli
 from metalr.models import locate
 
