@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from metalr.errors import MetalrError
-from metalr.meta import pretrain
+from metalr.meta import pretrain, pretrain_texts
 from metalr.meta.pretrain_config import PretrainConfig
 from metalr.models import huggingface
 from tests.tiers import some
@@ -71,10 +71,12 @@ def test_transformers_and_metalr_load_what_was_made_and_it_has_learned(
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_hidden_words_are_those_of_bert_15_in_100_and_8_of_10_masked(tmp_path, family):
     settings = dataclasses.replace(SETTINGS, family=family, length=40)
-    tokenizer = pretrain._kept_tokenizer(settings, tmp_path, TEXTS)
+    tokenizer = pretrain_texts.kept_tokenizer(settings, tmp_path, TEXTS)
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, len(tokenizer), (64, 40)).astype(np.int32)
-    batches = pretrain.MaskedBatches(blocks, batch_size=64, tokenizer=tokenizer, seed=3)
+    batches = pretrain_texts.MaskedBatches(
+        blocks, batch_size=64, tokenizer=tokenizer, seed=3
+    )
     masked, same, seen = 0, 0, 0
     for step in range(20):
         batch = batches.batch(step)
@@ -96,8 +98,8 @@ def test_hidden_words_are_those_of_bert_15_in_100_and_8_of_10_masked(tmp_path, f
 
 def test_blocks_hold_every_text_once_between_their_special_tokens(tmp_path):
     texts = [f"{text} {i}" for i, text in enumerate(TEXTS)]
-    tokenizer = pretrain._kept_tokenizer(SETTINGS, tmp_path, texts)
-    blocks = pretrain._blocks(tokenizer, texts, 16)
+    tokenizer = pretrain_texts.kept_tokenizer(SETTINGS, tmp_path, texts)
+    blocks = pretrain_texts.cut_blocks(tokenizer, texts, 16)
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert np.all(blocks[:, 0] == first) and np.all(blocks[:, -1] == last)
     said = tokenizer.decode(blocks[:, 1:-1].ravel()).replace("[SEP]", "|")
@@ -169,13 +171,13 @@ def test_half_a_surrogate_pair_is_a_sign_like_any_other(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / "sst2" / f"{split}.jsonl").write_text(json.dumps(rows[0]))
     settings = dataclasses.replace(SETTINGS, data=str(tmp_path))
-    texts, *_ = pretrain._texts(settings)
+    texts, *_ = pretrain_texts.read_texts(settings)
     assert texts == ["so \ufffd many"]
-    assert pretrain.make_tokenizer(settings, texts * 20).encode(texts[0]).ids
+    assert pretrain_texts.make_tokenizer(settings, texts * 20).encode(texts[0]).ids
 
 
 def test_too_little_text_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "_texts", lambda settings: (TEXTS[:2], "toy", []))
+    monkeypatch.setattr(pretrain_texts, "read_texts", lambda settings: (TEXTS[:2], "toy", []))
     with pytest.raises(MetalrError, match="10 are the least"):
         pretrain.pretrain(SETTINGS, tmp_path, Screen())
 
