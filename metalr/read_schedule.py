@@ -21,6 +21,7 @@ import optax
 from metalr.coordinates import is_trainable, leaves_of
 
 _STEPS = 10_000  # watched at most
+_AT_ONCE = 8192  # states of the optimizer in memory at a time
 _LEAST_AREA = 1e-2
 _FILLING = 100  # steps after which moments hardly change
 _SAME = 0.02  # of the peak: levels that two states agree on
@@ -157,45 +158,70 @@ def _sizes(
         )
         return state, sum(sizes, jnp.zeros(()))
 
-    def walk(state: Any, length: int) -> tuple[Any, jax.Array]:
-        return jax.lax.scan(step, state, jnp.arange(length))
-
-    @jax.jit
-    def at_each(state: Any) -> jax.Array:
-        def at(filled: Any, indices: jax.Array) -> jax.Array:
-            return jax.vmap(lambda i: step(_at(filled, i), i)[1])(indices)
-
-        def waited(index: int) -> Any:  # filled at the rate of one step
-            here = lambda state, i: step(_at(state, jnp.int32(index)), i)  # noqa: E731
-            return jax.lax.scan(here, state, jnp.arange(_FILLING))[0]
-
-        # A momentum behind the rate holds the rates of the steps before.
-        some = jnp.linspace(0, steps - 1, 5).astype(jnp.int32)
-        two = (at(waited(index), some) for index in (0, steps // 2))
-        one, other = (sizes / jnp.max(sizes) for sizes in two)
-        sizes = at(walk(state, _FILLING)[0], jnp.arange(steps))
-        return jnp.where(jnp.all(jnp.abs(one - other) < _SAME), sizes, jnp.nan)
-
     counted = any(map(_is_counted, jax.tree.leaves(state, is_leaf=_is_counted)))
     if counted and not _gathers(state):
-        return np.array(at_each(state))
+        return _sizes_by_count(step, state, steps)
     if not counted and not _counts_elsewhere(state):
         return np.ones(steps)  # without a count there is no schedule
-    walked = jax.jit(walk, static_argnums=1)
-    sizes = np.array(walked(state, min(steps, _STEPS))[1])
+    return _sizes_by_steps(step, state, min(steps, _STEPS))
+
+
+# A step of the copy: its state and a step of the run, to its state and a size.
+_Step = Callable[[Any, Any], tuple[Any, jax.Array]]
+
+
+def _sizes_by_count(step: _Step, state: Any, steps: int) -> np.ndarray:
+    """Set the count to each step of the run in turn; NaN where moments remember.
+
+    Two programs, each compiled once: a copy of many leaves takes longer to compile than
+    to run.
+    """
+
+    @jax.jit
+    def fill(state: Any, indices: jax.Array) -> Any:  # at the rates of these steps
+        return jax.lax.scan(lambda s, i: step(_at(s, i), i), state, indices)[0]
+
+    @jax.jit
+    def at(filled: Any, indices: jax.Array) -> jax.Array:
+        return jax.vmap(lambda i: step(_at(filled, i), i)[1])(indices)
+
+    def at_each(filled: Any, indices: np.ndarray) -> np.ndarray:
+        """Evaluate parts of one length, which bounds the memory."""
+        length = min(steps, _AT_ONCE)
+        parts = np.resize(indices, (-(-len(indices) // length), length))
+        return np.concatenate([at(filled, part) for part in parts])[: len(indices)]
+
+    # A momentum behind the rate holds the rates of the steps before.
+    some = np.linspace(0, steps - 1, 5).astype(np.int32)
+    waited = (fill(state, np.full(_FILLING, i, np.int32)) for i in (0, steps // 2))
+    with np.errstate(invalid="ignore"):  # a rate of 0 everywhere is NaN
+        one, other = (
+            sizes / sizes.max() for sizes in (at_each(x, some) for x in waited)
+        )
+    if not np.all(np.abs(one - other) < _SAME):
+        return np.full(steps, np.nan)
+    filled = fill(state, np.arange(_FILLING, dtype=np.int32))
+    return at_each(filled, np.arange(steps, dtype=np.int32))
+
+
+def _sizes_by_steps(step: _Step, state: Any, steps: int) -> np.ndarray:
+    """Take the steps one by one; a micro-batch has the size of the move it makes."""
+    walk = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices))
+    sizes = np.array(walk(state, np.arange(steps))[1])
     moved = np.flatnonzero(sizes)
-    if _gathers(state) and len(moved):  # micro-batches, and moves at the last of them
-        filling = min(_FILLING * int(moved[0] + 1), _STEPS)
-        state = _restarted(walked(state, filling)[0])
-        sizes = np.array(walked(state, min(steps, _STEPS))[1])
-        moved = np.flatnonzero(sizes)
-        following = np.searchsorted(moved, np.arange(len(sizes)))
-        held = sizes[moved[np.minimum(following, len(moved) - 1)]]
-        # Whole groups without a move after the last one are a rate of 0.
-        group = moved[-1] - moved[-2] if len(moved) > 1 else moved[0] + 1
-        ended = moved[-1] + group < len(sizes)
-        sizes = np.where((following == len(moved)) & ended, 0, held)
-    return sizes
+    if not _gathers(state) or not len(moved):
+        return sizes
+    # Micro-batches, and moves at the last of them.
+    filling = min(_FILLING * int(moved[0] + 1), _STEPS)
+    state = _restarted(walk(state, np.arange(filling))[0])
+    sizes = np.array(walk(state, np.arange(steps))[1])
+    moved = np.flatnonzero(sizes)
+    following = np.searchsorted(moved, np.arange(len(sizes)))
+    held = sizes[moved[np.minimum(following, len(moved) - 1)]]
+    # Whole groups without a move after the last one are a rate of 0.
+    group = moved[-1] - moved[-2] if len(moved) > 1 else moved[0] + 1
+    ended = moved[-1] + group < len(sizes)
+    return np.where((following == len(moved)) & ended, 0, held)
 
 
 def _at(state: Any, step: jax.Array) -> Any:

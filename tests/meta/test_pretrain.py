@@ -177,7 +177,9 @@ def test_half_a_surrogate_pair_is_a_sign_like_any_other(tmp_path):
 
 
 def test_too_little_text_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_texts, "read_texts", lambda settings: (TEXTS[:2], "toy", []))
+    monkeypatch.setattr(
+        pretrain_texts, "read_texts", lambda settings: (TEXTS[:2], "toy", [])
+    )
     with pytest.raises(MetalrError, match="10 are the least"):
         pretrain.pretrain(SETTINGS, tmp_path, Screen())
 
