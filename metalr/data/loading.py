@@ -21,7 +21,6 @@ from metalr.runtime.origin import Origin
 
 # These two have no validation split on the hub; their papers score on test.
 _HUB_SPLITS = {("imdb", "validation"): "test", ("ag_news", "validation"): "test"}
-_FILE_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
 _TOY_ROWS = {"train": 960, "validation": 240}  # where nobody says how many
 
 
@@ -288,11 +287,11 @@ def _read_split(
     task: Task, folder: Path, left_out: Counter, notes: dict[str, None], *names: str
 ) -> Rows:
     """Read a split; count what it leaves out, and add what was assumed."""
-    wanted = [folder / f"{name}{end}" for name in names for end in _FILE_ENDINGS]
+    wanted = [folder / f"{name}{end}" for name in names for end in opening.SUFFIXES]
     found = [path for path in wanted if path.is_file()]
     if not found:
         raise MetalrError(
-            f"{folder} has no file {names[-1]}{{{','.join(_FILE_ENDINGS)}}}; "
+            f"{folder} has no file {names[-1]}{{{','.join(opening.SUFFIXES)}}}; "
             f"it holds {opening.listing(folder)}"
         )
     if len(found) > 1:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow.feather
 import pytest
 
 from metalr.data import hub_rows, tasks
@@ -50,6 +51,11 @@ def write_lines(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def write_arrow(path: Path, rows: list[dict]) -> Path:
+    pyarrow.feather.write_feather(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
 def write_csv(path: Path, rows: list[dict]) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -87,6 +93,14 @@ def test_a_folder_of_the_hubs_fields_loads(tmp_path):
     write_csv(tmp_path / "sst2" / "validation.csv", SST2[:4])
     data = load("sst2", str(tmp_path))
     # CSV has no types, and its labels still come out as ids.
+    assert data.train == SST2 and data.validation == {"validation": SST2[:4]}
+
+
+def test_a_folder_holds_any_format_that_a_file_may_have(tmp_path):
+    (tmp_path / "sst2").mkdir()
+    (tmp_path / "sst2" / "train.json").write_text(json.dumps(SST2))
+    write_arrow(tmp_path / "sst2" / "validation.arrow", SST2[:4])
+    data = load("sst2", str(tmp_path))
     assert data.train == SST2 and data.validation == {"validation": SST2[:4]}
 
 
