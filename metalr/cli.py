@@ -1,7 +1,7 @@
 """The `metalr` command, and what the scripts share with it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,11 @@ def _add_compare(commands: Any) -> None:
         help="pair runs of several kinds of device, which is else refused",
     )
     add("--dry-run", action="store_true", help="print the runs and their time")
-    add("--report-only", action="store_true", help="write up all that the store holds")
+    add(
+        "--report-only",
+        action="store_true",
+        help="write up what the store holds: all, or of --tasks and --models",
+    )
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -245,7 +249,8 @@ def _compare(args: argparse.Namespace) -> int:
         lines = [
             line
             for line in store.read_lines(path)
-            if args.report_only or line["key"] in keys or line["kind"] == store.OVERHEAD
+            if line["kind"] == store.OVERHEAD
+            or (_is_named(line, args) if args.report_only else line["key"] in keys)
         ]
         written = report.write_report(
             lines,
@@ -255,6 +260,12 @@ def _compare(args: argparse.Namespace) -> int:
         )
         print(written)
     return 0
+
+
+def _is_named(line: Mapping[str, Any], args: argparse.Namespace) -> bool:
+    """Tell whether --tasks and --models, where given, name a run."""
+    given = ((line["task"], args.tasks), (line["model"], args.models))
+    return all(names is None or name in names for name, names in given)
 
 
 def _carry_out(

@@ -37,6 +37,7 @@ class Comparison(NamedTuple):
     subject: str
     unlearned: tuple[Workload, ...] = ()  # nobody learns them: in no mean
     mix_devices: bool = False  # pairs may be of two kinds of device
+    learned_alone: tuple[Workload, ...] = ()  # by the subject and its variants
 
     @property
     def learned(self) -> dict[Workload, Reference]:
@@ -119,15 +120,30 @@ def from_lines(
     grouped = methods.group(runs)
     baseline = methods.choose_baseline(grouped, baseline)
     references = criteria.references(runs, grouped[baseline].runs)
+    subject = SUBJECT if SUBJECT in grouped else next(iter(grouped))
+    unlearned = _unlearned(references, grouped)
+    others = {name: of for name, of in grouped.items() if subject not in name}
+    theirs = {criteria.workload(run) for of in others.values() for run in of.runs}
+    alone = set(_unlearned(references, others)) & theirs - set(unlearned)
     return Comparison(
         runs,
         [line for line in latest if line["kind"] == store.OVERHEAD],
         grouped,
         references,
         baseline,
-        SUBJECT if SUBJECT in grouped else next(iter(grouped)),
-        tuple(of for of in references if not _is_learned(of, references[of], grouped)),
+        subject,
+        unlearned,
         mix_devices,
+        tuple(of for of in references if of in alone),
+    )
+
+
+def _unlearned(
+    references: Mapping[Workload, Reference], grouped: Mapping[str, Method]
+) -> tuple[Workload, ...]:
+    """Return the workloads that none of the methods learns."""
+    return tuple(
+        of for of in references if not _is_learned(of, references[of], grouped)
     )
 
 

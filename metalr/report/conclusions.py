@@ -31,6 +31,7 @@ def sentences(comparison: Comparison) -> list[str]:
         _against_baseline(comparison),
         _against_best_shape(comparison),
         _against_best_untuned(comparison),
+        *_without_its_own(comparison),
         _how_fast(comparison),
         _losses(comparison),
     ]
@@ -73,6 +74,25 @@ def _against_best_untuned(comparison: Comparison) -> str:
         f"Against the best untuned method, {name} (picked by these scores, ends at "
         f"{_share(comparison, name)}): {_result(comparison, name)}."
     )
+
+
+def _without_its_own(comparison: Comparison) -> list[str]:
+    """Say what is left of the scores without what the subject alone learns."""
+    alone = comparison.learned_alone
+    rest = comparison._replace(unlearned=(*comparison.unlearned, *alone))
+    names = _and([" with ".join(of) for of in alone])
+    if not alone:
+        return []
+    subject = comparison.subject
+    if len(rest.unlearned) == len(rest.references):
+        return [f"No method but {subject} and its variants learns {names}."]
+    rows = (comparison.baseline, methods.BEST_SHAPE, best_untuned(comparison))
+    shown = [name for name in rows if name in rest.averaged and name != subject]
+    shares = [f"{name} at {_share(rest, name)}" for name in dict.fromkeys(shown)]
+    return [
+        f"No method but {subject} and its variants learns {names}; without it "
+        f"{_and([f'{subject} ends at {_share(rest, subject)}', *shares])}."
+    ]
 
 
 def _share(comparison: Comparison, name: str) -> str:

@@ -1,6 +1,7 @@
 """A plan is run once and whole, whatever kills it, and says what is wrong with it."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from metalr import cli
 from metalr.compare import execute, overhead, plan, store
 from metalr.data.tasks import FRESH
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
+from metalr.report import report
 from metalr.runtime import hub
+from tests.compare.synthetic_store import a_run
 from tests.models import small_models
 
 ROOT = Path(__file__).parents[2]
@@ -361,6 +365,26 @@ def test_number_out_of_its_range_is_refused_before_anything_is_run(
     said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == 2 and len(said.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fast
+def test_a_report_alone_is_of_the_tasks_that_are_named(tmp_path, monkeypatch):
+    seen: list = []
+    fake = lambda lines, folder, **more: seen.extend(lines) or folder  # noqa: E731
+    monkeypatch.setattr(report, "write_report", fake)
+    for task, model in itertools.product(("sst2", "cola"), ("minilm:1", "minilm:2")):
+        store.append(tmp_path / execute.STORE, a_run(task, model))
+    argv = ["compare", "--output", str(tmp_path), "--report-only"]
+    named = [("sst2", "minilm:1"), ("sst2", "minilm:2")]
+    others = [("cola", "minilm:1"), ("cola", "minilm:2")]
+    for flags, wanted in (
+        ([], named + others),
+        (["--tasks", "sst2"], named),
+        (["--tasks", "sst2", "--models", "minilm:1"], named[:1]),
+    ):
+        seen.clear()
+        assert cli.main([*argv, *flags]) == 0
+        assert [(line["task"], line["model"]) for line in seen] == wanted
 
 
 @pytest.mark.fast

@@ -63,6 +63,30 @@ def test_three_sentences_are_about_tuned_the_best_shape_and_the_best_untuned():
     assert "ahead on 1 and behind on 0 of 1" in untuned
 
 
+@pytest.mark.parametrize("scheduler", ["metalr_prior", "find_metalr", "prodigy"])
+def test_what_metalr_alone_learns_is_named_and_the_rest_said_without_it(scheduler):
+    runs = pair_of_rows([0.8, 0.8, 0.8], [0.7, 0.7, 0.7], tasks=("sst2",))
+    # cola: chance is 0, and 0.1 the least that counts as learned.
+    runs += pair_of_rows([0.4, 0.4, 0.4], [0.05, 0.05, 0.05], tasks=("cola",))
+    runs += [a_run("cola", scheduler=scheduler, rate=1.0, scores=[0.3])]
+    said = [x for x in sentences(runs) if x.startswith("No method but")]
+    if scheduler == "prodigy":
+        assert said == []
+    else:
+        assert said == [
+            "No method but metalr and its variants learns cola with minilm:2; without "
+            "it metalr ends at 1.000 and linear 2e-5 at 0.667."
+        ]
+
+
+def test_what_nobody_but_metalr_learns_is_said_where_nothing_is_left_without_it():
+    runs = pair_of_rows([0.8, 0.8, 0.8], [0.5, 0.5, 0.5], tasks=("sst2",))
+    (said,) = [x for x in sentences(runs) if x.startswith("No method but")]
+    assert said == "No method but metalr and its variants learns sst2 with minilm:2."
+    alone = [run for run in runs if run["scheduler"] == "metalr"]
+    assert not [x for x in sentences(alone, None) if x.startswith("No method but")]
+
+
 def test_answer_of_a_tie_claims_nothing():
     runs = pair_of_rows([0.6, 0.8], [0.6, 0.8], tasks=("sst2",))
     runs[0] = a_run(scheduler="metalr", seed=0, scores=[0.6], failed="not finite")
