@@ -22,6 +22,9 @@ _REMEMBERING = {
     "ProdigyState": "the optimizer alone: it estimates the rate itself",
     "DAdaptAdamWState": "the optimizer alone: it estimates the rate itself",
     "DoGState": "the optimizer alone: it estimates the rate itself",
+    "ScaleByDistanceOverGradientsState": (
+        "the optimizer alone: it estimates the rate itself"
+    ),
     "DoWGState": "the optimizer alone: it estimates the rate itself",
     "COCOBState": "the optimizer alone: it estimates the rate itself",
     "MadgradState": "another rule: its steps are no multiple of its rate",
@@ -30,6 +33,9 @@ _REMEMBERING = {
         "the optimizer alone: it searches for its steps"
     ),
 }
+
+
+_OWN = "MetalrState"
 
 
 def checked_value(value: Any) -> jax.Array:
@@ -74,6 +80,17 @@ def check_whole(name: str, value: Any, least: int, way_out: str) -> None:
         )
 
 
+def known_number(value: Any) -> float | None:
+    """Return one real number whose value is known; None: an array, a tracer, no number.
+
+    As Python's own: to compare a number of JAX inside of a trace makes a tracer.
+    """
+    try:
+        return float(value)
+    except TypeError:
+        return None
+
+
 def check_total_steps(total_steps: Any) -> None:
     """Refuse a length of a run that is none; None is one that is not known."""
     if total_steps is not None:
@@ -106,9 +123,14 @@ def checked_optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:
 
 def refuse_remembering(inner_state: Any) -> None:
     """Raise an error for a rule whose memory a factor on its updates would belie."""
-    known = lambda x: type(x).__name__ in _REMEMBERING  # noqa: E731
+    known = lambda x: type(x).__name__ in (*_REMEMBERING, _OWN)  # noqa: E731
     for part in jax.tree.leaves(inner_state, is_leaf=known):
         name = type(part).__name__
+        if name == _OWN:
+            raise MetalrError(
+                "`inner` is multiplied by metalr already, and a run has one factor. "
+                "Use one of the two, around the optimizer itself."
+            )
         if name in _REMEMBERING:
             raise MetalrError(
                 "metalr multiplies the update of a rule, and "
@@ -127,7 +149,7 @@ def check_rate(
                 "`learning_rate` must be a number where `schedule` is given, got two "
                 "schedules. Multiply them into one."
             )
-    elif isinstance(learning_rate, int | float) and not 0 < learning_rate < math.inf:
+    elif (rate := known_number(learning_rate)) is not None and not 0 < rate < math.inf:
         raise MetalrError(
             f"`learning_rate` must be positive, got {learning_rate}. Give the peak "
             "rate, 2e-5 for instance, or a schedule."

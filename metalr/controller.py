@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import optax
 
 from metalr import brake, features, observe
-from metalr.arguments import check_total_steps, check_whole
+from metalr.arguments import check_total_steps, check_whole, known_number
 from metalr.errors import MetalrError
 from metalr.features import OF_STATIC
 from metalr.observe import Observation
@@ -96,7 +96,7 @@ class Controller(NamedTuple):
     explore: Callable | None  # step -> added to log m
     total_steps: int | None
     bound: float  # of log2 m
-    trust: Any  # probability that the user's own rate is tuned
+    trust: float  # probability that the user's own rate is tuned
     curvature_every: int  # 0: off
     stride: int
 
@@ -144,6 +144,12 @@ def new_controller(
     else:
         predictor = None
         if not callable(log_multiplier):
+            number = known_number(log_multiplier)
+            if number is not None and not math.isfinite(number):
+                raise MetalrError(
+                    "`log_multiplier` must be finite, the natural log of the factor, "
+                    f"got {log_multiplier}. 0.0 changes nothing."
+                )
             forced = optax.constant_schedule(log_multiplier)
     return Controller(
         predictor=predictor,
@@ -294,7 +300,7 @@ def _fused(
     )
 
 
-def _tuned(trust: Any, base_variance: Any, state: MetalrState) -> jax.Array:
+def _tuned(trust: float, base_variance: Any, state: MetalrState) -> jax.Array:
     """Return the probability that the user's own rate is tuned, given the run: [].
 
     A rate that somebody tuned is right to within half an octave, any other one to

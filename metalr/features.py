@@ -3,8 +3,9 @@
 Features are a pure function of the observations of a run (`metalr.observe`). Every one
 is a ratio, and of the loss only differences enter, measured by the decrease that the
 gradient predicted for a step. So the loss may be scaled and shifted and the parameters
-scaled at will, which changes no run, and nothing names the task, the model or the
-learning rate: log 2 at the start of two classes is as good as 5 at that of a span.
+scaled, which changes no run while gradients keep a norm of 1e-15 to 1e9 (float32 holds
+no squares of others), and nothing names the task, the model or the learning rate: log 2
+at the start of two classes is as good as 5 at that of a span.
 Batches make single-step ratios wild; a feature is therefore a ratio of running means,
 not a running mean of ratios. `relative_rate`, of the same size at every step, is a mean
 of logarithms.
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalr.coordinates import is_trainable, leaves_of
 from metalr.observe import TINY, Observation, bounded, float32, ratio
 
 FEATURE_VERSION = 3  # raise it with every change of FEATURES or of what a row means
@@ -270,7 +272,8 @@ def line_curvature(
     between two batches.
 
     Args:
-      grad_fn: Gradient of the batch's loss as a function of the parameters.
+      grad_fn: Gradient of the batch's loss as a function of the parameters, of complex
+        ones conjugated, as optax takes it.
       params: Parameters.
       grads: Their gradient.
       updates: The update u.
@@ -282,15 +285,39 @@ def line_curvature(
     1.0
     """
 
-    def dot(tree: Any) -> jax.Array:
-        products = jax.tree.map(
-            lambda x, y: jnp.sum(float32(x) * float32(y)), tree, updates
-        )
-        return float32(sum(jax.tree.leaves(products)))
+    leaves, structure = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+    moved = leaves_of(updates)
+    kept = [
+        i
+        for i, (theta, u) in enumerate(zip(leaves, moved, strict=True))
+        if is_trainable(theta) and is_trainable(u)
+    ]
 
-    tangents = jax.tree.map(lambda u, theta: u.astype(theta.dtype), updates, params)
-    _, product = jax.jvp(grad_fn, (params,), (tangents,))
-    return bounded(ratio(dot(product), jnp.abs(dot(grads))))
+    def of_kept(own: list[Any]) -> list[Any]:
+        whole = list(leaves)
+        for i, leaf in zip(kept, own, strict=True):
+            whole[i] = leaf
+        found = leaves_of(grad_fn(jax.tree.unflatten(structure, whole)))
+        return [found[i] for i in kept]
+
+    def dot(tree: list[Any]) -> jax.Array:
+        pairs = zip(tree, [moved[i] for i in kept], strict=True)
+        return float32(
+            sum(jnp.sum(jnp.real(_wide(x).conj() * _wide(u))) for x, u in pairs)
+        )
+
+    own = [jnp.asarray(leaves[i]) for i in kept]
+    tangents = [
+        jnp.asarray(moved[i]).astype(x.dtype) for i, x in zip(kept, own, strict=True)
+    ]
+    _, product = jax.jvp(of_kept, (own,), (tangents,))
+    before = [leaves_of(grads)[i] for i in kept]
+    return bounded(ratio(dot(product), jnp.abs(dot(before))))
+
+
+def _wide(x: Any) -> jax.Array:
+    """Return an array of float32 or complex64."""
+    return jnp.asarray(x, jnp.complex64 if jnp.iscomplexobj(x) else jnp.float32)
 
 
 def _track(seen: Observation, state: Summary, weight: jax.Array) -> jax.Array:

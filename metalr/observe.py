@@ -108,7 +108,8 @@ def observe(
       squares: `squared_norms(grads, where)`, if the caller has it already: [blocks].
       log_level: log(schedule_t / its peak): [].
       log_multiplier: log m_{t-1}, as applied in the last step: [].
-      exact_curvature: u'Hu / abs(g'u) of the last step, see `line_curvature`; None: it
+      exact_curvature: u'Hu / abs(g'u), see `line_curvature`, for each unit of u's
+        norm: what has moved may be a multiple of the update that was measured. None: it
         is estimated from the gradients of two batches.
 
     Returns:
@@ -126,9 +127,9 @@ def observe(
     weight = 1 / jnp.minimum(state.observed_steps + 1, _WINDOW)
     mean = mean_before + weight * (gradient - mean_before)
     slope, slope_before = _dot(gradient, moved), _dot(before, moved)
-    if exact_curvature is not None:
-        slope = slope_before + exact_curvature * jnp.abs(slope_before)
     update_norm, coordinates = _norm(moved), jnp.maximum(jnp.sum(kept), 1)
+    if exact_curvature is not None:
+        slope = slope_before + exact_curvature * update_norm * jnp.abs(slope_before)
     matrices, width = _shape_facts(where, trained)
     seen = Observation(
         value=float32(value),
@@ -156,6 +157,11 @@ def observe(
         sampled_mean=mean,
         observed_steps=state.observed_steps + 1,
     )
+
+
+def norm(tree: Any, where: Layout) -> jax.Array:
+    """Estimate the norm of a tree from its sample: [] float32."""
+    return _norm(bounded(sample(tree, where)))
 
 
 def _shape_facts(where: Layout, trained: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -190,8 +196,12 @@ def _leaf_update(
         return jnp.zeros((), jnp.float32)
     squares = reduce_blocks(_squares, jnp.stack([moved, theta]), where)
     known = jnp.all((squares > 0) & (squares < _LARGE), axis=0) & trained
-    logs = jnp.where(known, (jnp.log(squares[0]) - jnp.log(squares[1])) / 2, jnp.nan)
-    return jnp.nan_to_num(jnp.nanmedian(logs))
+    safe = jnp.log(jnp.where(known, squares, 1))
+    # Unknown ones go to the end: a NaN as their mark would stop `jax_debug_nans`.
+    logs = jnp.sort(jnp.where(known, (safe[0] - safe[1]) / 2, jnp.inf))
+    count = jnp.sum(known)
+    middle = jnp.maximum(jnp.stack([count - 1, count]) // 2, 0)
+    return jnp.where(count > 0, jnp.mean(logs[middle]), 0)
 
 
 def _squares(blocks: jax.Array) -> jax.Array:

@@ -33,6 +33,7 @@ import optax
 from metalr.arguments import (
     check_rate,
     check_total_steps,
+    check_whole,
     checked_optimizer,
     static_arguments,
 )
@@ -275,7 +276,9 @@ def default_schedule(
     >>> [float(schedule(step)) for step in (0, 1, 10)]
     [4.0, 8.0, 0.0]
     """
+    check_total_steps(total_steps)
     warmup = warmup_of(total_steps) if warmup_steps is None else warmup_steps
+    check_whole("warmup_steps", warmup, 0, "0 begins at the peak.")
     return lambda step: jnp.float32(learning_rate) * linear(step, total_steps, warmup)
 
 
@@ -325,4 +328,4 @@ def _of_type(updates: Any, params: Any) -> Any:
             return update
         return jnp.asarray(update).astype(jnp.asarray(leaf).dtype)
 
-    return jax.tree.map(cast, updates, params)
+    return jax.tree.map(cast, updates, params, is_leaf=lambda x: x is None)

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from metalr.coordinates import is_trainable, leaves_of
+from metalr.observe import TINY
 
 _STEPS = 10_000  # watched at most
 _AT_ONCE = 8192  # states of the optimizer in memory at a time
@@ -86,9 +87,10 @@ def levels(
             [np.linspace(0, last - 1, 513), np.geomspace(1, last, 512) - 1]
         )
         grid = np.unique(grid.astype(np.int32))
-        values = jnp.asarray(jax.vmap(schedule)(grid), jnp.float32)
-        peak = jnp.max(values)
-        level = lambda step: jnp.asarray(schedule(step), jnp.float32) / peak  # noqa: E731
+        size = lambda step: jnp.abs(jnp.asarray(schedule(step), jnp.float32))  # noqa: E731
+        values = jax.vmap(size)(grid)  # a rate may be handed in with a descent's sign
+        peak = jnp.maximum(jnp.max(values), TINY)
+        level = lambda step: size(step) / peak  # noqa: E731
         even = np.linspace(0, last - 1, min(last, 513)).astype(np.int32)
         mean = jnp.interp(even, grid, values).mean() / peak
         area: Any = jnp.log(jnp.clip(mean, _LEAST_AREA, 1))

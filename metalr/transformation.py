@@ -95,11 +95,14 @@ def transformation(
         changes = _dropped(finite, changes)
         untouched = ~finite & first
         inner_state = _forgetting(untouched, inner_state, inner.init(params))
+        if any(map(_is_gathering, _parts(state.inner_state))):
+            # A gradient of zero would count as a micro-batch of the group.
+            inner_state = keep(inner_state, state.inner_state)
         new_observer = keep(new_observer, observer)
         if fixed.curvature_every:
             grad_fn = extra_args.get("grad_fn")
             exact = _exact_curvature(
-                fixed, state, exact, finite, params, clean, changes, grad_fn
+                fixed, state, exact, finite, params, clean, changes, grad_fn, where
             )
             new_observer = (new_observer, exact)
         return changes, decided._replace(
@@ -183,6 +186,14 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
     return jax.tree.map_with_path(choose, state, first)
 
 
+def _is_gathering(part: Any) -> bool:
+    return isinstance(part, optax.MultiStepsState)
+
+
+def _parts(state: Any) -> list[Any]:
+    return jax.tree.leaves(state, is_leaf=_is_gathering)
+
+
 def _exact_curvature(
     fixed: Controller,
     state: controller.MetalrState,
@@ -192,9 +203,11 @@ def _exact_curvature(
     grads: Any,
     updates: Any,
     grad_fn: Callable | None,
+    where: coordinates.Layout,
 ) -> jax.Array:
     """Measure the line curvature of a step every so often, and keep it between.
 
+    For each unit of length, since a later link of a chain may scale the update.
     Skipped steps are not counted: the measurement is made up for in the next step.
     """
     if grad_fn is None:
@@ -203,8 +216,10 @@ def _exact_curvature(
             "the batch's loss as a function of the parameters. Pass it to `update`."
         )
     taken = state.lr_step - state.skipped_steps
-    return jax.lax.cond(
-        finite & (taken % fixed.curvature_every == 0),
-        lambda: features.line_curvature(grad_fn, params, grads, updates),
-        lambda: last,
-    )
+
+    def measured() -> jax.Array:
+        found = features.line_curvature(grad_fn, params, grads, updates)
+        return observe.ratio(found, observe.norm(updates, where))
+
+    due = finite & (taken % fixed.curvature_every == 0)
+    return jax.lax.cond(due, measured, lambda: last)

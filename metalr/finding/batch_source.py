@@ -34,7 +34,9 @@ def by_step(batches: Any) -> Callable[[int], Any]:
             "from the run. Give a list, a function of the step, or the loader that "
             "the iterator is of"
         )
-    one = isinstance(batches, tuple) and all(hasattr(x, "dtype") for x in batches)
+    one = isinstance(batches, tuple) and (
+        hasattr(batches, "_fields") or all(hasattr(x, "dtype") for x in batches)
+    )
     if isinstance(batches, Mapping | str) or hasattr(batches, "dtype") or one:
         raise MetalrError(
             f"`batches` must be several batches, got one {type(batches).__name__}; "

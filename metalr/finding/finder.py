@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr.arguments import check_whole, checked_optimizer
+from metalr.arguments import check_whole, checked_optimizer, refuse_remembering
 from metalr.errors import MetalrError
 from metalr.finding import batch_source, experience, probe
 from metalr.finding.experience import Experience
@@ -108,7 +108,8 @@ def find(
         key=key,
         has_aux=has_aux,
     )
-    if not 1 <= most_steps <= probe.MOST_STEPS:
+    check_whole("most_steps", most_steps, 1, "Leave it out.")
+    if most_steps > probe.MOST_STEPS:
         raise MetalrError(
             f"`most_steps` must lie in [1, {probe.MOST_STEPS}], got {most_steps}"
         )
@@ -259,6 +260,7 @@ def _run(
         shape = schedule or default_schedule(1.0, steps)
         optimizer, schedule = optimizer(lambda step: base * shape(step)), shape
     inner = optax.with_extra_args_support(optimizer)
+    refuse_remembering(jax.eval_shape(inner.init, params))
     levels = (
         read_schedule(inner, params, steps)
         if schedule is None

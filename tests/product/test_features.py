@@ -179,6 +179,17 @@ def test_exact_line_curvature_equals_the_hessian_form():
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("turned", [1.0, 1j, 0.6 + 0.8j])
+def test_exact_line_curvature_of_complex_parameters_is_that_of_their_real_parts(turned):
+    hessian, theta = jnp.array([1.0, 3.0]), jnp.array([2.0, -1.0])
+    grad_fn = lambda params: hessian * params  # noqa: E731
+    step = -0.1 * hessian * theta
+    expected = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    theta, step = theta * turned, step * turned
+    found = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def same(one, other, but=()):
     for name in NAMES:
         if name not in but:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,13 @@ from metalr.finding import experience, finder, probe
 from metalr.predictor import Density, init_predictor
 
 STEPS = 60
+
+
+class Batch(NamedTuple):
+    inputs: Any
+    labels: Any
+
+
 TOLD = experience.Experience(0.8, 1.28, 1.0, 1.0, {}, {})
 
 
@@ -263,6 +271,8 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"batches": {"x": np.ones(3)}}, "got one dict"),
         ({"batches": []}, "at least one batch"),
         ({"batches": (np.ones(3), np.ones(3))}, "got one tuple"),
+        ({"batches": Batch({"x": np.ones(3)}, np.ones(3))}, "got one Batch"),
+        ({"most_steps": 2.5}, "`most_steps` must be a whole number"),
         ({"steps": 1}, "at least 2, got 1"),
         ({"steps": 100.0}, "`steps` must be a whole number of at least 2, got 100.0"),
         ({"learning_rate": -1.0}, "must be positive, got -1.0"),
@@ -282,6 +292,14 @@ def test_what_cannot_be_probed_is_refused_with_the_way_out(change, said):
     } | change
     with pytest.raises(MetalrError, match=said):
         metalr.find(**given, predictor=knowing(), told=TOLD)
+
+
+@pytest.mark.parametrize("ask", [metalr.find, metalr.suggest])
+def test_a_rule_that_estimates_its_own_rate_is_refused_by_both(ask):
+    params, batches = problem()
+    prodigy = optax.contrib.prodigy(1.0)
+    with pytest.raises(MetalrError, match="Use the optimizer alone"):
+        ask(loss_fn, params, prodigy, batches, steps=STEPS, predictor=knowing())
 
 
 # ------------------------------------------------------------------------- its parts

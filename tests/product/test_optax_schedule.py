@@ -1,6 +1,7 @@
 """The two doors: equal to their inner optimizer at 1, and an optax transformation."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -327,6 +328,9 @@ def test_a_step_outside_of_jit_compiles_nothing_that_one_before_it_has(door, cap
         ({"curvature_every": -1}, "`curvature_every` .* at least 0, got -1. Leave it"),
         ({"stride": 0}, "`stride` must be a whole number of at least 1, got 0"),
         ({"learning_rate": -1.0}, "`learning_rate` must be positive, got -1.0"),
+        ({"learning_rate": jnp.float32(-1.0)}, "`learning_rate` must be positive"),
+        ({"learning_rate": np.float32("nan")}, "must be positive, got nan"),
+        ({"log_multiplier": math.nan}, "`log_multiplier` must be finite"),
         ({"learning_rate": lambda t: 1.0, "schedule": lambda t: 1.0}, "two schedules"),
     ],
 )
@@ -400,6 +404,7 @@ REMEMBERING = {
     "sam": lambda: optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),
     "prodigy": lambda: optax.contrib.prodigy(),
     "dog": lambda: optax.contrib.dog(1.0),
+    "dog of optax": lambda: optax.scale_by_distance_over_gradients(),
     "cocob": lambda: optax.contrib.cocob(),
     "madgrad": lambda: optax.contrib.madgrad(0.1),
     "lbfgs": lambda: optax.lbfgs(),
@@ -415,6 +420,19 @@ def test_a_rule_that_remembers_its_updates_is_refused_with_the_way_out(name):
         params = optax.LookaheadParams(params, params)
     with pytest.raises(MetalrError, match="keeps a record .* Use "):
         tx.init(params)
+
+
+def test_a_second_metalr_around_the_first_is_refused():
+    tx = wrap(wrap(optax.sgd(0.1), init_predictor()), init_predictor())
+    with pytest.raises(MetalrError, match="multiplied by metalr already.*one of the"):
+        tx.init({"w": jnp.ones(3)})
+
+
+def test_a_default_schedule_has_no_negative_length():
+    with pytest.raises(MetalrError, match="`warmup_steps` must be a whole number of"):
+        default_schedule(1.0, 10, -3)
+    with pytest.raises(MetalrError, match="`total_steps` must be a whole number of"):
+        default_schedule(1.0, 0)
 
 
 def test_the_way_out_of_a_rule_that_remembers_trains():
@@ -575,6 +593,23 @@ def test_types_of_moments_need_no_static_args():
     tx = inject(optax.adamw, predictor=init_predictor(), mu_dtype=jnp.bfloat16)
     state = tx.init({"w": jnp.ones(3)})
     assert optax.tree.get(state, "mu")["w"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_a_micro_batch_that_is_not_finite_is_not_of_its_group(bad):
+    inner = optax.MultiSteps(optax.sgd(1.0), 4)
+    tx = wrap(inner, log_multiplier=0.0, schedule=lambda t: 1.0 + 0.0 * t)
+    params = {"w": jnp.zeros(2)}
+    state, moved = tx.init(params), []
+    for step in range(9):
+        grads = {"w": jnp.full(2, np.nan if step == bad else 1.0 + step)}
+        updates, state = tx.update(grads, state, params, value=1.0)
+        moved.append(float(updates["w"][0]))
+    # The mean of the first four that are finite, and of the four after them.
+    first = [1.0 + k for k in range(5) if k != bad]
+    expected = [0, 0, 0, 0, -np.mean(first), 0, 0, 0, -np.mean([6, 7, 8, 9])]
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)
+    assert state.skipped_steps == 1
 
 
 def test_one_micro_batch_that_is_not_finite_is_left_out():

@@ -9,7 +9,7 @@ from optax import contrib
 
 from metalr import wrap
 from metalr.predictor import init_predictor
-from metalr.read_schedule import read_level, read_schedule
+from metalr.read_schedule import levels, read_level, read_schedule
 from tests.tiers import some
 
 STEPS = 40
@@ -146,3 +146,18 @@ def test_what_cannot_be_read_is_said_and_taken_for_constant():
         jax.eval_shape(
             lambda state: tx.update(PARAMS, state, PARAMS, value=1.0, labels=1), state
         )
+
+
+def test_a_schedule_with_the_sign_of_a_descent_has_the_same_levels():
+    shape = lambda t: jnp.minimum(1.0, (t + 1) / 5.0)  # noqa: E731
+    log, area = levels(shape, 10)
+    turned, same = levels(lambda t: -2.0 * shape(t), 10)
+    for step in (0, 4, 9):
+        np.testing.assert_allclose(turned(step), log(step), rtol=1e-6)
+    np.testing.assert_allclose(same, area, rtol=1e-6)
+
+
+def test_a_long_schedule_is_read_in_parts_and_whole():
+    schedule = optax.linear_schedule(1e-3, 0.0, 20_000)
+    found = read_schedule(optax.adam(schedule), {"w": jnp.ones(3)}, 20_000)
+    np.testing.assert_allclose(found, 1 - np.arange(20_000) / 20_000, atol=1e-5)

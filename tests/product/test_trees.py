@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from metalr import wrap
+from metalr import inject, wrap
 from metalr.predictor import init_predictor
 from tests.product.steering import constant, opinionated
 
@@ -107,6 +107,33 @@ def test_a_complex_gradient_that_is_not_finite_in_its_imaginary_part_is_skipped(
     bad = {"w": jnp.array([1, complex(1, np.nan)], jnp.complex64)}
     updates, state = tx.update(bad, tx.init(params), params, value=1.0)
     assert state.skipped_steps == 1 and not np.any(updates["w"])
+
+
+@pytest.mark.parametrize("name", ["None", "integers", "complex64"])
+def test_inject_and_exact_curvature_take_what_wrap_takes(name):
+    params = TREES[name]
+    grads = gradients(params)
+    expected, _ = SGD.update(grads, SGD.init(params), params)
+    flat = lambda t: 1.0 + 0.0 * t  # noqa: E731
+    for tx in (
+        inject(optax.sgd, 0.1, log_multiplier=0.0, schedule=flat),
+        wrap(SGD, log_multiplier=0.0, schedule=flat, curvature_every=1),
+    ):
+        updates, _ = tx.update(
+            grads, tx.init(params), params, value=1.0, grad_fn=gradients
+        )
+        jax.tree.map(np.testing.assert_array_equal, updates, expected)
+
+
+def test_an_eager_step_makes_no_nan_that_jax_would_stop_at():
+    tx = wrap(SGD, log_multiplier=0.0, schedule=lambda t: 1.0 + 0.0 * t)
+    params = {"w": W, "still": jnp.zeros(3)}
+    state = tx.init(params)
+    with jax.debug_nans(True):
+        for _ in range(2):
+            grads = {"w": W, "still": jnp.zeros(3)}
+            updates, state = tx.update(grads, state, params, value=1.0)
+            params = optax.apply_updates(params, updates)
 
 
 @pytest.mark.parametrize("name", ["all zero", "empty", "nothing but integers"])
