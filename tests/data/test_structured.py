@@ -7,6 +7,8 @@ import pytest
 
 from metalr.data import loading, structured, tagged, toy
 from metalr.data.encode import encode
+from metalr.data.formats import opening
+from metalr.data.formats.table import PLAIN
 from metalr.data.rows import check_rows
 from metalr.data.schema import Task
 from metalr.data.tasks import TASKS
@@ -68,6 +70,44 @@ def test_a_sign_of_comments_is_a_word_where_it_has_a_tag(written, words, tmp_pat
     (tmp_path / "x.conll").write_text(written)
     rows = read_rows(tmp_path / "x.conll")
     assert [row["tokens"] for row in rows] == words
+
+
+SIGNS = {
+    "spaces in a word": ("10 000\tO\nmen\tB-X\n", [["10 000", "men"]]),
+    "no-break space, tabs": ("10\u00a0000\tO\nmen\tB-X\n", [["10\u00a0000", "men"]]),
+    "no-break space, spaces": ("10\u00a0000 O\nmen  B-X\n", [["10\u00a0000", "men"]]),
+    "a next line": ("\u0085 O\nmen B-X\n", [["\u0085", "men"]]),
+    "columns made even by tabs": ("EU\tO\nBrussels \t\tB-X\n", [["EU", "Brussels"]]),
+    "a sentence's end of white space": ("a O\n \t\nb O\n\u00a0\nc O", ["a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize(("written", "words"), SIGNS.values(), ids=SIGNS)
+def test_words_of_conll_keep_white_space_that_parts_no_columns(
+    written, words, tmp_path
+):
+    (tmp_path / "x.conll").write_text(written, "utf-8")
+    rows = read_rows(tmp_path / "x.conll")
+    assert [row["tokens"] for row in rows] == [[*of] for of in words]
+
+
+NUMBERED = {
+    "tags beside": ("1\tEU\tO\n2\tit\tO\n\n1\ta\tO\n", [["EU", "it"], ["a"]]),
+    "a column between": ("1 EU NNP O\n2 it PRP O\n", [["EU", "it"]]),
+    "two columns": ("1 B-X\n2 O\n", [["1", "2"]]),
+    "a word that is a number": ("1 CD O\n\n1 CD O\n", [["1"], ["1"]]),
+    "numbers that are words": ("1 CD O\n2 CD O\n\na DT O\n", [["1", "2"], ["a"]]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_numbers_of_words_in_conll_are_not_taken_for_the_words(name, tmp_path):
+    written, words = NUMBERED[name]
+    (tmp_path / "x.conll").write_text(written)
+    table = opening.look(tmp_path / "x.conll", PLAIN)
+    assert [row["tokens"] for row in table.rows(None)] == words
+    numbered = words[0][0] == "EU"
+    assert ("column numbers the words" in " ".join(table.notes)) is numbered
 
 
 def test_line_of_conll_with_other_columns_is_told(tmp_path):

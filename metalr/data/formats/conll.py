@@ -1,5 +1,7 @@
 """CoNLL's columns: one word a line, its tag last, an empty line after each sentence."""
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,13 +10,17 @@ from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 _DOCUMENT = "-DOCSTART-"  # a sentence of its own, which is none
+_SAMPLE = 50  # sentences that are looked at to tell whether their words are numbered
+# A word may hold other white space, as a number its no-break space does.
+_TABS, _SPACES = re.compile(r" *\t[ \t]*"), re.compile(r"[ \t]+")
 
 
 def look(path: Path, options: Options) -> DataFile:
     """Look at a file of columns set off by tabs or spaces.
 
-    Its rows have the lists `tokens` and `tags`, and those of the columns between as
-    `column_2`, `column_3`, ...
+    Its rows have the lists `tokens` and `tags`, and those of other columns as
+    `column_2`, `column_3`, ... Words are in the first column, or in the second where
+    the first numbers them.
 
     Raises:
       MetalrError: The file breaks its format.
@@ -23,21 +29,43 @@ def look(path: Path, options: Options) -> DataFile:
     first = _first(found)
     if first is None:
         raise MetalrError(f"{path} is empty: it holds no rows")
-    width = len(first.split())
+    tabs = "\t" in first
+    width = len(_cells(first, tabs))
     if width < 2:
         raise MetalrError(
-            f"{path} has one column; a line is a word, white space and its tag"
+            f"{path} has one column; a line is a word, a tab or spaces, and its tag"
         )
-    between = [f"column_{i}" for i in range(2, width)]
-    names = ("tokens", *between, "tags")
+    names = [f"column_{i}" for i in range(1, width)] + ["tags"]
+    sample = [*itertools.islice(_sentences(found, width, tabs), _SAMPLE)]
+    words = 1 if width > 2 and _are_numbered(sample) else 0
+    names[words] = "tokens"
+    notes = found.notes
+    if words:
+        said = "the first column numbers the words, which are read from the second"
+        notes += (f"{path.name}: {said}",)
 
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         wanted = [i for i, n in enumerate(names) if columns is None or n in columns]
-        for sentence in _sentences(found, width, "\t" in first):
+        for sentence in _sentences(found, width, tabs):
             lists = list(zip(*sentence, strict=True))
             yield {names[i]: list(lists[i]) for i in wanted}
 
-    return DataFile(path, names, rows, found.notes)
+    return DataFile(path, tuple(names), rows, notes)
+
+
+def _cells(line: str, tabs: bool) -> list[str]:
+    """Return the columns of a line, set off by tabs or else by spaces."""
+    line = line.strip(" \t\r\n")
+    return (_TABS if tabs else _SPACES).split(line) if line.strip() else []
+
+
+def _are_numbered(sentences: Sequence[Sequence[Sequence[str]]]) -> bool:
+    """Say whether the first column counts the words of each sentence from 1."""
+    return any(len(sentence) > 1 for sentence in sentences) and all(
+        cells[0] == str(number)
+        for sentence in sentences
+        for number, cells in enumerate(sentence, start=1)
+    )
 
 
 def _first(found: text.TextFile) -> str | None:
@@ -56,7 +84,7 @@ def _sentences(
 ) -> Iterator[list[list[str]]]:
     sentence: list[list[str]] = []
     for number, line in enumerate(text.lines(found), start=1):
-        cells = line.split()
+        cells = _cells(line, tabs)
         # Universal Dependencies write comments so. A word # is set off by a tab there,
         # and where cells are set off by spaces it has a word's number of them.
         if line.startswith("# ") and (tabs or (not sentence and len(cells) != width)):
