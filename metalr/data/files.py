@@ -132,7 +132,7 @@ def columns_of(table: DataFile, task: Task, way_out: str = "") -> list[str]:
         if column not in table.names and not _is_json(table):
             raise MetalrError(
                 f"{table.path} row 1: column {column!r} is missing; the row has "
-                f"{guesses.some(table)}{way_out}"
+                f"{guesses.some(table)}{table.way_out or way_out}"
             )
     return [*columns, "id"] if task.kind == "qa" else columns
 

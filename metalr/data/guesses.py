@@ -100,6 +100,8 @@ def _twins(known: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _way_out(table: DataFile) -> str:
     names = table.names
+    if table.way_out:
+        return table.way_out
     if all(name.isdecimal() for name in names):  # of a file without a header
         return " 1, or another number"
     if not {".csv", ".tsv", ".txt", ".tab"} & {s.lower() for s in table.path.suffixes}:

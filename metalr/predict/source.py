@@ -114,9 +114,13 @@ def _table(file: IO[str], form: str, named: bool) -> Iterator[Row]:
             if named:
                 continue
         if len(values) != len(header):
+            than, way = "the header", ""
+            if not named:
+                than = "the first line"
+                way = "" if plain else "; where each line is one text, say --format tsv"
             raise MetalrError(
-                f"stdin line {reader.line_num} has other columns than the header: "
-                f"{', '.join(header):.200}"
+                f"stdin line {reader.line_num} has other columns than {than}: "
+                f"{', '.join(header):.200}{way}"
             )
         row = zip(header, values, strict=True)
         yield {name: value for name, value in row if name}

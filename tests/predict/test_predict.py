@@ -226,6 +226,12 @@ def read_stream(text, form):
     return list(source.from_stream(io.StringIO(text), form))
 
 
+def test_lines_of_stdin_with_other_commas_are_told_how_texts_are_read():
+    lines = io.StringIO("Good film, really\nBad\n")
+    with pytest.raises(MetalrError, match="than the first line: .*say --format tsv"):
+        list(source.from_stream(lines, "csv", Options(header=False)))
+
+
 def test_a_table_printed_to_a_stream_is_read_as_it_was_written():
     rows = read_stream('text\tn\n"Great" film\t1\na 5" screen\t2\n', "tsv")
     out = io.StringIO()

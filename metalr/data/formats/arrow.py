@@ -162,7 +162,7 @@ def _table(
         with _refused(path, kind):
             yield from _rows(path, batches(wanted))
 
-    return DataFile(path, tuple(names), rows, (), _classes(schema))
+    return DataFile(path, tuple(names), rows, classes=_classes(schema))
 
 
 def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:

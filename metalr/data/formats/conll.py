@@ -53,6 +53,15 @@ def look(path: Path, options: Options) -> DataFile:
     return DataFile(path, tuple(names), rows, notes)
 
 
+def way_out(lines: Sequence[str]) -> str:
+    """Return what an error says of a table whose first lines are as those here."""
+    lines = [line for line in lines if not line.startswith(("# ", _DOCUMENT))]
+    widths = [len(_cells(line, "\t" in lines[0])) for line in lines]
+    if 0 not in widths[1:-1] or len({*widths} - {0}) > 1 or max(widths) < 2:
+        return ""
+    return "; if its lines are words with their tags, name the file .conll"
+
+
 def _cells(line: str, tabs: bool) -> list[str]:
     """Return the columns of a line, set off by tabs or else by spaces."""
     line = line.strip(" \t\r\n")

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalr.data.formats import text
+from metalr.data.formats import conll, text
 from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
 
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEP_LINE = re.compile(r'"?sep=(\\t|.)"?[\r\n ]*', re.I)
 _SAMPLE = 50  # records that are looked at to tell how a file is written
+_LINES = "; where each line is one text, name the file .txt"
 _LONE_CR = "\udfff"  # in place of one; no file can hold it
 
 
@@ -51,7 +52,7 @@ def look(path: Path, preferred: str, options: Options) -> DataFile:
     """
     csv.field_size_limit(text.MAX_LINE)  # of the module; as it comes, 128 KiB
     found = text.look(path, options.encoding)
-    dialect = _dialect(found, preferred)
+    dialect = _dialect(found, preferred, options.header)
     sample = [values for _, values in itertools.islice(_records(found, dialect), 50)]
     first, *body = sample or [[]]
     notes = list(found.notes)
@@ -73,7 +74,8 @@ def look(path: Path, preferred: str, options: Options) -> DataFile:
     def rows(columns: Sequence[str] | None) -> Iterator[Row]:
         return _rows(found, dialect, names, columns, options.header)
 
-    return DataFile(path, tuple(names), rows, tuple(notes))
+    begun = list(itertools.islice(text.lines(found), _SAMPLE))
+    return DataFile(path, tuple(names), rows, tuple(notes), conll.way_out(begun))
 
 
 def _has_row_names(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
@@ -123,10 +125,11 @@ def _rows(
             len(values) < least or any(v.strip() for v in values[len(names) :])
         ):
             said = ", ".join(names) if len(names) < 30 else f"{names[0]}, ..."
+            way = "" if header or dialect.delimiter == "\t" else _LINES
             raise MetalrError(
                 f"{found.path} line {line} has {len(values)} fields, "
                 f"the {'header' if header else 'first line'} has {len(names)}: "
-                f"{said} ({dialect})"
+                f"{said} ({dialect}){way}"
             )
         yield {name: values[place] for place, name in wanted}
 
@@ -171,7 +174,7 @@ def _guarded(line: str) -> str:
 # ------------------------------------------------------------ telling the dialect
 
 
-def _dialect(found: text.TextFile, preferred: str) -> Dialect:
+def _dialect(found: text.TextFile, preferred: str, header: bool) -> Dialect:
     sample = list(itertools.islice(text.lines(found), _SAMPLE))
     said = _SEP_LINE.fullmatch(sample[0]) if sample else None
     skip = 1 if said else 0
@@ -180,22 +183,25 @@ def _dialect(found: text.TextFile, preferred: str) -> Dialect:
     if said:
         delimiter = said[1].replace("\\t", "\t")
     else:
-        delimiter = _delimiter(sample, preferred)
+        delimiter = _delimiter(sample, preferred, header)
     spaces = _skips_space(sample[skip:], delimiter)
     quoted = delimiter != "\t" or _is_quoted(found, delimiter, skip)
     return Dialect(delimiter, quoted, spaces, skip)
 
 
-def _delimiter(sample: list[str], preferred: str) -> str:
+def _delimiter(sample: list[str], preferred: str, header: bool) -> str:
     """Return what parts the fields: the preferred if the first lines agree on it."""
-    header = sample[0] if sample else ""
+    if not header and preferred != ",":
+        return preferred  # texts have commas; only .csv promises a table of any sign
+    first = sample[0] if sample else ""
     order = [preferred, *(sign for sign in _NAMES if sign != preferred)]
-    there = [sign for sign in order if sign in header]
+    there = [sign for sign in order if sign in first]
     for sign in there:
         counts = _counts(sample, sign)
         if len(counts) == 1 and counts != {1}:
             return sign
-    return there[0] if there else preferred
+    # A header has a sign for its columns' sake; a first row may have it in its text.
+    return there[0] if there and header else preferred
 
 
 def _counts(sample: list[str], sign: str) -> set[int]:
