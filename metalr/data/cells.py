@@ -2,6 +2,7 @@
 
 import ast
 import decimal
+import enum
 import json
 import math
 import re
@@ -15,6 +16,16 @@ _UNSEEN = "\u200b\u2060\ufeff"  # signs without width, as of copied texts
 # A list that pandas wrote to CSV, of Python's strings or NumPy's.
 _ITEM = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _LISTED = re.compile(rf"\[\s*(({_ITEM})[\s,]*)*\]")
+
+
+class NoLabel(enum.Enum):
+    """What stands for a label that a row does not have; no text, which may be a class.
+
+    The value is how the file says it.
+    """
+
+    HIDDEN = "-1"
+    NULL = "null"
 
 
 def is_missing(value: Any) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metalr.data import guesses, holdout, labels, reading, rows, structured
+from metalr.data.cells import NoLabel
 from metalr.data.columns import Row
 from metalr.data.formats import opening
 from metalr.data.formats.table import PLAIN, DataFile, Options
@@ -262,10 +263,20 @@ def by_name(
 
     Where a known task has other names the ids are taken as they are, which the second
     value says.
+
+    Raises:
+      MetalrError: Names of the file are equal when they are spelled as labels are.
     """
     names = table.classes.get(task.label)
     if names is None:
         return found, ()
+    if same := [name for name, n in Counter(names).items() if n > 1 or not name]:
+        raise MetalrError(
+            f"{table.path}: the ClassLabel names of column {task.label!r} must differ "
+            f"and not be empty, got {same[0]!r} for {names.count(same[0])} of the ids; "
+            "rename them (labels are the same but for spaces around them, as are 1.0 "
+            "and 1, True and true, and both codes of an accented letter)"
+        )
     if task.name != "file":
         own = {name.casefold(): name for name in task.labels}
         if {name.casefold() for name in names} != {*own}:
@@ -277,8 +288,12 @@ def by_name(
     def name(label: Any) -> Any:
         if isinstance(label, list):
             return [name(one) for one in label]
-        if not isinstance(label, int) or not -1 <= label < len(names):
-            return label
-        return "-" if label == -1 else names[label]
+        is_id = isinstance(label, int) and 0 <= label < len(names)
+        return names[label] if is_id else label
 
-    return found._replace(labels=[name(label) for label in found.labels]), ()
+    # -1 as a text, or "-", could be the name of a class.
+    named = [
+        NoLabel.HIDDEN if isinstance(label, int) and label == -1 else name(label)
+        for label in found.labels
+    ]
+    return found._replace(labels=named), ()

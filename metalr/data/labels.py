@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from metalr.data.cells import DASH, is_missing, number, show, spelled
+from metalr.data.cells import DASH, NoLabel, is_missing, number, show, spelled
 from metalr.errors import MetalrError
 
 KINDS = ("classification", "regression", "qa", "tokens", "multilabel", "choice")
@@ -102,6 +102,8 @@ def define(
 
 
 def _name(value: Any, where: str, row: int, column: str) -> str:
+    if isinstance(value, NoLabel):
+        return DASH
     if isinstance(value, list | tuple | dict):
         raise MetalrError(
             f"{where} row {row}: column {column!r} holds {show(value)}, which is not a "

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalr.data import cells, labels, structured
-from metalr.data.cells import is_missing, show
+from metalr.data.cells import NoLabel, is_missing, show
 from metalr.data.columns import Row, Rows, TextColumns, numeric_column
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
@@ -155,12 +155,12 @@ def finish(found: Read, task: Task, where: str) -> Checked:
             label = known[key]
         else:
             try:
-                if offered:
+                if isinstance(value, NoLabel):
+                    label = None
+                elif offered:
                     label = structured.chosen(value, offered[place], way)
                 else:
-                    # Of lists it is known to be none by now.
-                    none = value is None and task.kind in structured.KINDS
-                    label = None if none else form(value, task)
+                    label = form(value, task)
             except ValueError as fault:
                 raise MetalrError(
                     f"{where} row {_number(found, place)}: column {task.label!r} "
@@ -169,7 +169,7 @@ def finish(found: Read, task: Task, where: str) -> Checked:
             if key is not None and len(known) < 10_000:
                 known[key] = label
         if label is None:
-            hidden["-1" if value is None else str(value)] += 1
+            hidden[value.value if isinstance(value, NoLabel) else str(value)] += 1
         final.append(label)
     return _kept(found, task, where, final, hidden)
 

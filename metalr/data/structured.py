@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from metalr.data.cells import is_missing, number, show, spelled, unwritten
+from metalr.data.cells import NoLabel, is_missing, number, show, spelled, unwritten
 from metalr.data.labels import Labels
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
@@ -110,7 +110,7 @@ def shaped(row: dict[str, Any], task: Task) -> dict[str, Any]:
 def label(row: dict[str, Any], task: Task) -> Any:
     """Return a row's labels as they are: a list, or what tells a choice.
 
-    None says that the row has no gold label.
+    A `NoLabel` says that the row has no gold label.
 
     Raises:
       ValueError: They are none, or not as many as the words.
@@ -120,6 +120,9 @@ def label(row: dict[str, Any], task: Task) -> Any:
     if task.kind == "choice":
         return value  # what it means, the whole column says: `chosen`
     if task.kind == "multilabel" and not isinstance(value, list):
+        # An empty cell is all that a table can write for [].
+        if is_missing(value) and not isinstance(value, str):
+            return NoLabel.NULL
         value = _split(value, task.separator)
     if not isinstance(value, list):
         raise ValueError(f"holds {show(value)}, which is not a list of labels")
@@ -136,7 +139,7 @@ def label(row: dict[str, Any], task: Task) -> Any:
             "holds -100, which marks pieces of words that were cut before; give whole "
             "words, each with its tag"
         )
-    return None if names in _HIDDEN else value
+    return NoLabel.HIDDEN if names in _HIDDEN else value
 
 
 def _split(value: Any, separator: str | None) -> list[str]:
@@ -224,6 +227,8 @@ def check_counts(
 
 def _numbered_place(value: Any, count: int) -> int | None:
     """Return a choice's place from its number; -1 hides it."""
+    if value is NoLabel.HIDDEN:
+        return -1
     found = None if is_missing(value) else number(value)
     return int(found) if found is not None and found in range(-1, count) else None
 
@@ -276,7 +281,8 @@ def define(
     """
     if kind == "choice":
         return Labels({"kind": kind}, ())
-    names = {spelled(one) for value in values for one in value or ()} | {*(known or ())}
+    lists = [value for value in values if not isinstance(value, NoLabel)]
+    names = {spelled(one) for value in lists for one in value} | {*(known or ())}
     least = 2 if kind == "tokens" else 1
     if not least <= len(names) <= _MOST:
         raise MetalrError(

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from metalr.data import loading, structured, tagged, toy
@@ -335,6 +337,19 @@ def test_names_that_datasets_has_for_ids_in_lists_are_kept(kind, tmp_path):
         assert "without a training row: unseen" in "\n".join(found.reading.lines())
 
 
+def test_a_hidden_choice_whose_ids_have_names_is_left_out(tmp_path):
+    import datasets
+
+    text, names = datasets.Value("string"), datasets.ClassLabel(names=["0", "1"])
+    kinds = {"sent1": text, "ending0": text, "ending1": text, "label": names}
+    rows = {name: ["a"] * 3 for name in kinds} | {"label": [1, 0, -1]}
+    saved = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    saved.to_parquet(tmp_path / "x.parquet")
+    data = own(tmp_path / "x.parquet")
+    assert data.train.column("label") == [1, 0]
+    assert data.reading.left_out == {"no gold label (-1)": 2}  # of both sides
+
+
 def test_lists_that_pandas_wrote_into_a_table_are_lists(tmp_path):
     rows = [("EU rejects", "B-ORG O"), ("it's Peter", "O B-PER")]
     body = "".join(
@@ -351,6 +366,27 @@ def test_lists_that_pandas_wrote_into_a_table_are_lists(tmp_path):
     data = own(tmp_path / "y.csv")
     assert data.task.kind == "multilabel"
     assert data.train.column("labels") == [[0, 1], [0]]
+
+
+@pytest.mark.parametrize("written", ["x.jsonl", "x.parquet"])
+def test_null_in_place_of_several_labels_is_no_gold_label(written, tmp_path):
+    labels = [["x", "y"], ["x"], [], None]
+    rows = [{"text": f"t{n}", "labels": some} for n, some in enumerate(labels)]
+    path = tmp_path / written
+    if written == "x.jsonl":
+        write(path, rows)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    data = own(path)
+    assert data.train.column("labels") == [[0, 1], [0], []]
+    assert data.reading.left_out == {"no gold label (null)": 2}  # of both sides
+
+
+def test_an_empty_cell_in_place_of_several_labels_is_none_of_them(tmp_path):
+    (tmp_path / "x.csv").write_text("text,labels\na,x|y\nb,\nc,x\n")
+    data = own(tmp_path / "x.csv", label_separator="|")
+    assert data.train.column("labels") == [[0, 1], [], [0]]
+    assert not data.reading.left_out
 
 
 @pytest.mark.parametrize("hidden", [-1, "-1", "-", -100])

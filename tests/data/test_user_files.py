@@ -620,17 +620,59 @@ def test_one_row_of_lists_is_a_row_where_a_file_has_one_a_line(tmp_path):
     assert len(read_rows(tmp_path / "columns.json")) == len(TEXTS)
 
 
-def named_classes(path: Path, names) -> Path:
+def named_classes(path: Path, names, labels=LABELS) -> Path:
     """Write rows whose ids have names, as `datasets` keeps them."""
     datasets = pytest.importorskip("datasets")
     kinds = {
         "sentence": datasets.Value("string"),
         "label": datasets.ClassLabel(names=names),
     }
-    columns = {"sentence": TEXTS, "label": LABELS}
+    columns = {"sentence": [*TEXTS, "more"][: len(labels)], "label": labels}
     rows = datasets.Dataset.from_dict(columns, datasets.Features(kinds))
     rows.to_parquet(str(path))
     return path
+
+
+SPELLED = {
+    "capitals of truth": (["False", "True"], ("false", "true")),
+    "fractions of ids": (["1.0", "2.0"], ("1", "2")),
+    "a space behind": (["not spam ", "spam"], ("not spam", "spam")),
+    "an accent apart": (["cafe\u0301", "tea"], ("caf\u00e9", "tea")),
+}
+
+
+@pytest.mark.parametrize("names, spelled", SPELLED.values(), ids=SPELLED)
+def test_names_of_ids_are_spelled_as_labels_are(names, spelled, tmp_path):
+    path = named_classes(tmp_path / "x.parquet", names)
+    assert load("file", train_file=path, validation_file=path).task.labels == spelled
+    assert rows_of(path)[1] == [spelled[label] for label in LABELS]
+    other = write(tmp_path / "y.json", [{"sentence": "a", "label": names[1]}])
+    data = load("file", train_file=path, validation_file=other)
+    assert data.validation["validation"][0]["label"] == 1
+
+
+@pytest.mark.parametrize("names", [["spam", "spam "], ["1", "1.0"], ["", "spam"]])
+def test_names_of_ids_that_become_one_or_none_are_refused(names, tmp_path):
+    path = named_classes(tmp_path / "x.parquet", names)
+    with pytest.raises(MetalrError, match="names of column 'label' must differ"):
+        load("file", train_file=path)
+    with pytest.raises(MetalrError, match="names of column 'label' must differ"):
+        load("sst2", train_file=path)
+
+
+@pytest.mark.parametrize("name", ["-", "-1", "-100"])
+def test_a_class_that_is_named_like_no_label_is_kept_apart_from_it(name, tmp_path):
+    labels = [*LABELS, -1]
+    path = named_classes(tmp_path / "x.parquet", ["good", name], labels)
+    texts, found, said = rows_of(path)
+    assert found == [("good", name)[label] for label in LABELS]
+    assert "2 no gold label (-1)" in said  # one of each side
+
+
+def test_a_hidden_score_that_has_names_is_left_out(tmp_path):
+    path = named_classes(tmp_path / "x.parquet", ["1", "2"], [*LABELS, -1])
+    texts, found, said = rows_of(path, kind="regression")
+    assert found == [2.0, 1.0, 2.0, 1.0] and "2 no gold label (-1)" in said
 
 
 @pytest.mark.parametrize(

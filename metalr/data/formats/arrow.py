@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from metalr.data import cells
 from metalr.data.formats import text
 from metalr.data.formats.table import DataFile, Options, Row
 from metalr.errors import MetalrError
@@ -234,7 +235,7 @@ def _check_count(path: Path, count: int) -> None:
 
 
 def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Return the names of ids that datasets writes into a schema."""
+    """Return the names of ids, as labels are spelled, that datasets has in a schema."""
     found = {}
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         info = json.loads(schema.metadata[b"huggingface"])["info"]
@@ -245,7 +246,7 @@ def _classes(schema: Any) -> dict[str, tuple[str, ...]]:
                 feature = feature["feature"]  # of a list
             names = feature.get("names") if isinstance(feature, dict) else None
             if isinstance(names, list) and feature.get("_type") == "ClassLabel":
-                found[name] = tuple(str(n) for n in names)
+                found[name] = tuple(cells.spelled(str(n)) for n in names)
     return found
 
 
