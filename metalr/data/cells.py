@@ -8,6 +8,7 @@ import math
 import re
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -33,6 +34,11 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def is_blank(row: Mapping[str, Any]) -> bool:
+    """Say whether a row of several cells holds nothing, as a spreadsheet's last."""
+    return len(row) > 1 and all(map(is_missing, row.values()))
 
 
 def show(value: Any) -> str:

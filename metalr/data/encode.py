@@ -46,7 +46,7 @@ def encode(
       tokenizer: A fast tokenizer of transformers; left as it was found.
       max_length: Tokens an entry has at most, special tokens included.
       stride: Tokens by which two neighbouring windows overlap, at most four fifths
-        of what the longest question leaves to the context.
+        of what special tokens and the limit on a question leave.
       labelled: Whether the rows have labels; without them all of the result's are 0.
 
     Returns:

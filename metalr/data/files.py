@@ -71,7 +71,7 @@ def read(
         validation, differ = _validation(other, task)
         notes += tuple(note for note in differ if note not in notes)
         where += f", validation: {validation_file}"
-        train, held_out = train, validation.rows
+        held_out = validation.rows
         left_out = _added(train.left_out, validation.left_out)
     else:
         parts = holdout.split(train.rows, task, str(train_file), seed)
@@ -129,8 +129,8 @@ def columns_of(table: DataFile, task: Task, way_out: str = "") -> list[str]:
             apart.append("sent2")
         columns = [c for c in columns if c != task.pair or not apart] + apart
     for column in columns:
-        # JSON may have it in later rows, which are looked at one by one.
-        if column not in table.names and not _is_json(table):
+        # Rows that may have it all the same are looked at one by one.
+        if column not in table.names and not table.may_have_more:
             raise MetalrError(
                 f"{table.path} row 1: column {column!r} is missing; the row has "
                 f"{guesses.some(table)}{table.way_out or way_out}"
@@ -141,10 +141,6 @@ def columns_of(table: DataFile, task: Task, way_out: str = "") -> list[str]:
 def _wanted(table: DataFile, task: Task) -> Iterator[Row]:
     flags = "; --text-column, --pair-column and --label-column name others"
     return table.rows(columns_of(table, task, "" if task.kind == "qa" else flags))
-
-
-def _is_json(table: DataFile) -> bool:
-    return any("json" in suffix.lower() for suffix in table.path.suffixes)
 
 
 def _with_columns(task: Task, given: Given) -> Task:
@@ -175,11 +171,11 @@ def _define_task(
     unsaid = given.kind is None and text is None and given.separator is None
     if given.kind == "qa" or (unsaid and _QA <= known):
         return _define_questions(table, given)
-    kind = given.kind or ("multilabel" if given.separator else None)
+    kind = said = given.kind or ("multilabel" if given.separator else None)
     if kind is None and (lists := structured.list_columns(table.names, label)):
         kind = structured.guess(table.rows(lists), label)
     if kind in structured.KINDS:
-        return _define_lists(table, given, kind)
+        return _define_lists(table, given, kind, guessed=said is None)
     if text is None:
         text, guessed = guesses.texts(table)
         pair = pair or guessed
@@ -188,8 +184,8 @@ def _define_task(
     found = rows.read(_wanted(table, task), task, where)
     found, _ = by_name(found, table, task)
     names = table.classes.get(label)
-    said = labels.define(found.labels, where, label, given.kind, names)
-    return dataclasses.replace(task, **said.fields), found, said.notes
+    defined = labels.define(found.labels, where, label, given.kind, names)
+    return dataclasses.replace(task, **defined.fields), found, defined.notes
 
 
 def _define_questions(
@@ -207,7 +203,7 @@ def _define_questions(
 
 
 def _define_lists(
-    table: DataFile, given: Given, kind: str
+    table: DataFile, given: Given, kind: str, guessed: bool
 ) -> tuple[Task, rows.Read, tuple[str, ...]]:
     """Return a task whose texts or labels are lists."""
     text, pair, label = given.columns
@@ -240,7 +236,7 @@ def _define_lists(
     known = table.classes.get(label)
     said = structured.define(found.labels, str(table.path), label, kind, known)
     notes = said.notes
-    if given.kind is None:
+    if guessed:
         notes += (f"taken for {kind} by its lists (--kind says another)",)
     if kind == "choice":
         way = structured.told_by(found.labels, found.lists[task.pair or ""])

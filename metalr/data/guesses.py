@@ -104,7 +104,9 @@ def _way_out(table: DataFile) -> str:
         return table.way_out
     if all(name.isdecimal() for name in names):  # of a file without a header
         return " 1, or another number"
-    if not {".csv", ".tsv", ".txt", ".tab"} & {s.lower() for s in table.path.suffixes}:
+    if table.may_have_more or not {".csv", ".tsv", ".txt", ".tab"} & {
+        s.lower() for s in table.path.suffixes
+    }:
         return ""
     if len(names) == 1:
         return (

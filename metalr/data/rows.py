@@ -77,7 +77,7 @@ def read(rows: Iterable[Row], task: Task, where: str) -> Read:
     for number, row in enumerate(_told(rows, where), start=1):
         column = task.text
         try:
-            if _is_blank(row, task):
+            if task.text in row and cells.is_blank(row):
                 blank += 1
                 continue
             values, lists = [], []
@@ -220,14 +220,8 @@ def _label(row: Row, task: Task) -> Any:
     """Return a label as it is, those of lists in one form."""
     if task.kind in structured.KINDS:
         return structured.label(row, task)
-    return row[task.label] if task.kind == "qa" else cells.plain(row[task.label])
-
-
-def _is_blank(row: Row, task: Task) -> bool:
-    """Say whether a row holds nothing, as the last ones of a spreadsheet."""
-    if not is_missing(row.get(task.text, ".")) or len(row) < 2:
-        return False
-    return all(value is None or value == "" for value in row.values())
+    value = row[task.label]
+    return cells.unwritten(value) if task.kind == "qa" else cells.plain(value)
 
 
 def _text(value: Any) -> str:

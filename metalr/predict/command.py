@@ -98,9 +98,11 @@ def _without_blank(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     Raises:
       MetalrError: None does.
     """
+    from metalr.data import cells
+
     blank = kept = 0
     for row in rows:
-        if len(row) > 1 and all(value is None or value == "" for value in row.values()):
+        if cells.is_blank(row):
             blank += 1
         else:
             kept += 1

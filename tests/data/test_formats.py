@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metalr.data.formats import opening, text
+from metalr.data.loading import load
 from metalr.errors import MetalrError
 from tests.data.rows_of_files import read_rows
 
@@ -95,6 +96,20 @@ def test_squads_nested_file_comes_out_flat_as_on_the_hub(tmp_path, indent):
             "answers": {"text": ["blue"], "answer_start": [7]},
         }
     ]
+
+
+@pytest.mark.parametrize("said", [{}, {"answers": None}], ids=["left out", "null"])
+def test_a_question_of_squad_without_answers_is_a_row_to_predict(said, tmp_path):
+    asked = {"id": "q2", "question": "When?"} | said
+    squad = json.loads(json.dumps(SQUAD))
+    squad["data"][0]["paragraphs"][0]["qas"].append(asked)
+    path = write(tmp_path / "x.json", json.dumps(squad))
+    answered, open_one = read_rows(path)
+    assert "answers" in answered and "answers" not in open_one
+    assert (open_one["question"], open_one["context"]) == ("When?", "It was blue.")
+    for task in ("file", "squad"):
+        with pytest.raises(MetalrError, match="row 2: column 'answers' is missing"):
+            load(task, train_file=path)
 
 
 def test_parquet_comes_back_as_written(tmp_path):

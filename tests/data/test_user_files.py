@@ -133,6 +133,7 @@ SAME = {
         [{**r, "label": f"\u200b{r['label']} "} for r in DICTS],
     ),
     "empty last lines": ("x.csv", PLAIN + ",\n,\n\n"),
+    "spaces in last lines": ("x.csv", PLAIN + ' , \n"\u00a0",""\n\n'),
     "gz that is none": ("x.csv.gz", PLAIN.encode()),
     "gz without the name": ("x.csv", gzip.compress(PLAIN.encode())),
     "ndjson": ("x.ndjson", FRAME.to_json(orient="records", lines=True)),
@@ -721,6 +722,44 @@ def test_a_separator_of_labels_is_read_or_refused(tmp_path, kind):
     )
     found = [[data.task.labels[i] for i in row["labels"]] for row in data.train]
     assert [{*labels} for labels in found] == [{"joy", "fear"}, {"joy"}]
+
+
+@pytest.mark.parametrize(
+    ("more", "guessed"),
+    [({}, True), ({"label_separator": "|"}, False), ({"kind": "multilabel"}, False)],
+)
+def test_a_kind_is_said_to_be_guessed_only_where_it_was(more, guessed, tmp_path):
+    rows = [{"text": f"t{n}", "labels": ["joy", "fear"][n % 2 :]} for n in range(4)]
+    path = write(tmp_path / "x.json", rows)
+    data = load("file", train_file=path, validation_file=path, **more)
+    assert data.task.kind == "multilabel"
+    assert ("taken for multilabel" in "\n".join(data.reading.lines())) is guessed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "flags"),
+    [
+        ("x.json.csv", "a,label\nb,1\n", True),
+        ("x.csv", '{"a": "b", "label": 1}\n', False),
+        ("x.jsonl", '{"a": "b", "label": 1}\n', False),
+    ],
+)
+def test_what_a_file_holds_says_whether_later_rows_may_have_a_column(
+    name, content, flags, tmp_path
+):
+    with pytest.raises(MetalrError, match="row 1: column 'text' is missing") as fault:
+        rows_of(write(tmp_path / name, content), text_column="text")
+    assert ("--text-column" in str(fault.value)) is flags
+
+
+@pytest.mark.parametrize("squads", [True, False], ids=["list", "dict"])
+def test_answers_in_a_cell_of_a_table_are_read(squads, tmp_path):
+    answers = {"text": ["so"], "answer_start": [0]}
+    cell = [{"text": "so", "answer_start": 0}] if squads else answers
+    row = {"context": "so bad", "question": "how?", "answers": json.dumps(cell)}
+    pandas.DataFrame([row] * 4).to_csv(tmp_path / "x.csv", index=False)
+    data = load("file", train_file=tmp_path / "x.csv")
+    assert data.task.kind == "qa" and data.train[0]["answers"] == answers
 
 
 def test_words_with_tags_have_no_second_text(tmp_path):

@@ -279,7 +279,7 @@ def test_stdin_is_read_in_its_encoding_and_without_a_header(runs, monkeypatch, c
 
 
 def test_blank_rows_of_a_table_are_left_out_and_counted(runs, tmp_path, capsys):
-    (tmp_path / "x.csv").write_text("sentence,n\nfine,1\n,\ndull,2\n,\n")
+    (tmp_path / "x.csv").write_text("sentence,n\nfine,1\n,\ndull,2\n , \n")
     status, told = call(runs / "sst2", "--file", tmp_path / "x.csv", capsys=capsys)
     assert status == 0 and len(told.out.splitlines()) == 2
     assert "blank rows left out: 2" in told.err

@@ -75,7 +75,8 @@ def look(path: Path, preferred: str, options: Options) -> DataFile:
         return _rows(found, dialect, names, columns, options.header)
 
     begun = list(itertools.islice(text.lines(found), _SAMPLE))
-    return DataFile(path, tuple(names), rows, tuple(notes), conll.way_out(begun))
+    way_out = conll.way_out(begun)
+    return DataFile(path, tuple(names), rows, tuple(notes), way_out=way_out)
 
 
 def _has_row_names(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:

@@ -80,7 +80,7 @@ def _goes_on(found: text.TextFile) -> bool:
 
 def _table(found: text.TextFile, first: list[Row], rows: Any) -> DataFile:
     names = tuple(dict.fromkeys(str(name) for row in first for name in row))
-    return DataFile(found.path, names, rows, found.notes)
+    return DataFile(found.path, names, rows, found.notes, may_have_more=True)
 
 
 def _whole_table(found: text.TextFile, path: Path, whole: Any) -> DataFile:
@@ -301,19 +301,19 @@ def _flatten_squad(path: Path, articles: list[Any]) -> list[Row]:
         try:
             for paragraph in article["paragraphs"]:
                 for qa in paragraph["qas"]:
-                    answers = qa["answers"]
-                    rows.append(
-                        {
-                            "id": str(qa["id"]),
-                            "title": str(article.get("title", "")),
-                            "context": paragraph["context"],
-                            "question": qa["question"],
-                            "answers": {
-                                "text": [a["text"] for a in answers],
-                                "answer_start": [a["answer_start"] for a in answers],
-                            },
+                    row = {
+                        "id": str(qa["id"]),
+                        "title": str(article.get("title", "")),
+                        "context": paragraph["context"],
+                        "question": qa["question"],
+                    }
+                    # Questions to predict have none, which is not an empty list.
+                    if (answers := qa.get("answers")) is not None:
+                        row["answers"] = {
+                            "text": [a["text"] for a in answers],
+                            "answer_start": [a["answer_start"] for a in answers],
                         }
-                    )
+                    rows.append(row)
         except (KeyError, TypeError, AttributeError) as fault:
             raise MetalrError(
                 f"{path}: article {number} of 'data' is not in SQuAD's form "

@@ -25,6 +25,7 @@ class DataFile(NamedTuple):
     # With the columns asked for, None: all; JSON may yield others too, and lack some.
     rows: Callable[[Sequence[str] | None], Iterator[Row]]
     notes: tuple[str, ...] = ()
+    may_have_more: bool = False  # later rows other columns than `names`, as in JSON
     # Ends the error of a column that it lacks, where it looks like another format.
     way_out: str = ""
     # Names of a column's ids, where the file has them (ClassLabel of datasets).
