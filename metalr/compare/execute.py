@@ -123,7 +123,7 @@ def forecast(
 
     groups: dict[tuple[str, str], list[RunConfig]] = {}
     for config in runs:
-        groups.setdefault((str(config.task), config.model), []).append(config)
+        groups.setdefault((config.task_name, config.model), []).append(config)
     rows, total = [], 0.0
     for (task, model), of in groups.items():
         left = [config for config in of if key(config) in todo]
@@ -175,7 +175,7 @@ def estimate_seconds(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> fl
     encoder = _encoder_by_name(config.model)
     if encoder is None:
         return math.nan
-    length = config.max_length or TASKS[str(config.task)].max_length
+    length = config.max_length or TASKS[config.task_name].max_length
     flops = roofline.step(encoder, config.batch_size, length).flops * config.max_steps
     return _START_SECONDS + flops / _flops_of_a_core()
 

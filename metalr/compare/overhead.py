@@ -38,7 +38,7 @@ def key(config: RunConfig) -> str:
 
 def length(config: RunConfig) -> int:
     """Return the tokens of a batch entry, the task's default if none are set."""
-    return config.max_length or TASKS[str(config.task)].max_length
+    return config.max_length or TASKS[config.task_name].max_length
 
 
 def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str, Any]]:

@@ -170,7 +170,7 @@ def resolve_data(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
       The runs, and a note for the user ("" if there is none).
     """
     is_open = lambda run: run.data == "auto" and not run.train_file  # noqa: E731
-    names = [str(run.task) for run in runs if is_open(run)]
+    names = [run.task_name for run in runs if is_open(run)]
     if not names:
         return list(runs), ""
     data, note = loading.resolve(names, "auto")

@@ -109,7 +109,7 @@ def _named(config: RunConfig) -> dict[str, str]:
     named it is the one that comes with metalr.
     """
     data = Path(config.data).expanduser()
-    task = TASKS.get(str(config.task))
+    task = TASKS.get(config.task_name)
     parts = (task.made_of or (task.name,)) if task else ()
     splits = [f"{part}/{split}*" for part in parts for split in ("train", "validation")]
     named = {

@@ -185,6 +185,23 @@ def test_run_whose_files_have_changed_is_refused_even_where_it_is_finished(tmp_p
     check(folder, config=config)
 
 
+@pytest.mark.parametrize("task", [None, "sst2"], ids=["left out", "sst2"])
+def test_changed_rows_of_a_data_folder_are_refused_however_the_task_is_said(
+    task, tmp_path
+):
+    data, folder = tmp_path / "data", tmp_path / "run"
+    (data / "sst2").mkdir(parents=True)
+    rows = data / "sst2" / "train.jsonl"
+    rows.write_text('{"sentence": "a", "label": 0}\n')
+    config = RunConfig(task=task, data=str(data))
+    run_folder.take(folder, config, SAME, overwrite=False)
+    (folder / run_folder.RESULT).touch()
+    check(folder, config=config)
+    rows.write_text('{"sentence": "b", "label": 1}\n')
+    with pytest.raises(MetalrError, match="other contents of --data; bring"):
+        check(folder, config=config)
+
+
 def test_run_that_was_begun_under_another_predictor_does_not_go_on(
     tmp_path, monkeypatch
 ):
