@@ -116,6 +116,12 @@ def check(config: RunConfig) -> RunConfig:
         raise MetalrError("--lora-alpha and --lora-targets need --lora RANK")
     if config.lora_alpha == 0:
         raise MetalrError("--lora-alpha must be above 0")
+    if config.lora and config.reinit_layers:
+        raise MetalrError(
+            "--lora trains no layer itself, so those that --reinit-layers draws would "
+            f"stay random; got --lora {config.lora} and --reinit-layers "
+            f"{config.reinit_layers}; leave one of them out"
+        )
     if config.batch_size % config.accumulate:
         raise MetalrError(
             f"--accumulate must divide --batch-size, got {config.accumulate} and "

@@ -97,9 +97,10 @@ def test_setting_that_an_older_version_lacks_has_its_default():
     [
         ["--predictor", "x", "--scheduler", "linear"],
         ["--eval-every", "3", "--evals-per-epoch", "2"],
+        ["--lora", "4", "--reinit-layers", "1"],
     ],
 )
-def test_flag_without_effect_is_refused(argv):
+def test_flags_that_do_not_go_together_are_refused(argv):
     with pytest.raises(MetalrError, match="(?s)one of them"):
         parse(*argv)
 
