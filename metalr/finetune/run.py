@@ -8,9 +8,10 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from metalr.data import loading
 from metalr.errors import MetalrError, printable
@@ -167,14 +168,29 @@ def _export(
                 prepared.trained.pairs,
                 prepared.model.config,
                 prepared.data.task.kind,
-                _base(prepared.model),
+                _base(prepared, best, folder.parent / run_folder.BASE),
             )
 
 
-def _base(model: huggingface.Pretrained) -> str:
-    """Return where transformers finds the model that an adapter changes."""
-    hub = model.origin.kind == "hub"
-    return model.origin.where if hub else str(model.files[0].parent.absolute())
+def _base(prepared: Prepared, params: Any, folder: Path) -> str:
+    """Return where transformers finds the model that an adapter changes.
+
+    What its own files do not hold alone, such as the first layers of a deeper one, is
+    written, or the adapter would be put on another model.
+
+    Args:
+      prepared: The run.
+      params: With the adapter's pairs.
+      folder: For the model, if it has to be written.
+    """
+    model, task = prepared.model, prepared.data.task
+    if model.whole:
+        hub = model.origin.kind == "hub"
+        return model.origin.where if hub else str(model.files[0].parent.absolute())
+    none = jax.tree.map(jnp.zeros_like, params[lora.KEY])
+    plain = prepared.restore({**params, lora.KEY: none})
+    huggingface.export(folder, model._replace(params=plain), task.kind, task.labels)
+    return str(folder.absolute())
 
 
 def title(prepared: Prepared) -> list[str]:

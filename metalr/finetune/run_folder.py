@@ -30,6 +30,7 @@ FILES = "files.json"
 MODEL = "model.json"
 LOCK = ".lock"
 ADAPTER = "adapter"  # of LoRA, beside the model that it makes
+BASE = "base"  # of the adapter, where no other folder holds that model
 
 
 def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:

@@ -51,6 +51,7 @@ class Pretrained(NamedTuple):
     files: tuple[
         Path, ...
     ] = ()  # config.json, which lies beside the tokenizer; weights
+    whole: bool = True  # whether transformers loads this model from their folder
 
 
 def load(
@@ -107,7 +108,9 @@ def load(
         notes.append(f"no fitting weights for {' and '.join(drawn)}: {DRAWN}")
     origin = source.origin._replace(note="; ".join(filter(None, notes)))
     read = (source.folder / "config.json", *stored)
-    return Pretrained(config, graphdef, params, words, origin, read)
+    own_file = source.file is None or source.file.name == "model.safetensors"
+    whole = source.layers is None and own_file
+    return Pretrained(config, graphdef, params, words, origin, read, whole)
 
 
 def read_config(raw: dict[str, Any], where: Path | str) -> EncoderConfig:

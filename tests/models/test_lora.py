@@ -1,13 +1,23 @@
 """LoRA's folders are PEFT's: it loads them, and gives the merged model's logits."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+import metalr
 from metalr.errors import MetalrError
-from metalr.models import heads, huggingface, lora
+from metalr.finetune import run_folder
+from metalr.finetune.config import RunConfig
+from metalr.finetune.display import Together
+from metalr.finetune.run import run
+from metalr.models import heads, huggingface, locate, lora
+from metalr.runtime.origin import Origin
+from tests.models import small_models
 from tests.models.small_models import BERT, CONFIGS
 
 LABELS = ("no", "yes", "maybe")
@@ -75,6 +85,50 @@ def test_peft_loads_an_adapter_and_gives_the_logits_of_the_merged_model(
     np.testing.assert_allclose(ours, wanted.detach(), atol=1e-4, rtol=0)
     plain = heads.apply(graphdef, {**base, **_head(params)}, batch)
     assert np.abs(np.asarray(ours - plain)).max() > 1e-2  # the pairs have a part in it
+
+
+@pytest.mark.parametrize("part", ["all", "first layer", "another file"])
+def test_base_that_an_adapter_names_is_the_model_that_was_changed(
+    part, tmp_path, monkeypatch
+):
+    """The weights of the base plus the pairs are those of the run's whole model."""
+    folder = small_models.save_bert(tmp_path / "tiny", layers=2)
+    source = locate.Source(folder, Origin("folder", str(folder)))
+    if part == "first layer":
+        source = source._replace(layers=1)
+    if part == "another file":
+        source = source._replace(file=folder / "mine.safetensors")
+        tensors = load_file(folder / "model.safetensors")
+        save_file({k: 2 * v for k, v in tensors.items()}, folder / "mine.safetensors")
+    monkeypatch.setattr(locate, "find", lambda name: source)
+    settings = {"data": "toy", "train_rows": 16, "validation_rows": 8, "max_steps": 2}
+    settings |= {"scheduler": "linear", "learning_rate": 1e-2, "max_length": 16}
+    config = RunConfig(task="sst2", model=str(folder), lora=2, **settings)
+    run(config, Together(), folder=tmp_path / "run")
+    adapter = tmp_path / "run" / run_folder.ADAPTER
+    said = json.loads((adapter / "adapter_config.json").read_text())
+    base = Path(said["base_model_name_or_path"])
+    assert (base != folder.absolute()) == (part != "all")
+    assert not lacks(base / "model.safetensors", adapter, tmp_path / "run" / "model")
+    monkeypatch.undo()
+    assert metalr.load(tmp_path / "run")("a good film")["predicted_label"]
+
+
+def lacks(base, adapter, model):
+    """Return the weights of a model that its base and the adapter do not make."""
+    pairs = load_file(adapter / "adapter_model.safetensors")
+    pairs = {key.removeprefix("base_model.model."): x for key, x in pairs.items()}
+    begun, ended = load_file(base), load_file(model / "model.safetensors")
+    odd = begun.keys() ^ ended.keys()
+    for key in begun.keys() & ended.keys():
+        module = key.removesuffix(".weight")
+        made = pairs.get(key, begun[key])
+        if f"{module}.lora_A.weight" in pairs:
+            a, b = (pairs[f"{module}.lora_{side}.weight"] for side in "AB")
+            made = made + 2 * b @ a  # alpha is twice the rank
+        if not np.allclose(made, ended[key], atol=1e-6):
+            odd.add(key)
+    return odd
 
 
 def _head(params):
