@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metalr.errors import MetalrError, unknown_name
+from metalr.models import tokenizer
 from metalr.runtime import hub
 from metalr.runtime.origin import Origin
 
@@ -134,7 +135,7 @@ def _snapshot(name: str, *, online: bool) -> Source:
                 name,
                 revision=revision,
                 endpoint=hub.endpoint(),
-                allow_patterns=["*.json", "*.txt", "*.safetensors"],
+                allow_patterns=[*tokenizer.FILES, "*.safetensors"],
                 ignore_patterns=["*/*"],
                 local_files_only=not online,
             )

@@ -14,6 +14,8 @@ from metalr.runtime import files, program
 # Any one of these is a vocabulary; the last is SentencePiece's.
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 SENTENCE_PIECE = "*.model"
+# All that a tokenizer is read from, its settings too.
+FILES = ("*.json", *(n for v in VOCABULARIES for n in v), SENTENCE_PIECE)
 # Tables are padded to multiples of 64 or 128, and some have rows to spare.
 _SPARE_ROWS, _SPARE_SHARE = 512, 0.02
 # Read by transformers in Python, which takes strings that no file can hold.

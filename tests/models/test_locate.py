@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from metalr.errors import MetalrError
-from metalr.models import huggingface, locate
+from metalr.models import huggingface, locate, tokenizer
 from metalr.runtime import hub
 from tests.runtime import hub_server
 
@@ -77,6 +77,16 @@ def test_a_model_of_the_hub_is_fetched_once(served, capfd):
         assert held == {name: FILES[name] for name in wanted}
     assert max(n for asked, n in served.asked.items() if "resolve" in asked) == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "names", [*tokenizer.VOCABULARIES, ("spm.model",)], ids=" and ".join
+)
+def test_every_vocabulary_that_a_tokenizer_reads_is_fetched(names, served):
+    others = {"config.json": b"{}", "model.safetensors": FILES["model.safetensors"]}
+    served.add("someone/other", {**others, **dict.fromkeys(names, b"{}")})
+    found = locate.find("someone/other").folder
+    assert {path.name for path in found.iterdir()} == {*others, *names}
 
 
 @pytest.mark.parametrize("way", ["offline", "busy", "hanging"])

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 # Such files are kept outside of git there, and named by their SHA-256.
-LARGE = re.compile(r"\.(safetensors|bin|parquet|h5|msgpack)$")
+LARGE = re.compile(r"\.(safetensors|bin|model|parquet|h5|msgpack)$")
 TOKEN = "hf_atokenthatonlythisserverknows"
 
 
