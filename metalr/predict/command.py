@@ -1,6 +1,7 @@
 """`metalr predict`: rows of a file or of stdin through a fine-tuned model."""
 
 import argparse
+import functools
 import io
 import itertools
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from metalr.data.formats.delimited import UNNAMED
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import progress
 
@@ -38,7 +40,7 @@ def add(commands: Any) -> None:
     add("--batch-size", type=int, default=64, metavar="N", help="rows at once")
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
     add("--parallel", default="auto", choices=("auto", "one", "jit", "pmap"))
-    add("--quiet", action="store_true", help="no progress on stderr")
+    add("--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
 def carry_out(args: argparse.Namespace) -> int:
@@ -56,7 +58,9 @@ def carry_out(args: argparse.Namespace) -> int:
     if args.file == _STDIN:
         rows = source.from_stream(_stdin(args.encoding), form, options)
     else:
-        rows = source.from_file(Path(args.file), options)
+        rows = source.from_file(
+            Path(args.file), options, functools.partial(_note, args)
+        )
     rows = _without_blank(rows)
     compilation.use_cache()
     columns = {"text": args.text_column, "pair": args.pair_column}
@@ -77,6 +81,11 @@ def carry_out(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8")
     files.print_to(sys.stdout, output, found, quoted=False)
     return 0
+
+
+def _note(args: argparse.Namespace, line: str) -> None:
+    if not args.quiet:
+        progress.say(f"note: {line}", sys.stderr)
 
 
 def _stdin(encoding: str | None) -> IO[str]:
@@ -102,7 +111,9 @@ def _without_blank(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
     blank = kept = 0
     for row in rows:
-        if cells.is_blank(row):
+        # A number that pandas gave the row, in a column without a name, is nothing.
+        held = {k: v for k, v in row.items() if not k.startswith(UNNAMED)}
+        if len(row) > 1 and cells.is_blank(held):
             blank += 1
         else:
             kept += 1

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,19 +14,30 @@ from metalr.errors import MetalrError
 _LONGEST = 64 * 2**20  # characters of a line; no text is near this
 
 
-def from_file(path: Path, options: Options) -> Iterator[Row]:
-    """Yield the rows of a file as training reads them, few of them in memory.
+def from_file(
+    path: Path, options: Options, say: Callable[[str], None] = lambda note: None
+) -> Iterator[Row]:
+    """Return the rows of a file as training reads them, few of them in memory.
 
     Args:
       path: The file.
       options: How it is written, where it does not say.
+      say: Called with each note on how the file is read.
 
     Raises:
       MetalrError: The file is missing, empty, or breaks its format.
     """
     opening.refuse_ignored([path], options)
+    table = opening.look(path, options)
+    for note in table.notes:
+        say(note)
+    return _some(path, table.rows(None))
+
+
+def _some(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows; refuse a file without any."""
     empty = True
-    for row in opening.look(path, options).rows(None):
+    for row in rows:
         empty = False
         yield row
     if empty:
@@ -110,7 +121,8 @@ def _table(file: IO[str], form: str, named: bool) -> Iterator[Row]:
     for values in filter(None, reader):
         if not header:
             numbers = [str(i) for i in range(1, len(values) + 1)]
-            header = delimited.names_of(values) if named else numbers
+            names = delimited.names_of(values)
+            header = delimited.all_named(names) if named else numbers
             if named:
                 continue
         if len(values) != len(header):

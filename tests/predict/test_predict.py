@@ -246,6 +246,15 @@ STREAMS = {
     "mark": ("\ufefftext,label\na,1\n", "csv"),
     "mark before JSON": ('\ufeff{"text": "a", "label": "1"}\n', "jsonl"),
     "no name": ("text,,label\na,0,1\n", "csv"),
+    "pandas' index": (",text,label\n17,a,1\n", "csv"),
+    "pandas' index twice": (",Unnamed: 0,text,label\n0,17,a,1\n", "csv"),
+    "blank columns of a spreadsheet": ("text,label,,\na,1,,\n", "csv"),
+}
+MORE = {
+    "the second of a name": {"text.1": "b"},
+    "no name": {"Unnamed: 1": "0"},
+    "pandas' index": {"Unnamed: 0": "17"},
+    "pandas' index twice": {"Unnamed: 0.1": "0", "Unnamed: 0": "17"},
 }
 
 
@@ -257,7 +266,7 @@ def test_a_stream_is_read_as_the_file_is(name, tmp_path):
     (row,) = read_stream(text, form)
     (other,) = source.from_file(path, Options())
     assert row == other
-    assert (row["text"], row["label"]) == ("a", "1")
+    assert row == {"text": "a", "label": "1"} | MORE.get(name, {})
 
 
 def test_stdin_is_read_in_its_encoding_and_without_a_header(runs, monkeypatch, capsys):
@@ -280,15 +289,35 @@ def test_stdin_is_read_in_its_encoding_and_without_a_header(runs, monkeypatch, c
 
 def test_blank_rows_of_a_table_are_left_out_and_counted(runs, tmp_path, capsys):
     (tmp_path / "x.csv").write_text("sentence,n\nfine,1\n,\ndull,2\n , \n")
-    status, told = call(runs / "sst2", "--file", tmp_path / "x.csv", capsys=capsys)
-    assert status == 0 and len(told.out.splitlines()) == 2
-    assert "blank rows left out: 2" in told.err
+    numbered = "".join(f"{i},{x}\n" for i, x in enumerate(["fine,1", ",", "dull,2"]))
+    (tmp_path / "pandas.csv").write_text(f",sentence,n\n{numbered}")
+    for name, blank in (("x.csv", 2), ("pandas.csv", 1)):
+        status, told = call(runs / "sst2", "--file", tmp_path / name, capsys=capsys)
+        assert status == 0 and len(told.out.splitlines()) == 2
+        assert f"blank rows left out: {blank}" in told.err
     (tmp_path / "x.csv").write_text("sentence,n\n,\n,\n")
     flags = ("--output", tmp_path / "x.parquet")
     status, told = call(
         runs / "sst2", "--file", tmp_path / "x.csv", *flags, capsys=capsys
     )
     assert status == 2 and "all 2 rows are blank" in told.err
+
+
+NOTES = {
+    "semicolons": ("text;n\na, b;1\n", [], "read with semicolons between the fields"),
+    "encoding": ("text\ncafé\n", ["--encoding", "cp1252"], "is the --encoding right?"),
+}
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+@pytest.mark.parametrize("name", NOTES)
+def test_notes_on_how_a_file_is_read_are_said(name, quiet, runs, tmp_path, capsys):
+    text, flags, note = NOTES[name]
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    flags = ["--file", tmp_path / "x.csv", "--text-column", "text", *flags, *quiet]
+    status, told = call(runs / "sst2", *flags, capsys=capsys)
+    assert status == 0
+    assert (note in told.err) == (not quiet)
 
 
 @pytest.mark.parametrize("flags", [["--no-header"], ["--encoding", "cp1252"]])

@@ -13,6 +13,7 @@ from metalr.errors import MetalrError
 
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEP_LINE = re.compile(r'"?sep=(\\t|.)"?[\r\n ]*', re.I)
+UNNAMED = "Unnamed: "  # and its place: a column without a name, as in pandas
 _SAMPLE = 50  # records that are looked at to tell how a file is written
 _LINES = "; where each line is one text, name the file .txt"
 _LONE_CR = "\udfff"  # in place of one; no file can hold it
@@ -104,6 +105,28 @@ def names_of(header: Sequence[str]) -> list[str]:
     return names
 
 
+def all_named(names: Sequence[str]) -> list[str]:
+    """Return names as pandas has them where there is none, for whoever keeps all.
+
+    Behind the last column with a name they stay "": spreadsheets write blanks there.
+
+    >>> all_named(["", "text", "", "label", ""])
+    ['Unnamed: 0', 'text', 'Unnamed: 2', 'label', '']
+    """
+    found = list(names)
+    for place in range(_least(names)):
+        name = names[place] or f"{UNNAMED}{place}"
+        while not names[place] and name in names:
+            name += ".1"
+        found[place] = name
+    return found
+
+
+def _least(names: Sequence[str]) -> int:
+    """Return how many fields a row has: what has no name may be missing at the end."""
+    return max((place for place, name in enumerate(names) if name), default=-1) + 1
+
+
 def _rows(
     found: text.TextFile,
     dialect: Dialect,
@@ -114,11 +137,10 @@ def _rows(
     asked = None if columns is None else set(columns)
     wanted = [
         (place, name)
-        for place, name in enumerate(names)
+        for place, name in enumerate(all_named(names) if asked is None else names)
         if name and (asked is None or name in asked)
     ]
-    # What stands behind the last column that has a name may be missing.
-    least = max((place for place, name in enumerate(names) if name), default=-1) + 1
+    least = _least(names)
     for line, values in itertools.islice(
         _records(found, dialect), 1 if header else 0, None
     ):
