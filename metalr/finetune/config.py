@@ -7,7 +7,9 @@ warm-up steps, weight decay 0.01.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class RunConfig:
         "what",
         "hub id (bert-base-uncased), folder, .safetensors file, minilm, or minilm:N "
         "for its first N layers",
+        path=True,
     )
     data: str = flag(
         "auto",
@@ -42,18 +45,21 @@ class RunConfig:
         "hub, toy, a folder with TASK/{train,validation}.*, or auto: the hub where it "
         "answers, else toy",
         metavar="WHERE",
+        path=True,
     )
     train_file: str | None = flag(
         None,
         "what",
         "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json",
         metavar="FILE",
+        path=True,
     )
     validation_file: str | None = flag(
         None,
         "what",
         "rows to score on (default: a tenth of --train-file)",
         metavar="FILE",
+        path=True,
     )
     text_column: str | None = flag(
         None, "what", "column of the (first) text", metavar="COLUMN"
@@ -113,6 +119,7 @@ class RunConfig:
         "rate",
         "folder of a learned predictor (default: the shipped one)",
         metavar="FOLDER",
+        path=True,
     )
 
     # The optimisation around it.
@@ -139,6 +146,7 @@ class RunConfig:
         "training",
         "how much each class counts: balanced, or a JSON file of weights by class",
         metavar="FILE",
+        path=True,
     )
     label_smoothing: float = flag(
         0.0, "training", "share of a label spread over all classes", low=0.0, high=0.9
@@ -329,6 +337,7 @@ class RunConfig:
         "folder of this run (default: runs/TASK-MODEL-SCHEDULER-SEED)",
         changes=NOTHING,
         metavar="FOLDER",
+        path=True,
     )
     log_to: str | None = flag(
         None,
@@ -340,6 +349,17 @@ class RunConfig:
     profile: bool = flag(
         False, "output", "trace some steps, for ui.perfetto.dev", changes=NOTHING
     )
+
+    def __post_init__(self) -> None:
+        """Put the home in the place of `~`, which no shell does in a file."""
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if not f.metadata.get("path") or value is None:
+                continue
+            # What no file can be called is said where it is opened.
+            with contextlib.suppress(ValueError):
+                # The dataclass is frozen for everyone else.
+                object.__setattr__(self, f.name, os.path.expanduser(value))
 
     @property
     def name(self) -> str:

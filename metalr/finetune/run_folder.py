@@ -109,7 +109,7 @@ def _named(config: RunConfig) -> dict[str, str]:
     Rows of the hub and models have records of their own. Of a predictor that is not
     named it is the one that comes with metalr.
     """
-    data = Path(config.data).expanduser()
+    data = Path(config.data)
     task = TASKS.get(config.task_name)
     parts = (task.made_of or (task.name,)) if task else ()
     splits = [f"{part}/{split}*" for part in parts for split in ("train", "validation")]
@@ -121,7 +121,7 @@ def _named(config: RunConfig) -> dict[str, str]:
     }
     found = {}
     for flag, paths in named.items():
-        there = [Path(path).expanduser() for path in paths if path is not None]
+        there = [Path(path) for path in paths if path is not None]
         if there := [path for path in there if path.is_file()]:
             found[flag] = files.checksum(there)
     if schedulers.get(config.scheduler).learned:

@@ -29,7 +29,8 @@ def flag(default: Any, group: str, help: str, **extra: Any) -> Any:
       help: In the help, without the default.
       **extra: choices; metavar, what the help calls the value; low and high, between
         which a number has to lie; most, a high that is no limit of the method's;
-        changes, what of a run another value changes, if not its numbers.
+        changes, what of a run another value changes, if not its numbers; path, that it
+        may name a file or folder.
     """
     return dataclasses.field(
         default=default, metadata={"group": group, "help": help, **extra}

@@ -3,6 +3,7 @@
 import dataclasses
 import tomllib
 import typing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -32,9 +33,11 @@ def values(hint):
 
 @given(st.fixed_dictionaries({name: values(hint) for name, hint in HINTS.items()}))
 def test_toml_holds_every_setting_with_its_value(given):
-    found = tomllib.loads(settings.to_toml(RunConfig(**given)))
-    del given["output"]
-    assert found == {name: x for name, x in given.items() if x is not None}
+    config = RunConfig(**given)
+    found = tomllib.loads(settings.to_toml(config))
+    wanted = {name: x for name, x in config.to_json().items() if x is not None}
+    wanted.pop("output", None)
+    assert found == wanted
 
 
 def test_name_that_is_no_text_is_written_all_the_same(tmp_path):
@@ -93,6 +96,32 @@ def test_wrong_file_says_the_rule_and_the_way_out(fault, tmp_path):
         parse("--config", str(tmp_path / "run.toml"))
     with pytest.raises(MetalrError, match=message):
         settings.from_python(tmp_path / "run.toml")
+
+
+PATHS = [f.name for f in dataclasses.fields(RunConfig) if f.metadata.get("path")]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_home_is_put_in_the_place_of_its_sign_in_every_path(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    file = tmp_path / "run.toml"
+    file.write_text(f'scheduler = "metalr"\n{name} = "~/x"\n')
+    made = [
+        parse("--config", str(file)),
+        parse(f"--{name.replace('_', '-')}", "~/x"),
+        settings.from_python(file),
+        settings.from_python(None, **{name: Path("~/x")}),
+        RunConfig(**{name: "~/x"}),
+    ]
+    assert {getattr(config, name) for config in made} == {"/home/me/x"}
+
+
+def test_every_setting_that_is_shown_as_a_file_or_a_folder_is_a_path():
+    shown = {"FILE", "FOLDER", "WHERE"}
+    fields = dataclasses.fields(RunConfig)
+    assert {f.name for f in fields if f.metadata.get("metavar") in shown} <= {*PATHS}
 
 
 def test_file_that_is_not_there_is_one_line(tmp_path):
