@@ -4,7 +4,8 @@ import csv
 import gzip
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,12 +45,13 @@ def write(path: Path, form: str, rows: Iterable[Row]) -> None:
 
     Raises:
       MetalrError: The file cannot be written, or a row has other columns than the
-        first in a format that has a header.
+        first in a format that has a header; those for Parquet are then kept as JSON
+        Lines.
     """
     if not path.parent.is_dir():
         raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
     if form == "parquet":
-        files.replace(path, lambda draft: _parquet(draft, rows))
+        files.replace(path, lambda draft: _parquet(draft, rows, path))
         return
     zipped = path.suffix.lower() == ".gz"
 
@@ -113,40 +115,90 @@ def _cell(value: Any) -> Any:
     return well_formed(value) if isinstance(value, str) else value
 
 
+class _Unfit(MetalrError):
+    """Rows that a table does not hold."""
+
+
 def _same_columns(header: list[str], row: Row, form: str) -> None:
     if header != list(row):
         odd = sorted(map(str, {*header} ^ {*row})) or ["their order"]
-        raise MetalrError(
+        raise _Unfit(
             f"a {form} file has the same columns in every row, but these differ: "
             f"{', '.join(odd):.200}; write .jsonl"
         )
 
 
-def _parquet(path: Path, rows: Iterable[Row]) -> None:
+def _parquet(draft: Path, rows: Iterable[Row], path: Path) -> None:
+    """Write Parquet, or JSON Lines beside it if a column has no one type.
+
+    A column may begin with thousands of empty values and tell its type late, so groups
+    lie on the disk until the last one has come.
+
+    Args:
+      draft: Where to.
+      rows: The rows.
+      path: What the draft is to be called.
+
+    Raises:
+      MetalrError: The rows do not fit into a table; says where they are kept.
+    """
     import pyarrow
+
+    left, group, schema = iter(rows), [], None
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
+        parts: list[Path] = []
+        try:
+            while group := list(itertools.islice(left, _GROUP)):
+                for row in group:
+                    _same_columns(
+                        schema.names if schema else [*group[0]], row, "parquet"
+                    )
+                table = pyarrow.Table.from_pylist(group)
+                schema = _common(schema or table.schema, table.schema)
+                part = Path(place, str(len(parts)))
+                _write_tables(part, table.schema, [table])
+                parts.append(part)
+            if schema is not None:
+                tables = (_table(part).cast(schema) for part in parts)
+                _write_tables(draft, schema, tables)
+        except (
+            pyarrow.ArrowException,
+            UnicodeEncodeError,
+            OverflowError,
+            _Unfit,
+        ) as fault:
+            done = (row for part in parts for row in _table(part).to_pylist())
+            kept = _keep(path, itertools.chain(done, group, left))
+            raise MetalrError(
+                f"the rows do not fit into one Parquet table ({fault}); they are kept "
+                f"in {kept}"
+            ) from fault
+
+
+def _common(one: Any, other: Any) -> Any:
+    """Return a schema that holds the rows of two: an empty column's is the other's."""
+    import pyarrow
+
+    return pyarrow.unify_schemas([one, other], promote_options="permissive")
+
+
+def _write_tables(path: Path, schema: Any, tables: Iterable[Any]) -> None:
     import pyarrow.parquet
 
-    writer: Any = None
-    try:
-        for group in _groups(rows):
-            schema = writer.schema if writer else None
-            for row in group:
-                _same_columns(
-                    list(group[0]) if schema is None else schema.names, row, "parquet"
-                )
-            table = pyarrow.Table.from_pylist(group, schema=schema)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for table in tables:
             writer.write_table(table)
-    except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError) as fault:
-        raise MetalrError(
-            f"the rows do not fit into one Parquet table ({fault}); write .jsonl"
-        ) from fault
-    finally:
-        if writer is not None:
-            writer.close()
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    left = iter(rows)
-    while group := list(itertools.islice(left, _GROUP)):
-        yield group
+def _table(path: Path) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(path).read()
+
+
+def _keep(path: Path, rows: Iterable[Row]) -> Path:
+    """Write rows that took long to compute beside a file, under a name that is free."""
+    names = (f"{path.name}{end}.jsonl" for end in ("", *map(".{}".format, range(1000))))
+    free = next(found for name in names if not (found := path.with_name(name)).exists())
+    write(free, "jsonl", rows)
+    return free

@@ -1,6 +1,7 @@
 """A fine-tuned model in use says what its run and transformers say of the same rows."""
 
 import csv
+import datetime
 import io
 import json
 import shutil
@@ -343,6 +344,62 @@ def test_numbers_that_do_not_fit_into_parquet_are_told(tmp_path):
     assert not out.exists()
 
 
+LATE = {
+    "a text": (None, "t", "t"),
+    "a list": ([], ["a"], ["a"]),
+    "a number with a fraction": (1, 0.5, 0.5),
+    "another day's time": (datetime.date(2020, 1, 1), None, None),
+    "nothing at all": (None, None, None),
+    "a field": ({"a": None}, {"a": "x"}, {"a": "x"}),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_column_that_tells_its_type_late_goes_into_parquet(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_GROUP", 2)
+    first, later, wanted = LATE[name]
+    rows = [{"n": i, "x": first if i < 4 else later} for i in range(7)]
+    files.write(tmp_path / "out.parquet", "parquet", rows)
+    found = read(tmp_path / "out.parquet")
+    assert [row["n"] for row in found] == [*range(7)]
+    assert [row["x"] for row in found] == [first] * 4 + [wanted] * 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+UNFIT = {
+    "in another group": [1, 1, 1, "t", 2],
+    "in one group": [1, 1, "t", 2, 2],
+    "a number that is no fraction": [2**60 + 1, 2, 0.5, 3, 3],
+    "a text of no UTF-8": ["a", "a", "a", "\ud800", "b"],
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_rows_that_parquet_cannot_hold_are_kept_all_the_same(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "_GROUP", 2)
+    (tmp_path / "out.parquet.jsonl").write_text("mine")
+    rows = ({"n": i, "x": x} for i, x in enumerate(UNFIT[name]))
+    with pytest.raises(MetalrError, match=r"they are kept in .*out.parquet.0.jsonl$"):
+        files.write(tmp_path / "out.parquet", "parquet", rows)
+    found = read(tmp_path / "out.parquet.0.jsonl")
+    assert [row["n"] for row in found] == [*range(5)]
+    assert [row["x"] for row in found][:3] == UNFIT[name][:3]
+    assert (tmp_path / "out.parquet.jsonl").read_text() == "mine"
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_row_that_is_refused_midway_is_no_fault_of_the_table(tmp_path):
+    def rows():
+        yield {"n": 1}
+        raise MetalrError("row 2 has no text")
+
+    with pytest.raises(MetalrError, match="^row 2 has no text$"):
+        files.write(tmp_path / "out.parquet", "parquet", rows())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_exported_folder_answers_as_the_run_does(runs, tmp_path, capsys):
     assert cli.main(["export", str(runs / "sst2"), str(tmp_path / "mine")]) == 0
     texts = ["a good film", "it was dull"]
@@ -447,4 +504,5 @@ def test_rows_of_other_columns_do_not_go_into_a_table(tmp_path):
     for name in ("out.csv", "out.parquet"):
         with pytest.raises(MetalrError, match="same columns"):
             files.write(tmp_path / name, files.format_of(tmp_path / name), rows)
-    assert list(tmp_path.iterdir()) == []
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "out.parquet.jsonl" and read(kept) == rows
