@@ -33,6 +33,7 @@ WORDS = ("encoder", "embeddings", "words", "embedding")
 DRAWN = "drawn at random"  # said of a head that the files lack
 # What the classes of transformers are called after "For", by kind of task.
 SORTS = {
+    "classification": "SequenceClassification",  # and of kinds that are not here
     "qa": "QuestionAnswering",
     "mlm": "MaskedLM",
     "tokens": "TokenClassification",
@@ -262,7 +263,7 @@ def config_json(
         for field in _fields(family)
         if (value := getattr(config, field.name)) is not None
     }
-    sort = SORTS.get(kind, "SequenceClassification")
+    sort = SORTS.get(kind, SORTS["classification"])
     values |= {
         **family.only,
         **family.written,

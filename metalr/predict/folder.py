@@ -10,20 +10,15 @@ from metalr.errors import MetalrError
 from metalr.finetune import usage as usages
 from metalr.models import huggingface, weights
 
-# The heads of transformers by the end of a class name, for folders without metalr.json.
-_HEADS = {
-    "ForSequenceClassification": "classification",
-    "ForQuestionAnswering": "qa",
-    "ForTokenClassification": "tokens",
-    "ForMultipleChoice": "choice",
-}
-# And the columns that they are taken to read.
+# The columns that a model without metalr.json is taken to read, by kind of task.
 _COLUMNS: dict[str, dict[str, Any]] = {
     "classification": {"text": "text"},
     "qa": {"text": "question", "pair": "context", "label": "answers"},
     "tokens": {"text": "tokens", "label": "tags"},
     "choice": {"text": "text", "pair": "choices"},
 }
+# And how the names of its classes in transformers end.
+_HEADS = {f"For{huggingface.SORTS[kind]}": kind for kind in _COLUMNS}
 _LONGEST = 512  # tokens, where a folder does not say how its model was fine-tuned
 
 
