@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from metalr.data.formats import opening
 from metalr.data.formats.table import DataFile
 from metalr.errors import MetalrError
 
@@ -104,9 +105,7 @@ def _way_out(table: DataFile) -> str:
         return table.way_out
     if all(name.isdecimal() for name in names):  # of a file without a header
         return " 1, or another number"
-    if table.may_have_more or not {".csv", ".tsv", ".txt", ".tab"} & {
-        s.lower() for s in table.path.suffixes
-    }:
+    if table.may_have_more or not opening.is_delimited(table.path):
         return ""
     if len(names) == 1:
         return (

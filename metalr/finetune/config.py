@@ -16,6 +16,7 @@ from typing import Any
 
 from metalr.data import labels
 from metalr.data.formats import opening
+from metalr.data.formats.table import ENDINGS
 from metalr.runtime import flags
 from metalr.runtime.flags import flag
 
@@ -50,7 +51,7 @@ class RunConfig:
     train_file: str | None = flag(
         None,
         "what",
-        "your own rows: .csv, .tsv, .jsonl, .parquet or a SQuAD .json",
+        f"your own rows: {', '.join(ENDINGS)}",
         metavar="FILE",
         path=True,
     )

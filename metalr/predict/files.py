@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from metalr.data.columns import Row
+from metalr.data.formats import opening
 from metalr.data.rows import well_formed
 from metalr.errors import MetalrError, unknown_name
 from metalr.predict.outputs import flat
@@ -25,10 +26,7 @@ def format_of(path: Path) -> str:
     Raises:
       MetalrError: None of `FORMATS`.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:
-        suffixes.pop()
-    found = suffixes[-1].removeprefix(".") if suffixes else ""
+    found = opening.suffix_of(path).removeprefix(".")
     found = "jsonl" if found == "json" else found
     if found not in FORMATS:
         raise unknown_name("format of an output file", path.name, FORMATS)

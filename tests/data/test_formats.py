@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -17,8 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metalr.data.formats import opening, text
+from metalr.data.formats.table import ENDINGS
 from metalr.data.loading import load
 from metalr.errors import MetalrError
+from metalr.finetune.config import RunConfig
 from tests.data.rows_of_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +189,7 @@ BAD = {
     "csv not UTF-8": ("x.csv", b"a\n\xe9t\xe9\n", "line 2 is not UTF-8"),
     "ragged tsv": ("x.tsv", "a\tb\n1\n", "line 2 has 1 fields"),
     "foreign parquet": ("x.parquet", "PAR1 no", "not a readable Parquet file"),
-    "foreign ending": ("x.xlsx", "", "ends in .jsonl, .*not in '.xlsx'"),
+    "foreign ending": ("x.xlsx", "", f"ends in {', '.join(ENDINGS)}, not in '.xlsx'"),
     "no ending": ("rows", "", "not in ''"),
 }
 
@@ -219,8 +222,16 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
     with pytest.raises(MetalrError, match="there is no folder"):
         read_rows(tmp_path / "none" / "x.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(MetalrError, match="is not a folder that Dataset.save"):
+    with pytest.raises(MetalrError, match="is not a folder that Dataset.save") as said:
         read_rows(tmp_path / "folder.csv")
+    assert ", ".join(ENDINGS) in str(said.value)
+
+
+def test_every_ending_that_users_are_told_of_has_a_reader():
+    assert {*ENDINGS} <= {*opening._READERS}
+    assert {ending.removesuffix(".gz") for ending in opening.SUFFIXES} <= {*ENDINGS}
+    fields = {f.name: f.metadata for f in dataclasses.fields(RunConfig)}
+    assert ", ".join(ENDINGS) in fields["train_file"]["help"]
 
 
 # Parquet of which the metadata of a column is hurt, found by mutating a good file:

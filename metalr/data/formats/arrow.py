@@ -8,7 +8,7 @@ from typing import Any
 
 from metalr.data import cells
 from metalr.data.formats import text
-from metalr.data.formats.table import DataFile, Options, Row
+from metalr.data.formats.table import ENDINGS, DataFile, Options, Row
 from metalr.errors import MetalrError
 from metalr.runtime import memory
 
@@ -98,8 +98,8 @@ def look_at_folder(path: Path, options: Options) -> DataFile:
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise MetalrError(
             f"{path} is not a folder that Dataset.save_to_disk made; name a file of it "
-            "(.csv, .tsv, .jsonl, .json, .parquet, .arrow), or give --data FOLDER with "
-            "TASK/train.* and TASK/validation.*"
+            f"({', '.join(ENDINGS)}), or give --data FOLDER with TASK/train.* and "
+            "TASK/validation.*"
         ) from fault
     return _arrow_table(path, found)
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from metalr.data.formats import arrow, conll, delimited, json_rows
-from metalr.data.formats.table import PLAIN, DataFile, Options, Row
+from metalr.data.formats.table import ENDINGS, PLAIN, DataFile, Options, Row
 from metalr.errors import MetalrError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".arrow", ".csv", ".tsv", ".json")
-_FILES = (*SUFFIXES, ".conll")
 
 _csv = functools.partial(delimited.look, preferred=",")
 _tsv = functools.partial(delimited.look, preferred="\t")
@@ -83,7 +82,7 @@ def look(path: Path, options: Options) -> DataFile:
     with _caught(path):
         reader = _reader(path)
         table = reader(path, options=options)
-    if reader is json_rows.look and _READERS.get(_suffix(path)) in (_csv, _tsv):
+    if reader is json_rows.look and is_delimited(path):
         said = f"{path.name} holds JSON, whatever its name says"
         table = table._replace(notes=(*table.notes, said))
     rows = table.rows
@@ -113,7 +112,7 @@ def refuse_ignored(paths: Iterable[Path], options: Options) -> None:
 def _reader(path: Path) -> Callable[..., DataFile]:
     if os.path.isdir(path):
         return arrow.look_at_folder
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     start, packed = _start(path)
     reader = next((of for sign, of in _STARTS.items() if start.startswith(sign)), None)
     if reader in (arrow.look_at_parquet, arrow.look_at_arrow) and packed:
@@ -130,7 +129,7 @@ def _reader(path: Path) -> Callable[..., DataFile]:
         if _READERS[suffix] in (_csv, _tsv) and _is_json(begun):
             return json_rows.look
         return _READERS[suffix]
-    shown = ", ".join(_FILES)
+    shown = ", ".join(ENDINGS)
     way = next((way for of, way in _WAYS_OUT.items() if suffix in of), "")
     raise MetalrError(
         f"{path}: a data file ends in {shown}, not in {suffix!r}"
@@ -153,11 +152,21 @@ def _is_json(begun: bytes) -> bool:
     return re.match(rb"\[?\s*\{\s*[\"}]", begun) is not None
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """Return how a file's name ends, in small letters; of `.gz` what stands before it.
+
+    >>> [suffix_of(Path(name)) for name in ("a.CSV.gz", "a.parquet.gz", "a")]
+    ['.csv', '.gz', '']
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
+
+
+def is_delimited(path: Path) -> bool:
+    """Say whether a file's name is one of delimited text."""
+    return _READERS.get(suffix_of(path)) in (_csv, _tsv)
 
 
 def _caught_rows(path: Path, rows: Iterator[Row]) -> Iterator[Row]:

@@ -15,6 +15,8 @@ class Options(NamedTuple):
 
 
 PLAIN = Options()
+# How names of files of rows end, for whoever is told of them; `opening` reads more.
+ENDINGS = (".jsonl", ".csv", ".tsv", ".json", ".parquet", ".arrow", ".conll")
 
 
 class DataFile(NamedTuple):
