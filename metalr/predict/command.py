@@ -112,8 +112,8 @@ def _without_blank(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     blank = kept = 0
     for row in rows:
         # A number that pandas gave the row, in a column without a name, is nothing.
-        held = {k: v for k, v in row.items() if not k.startswith(UNNAMED)}
-        if len(row) > 1 and cells.is_blank(held):
+        held = [x for name, x in row.items() if not name.startswith(UNNAMED)]
+        if len(row) > 1 and all(map(cells.is_missing, held)):
             blank += 1
         else:
             kept += 1

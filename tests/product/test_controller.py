@@ -560,9 +560,7 @@ def test_curvature_is_of_what_moves_wherever_the_rate_stands(every):
     settings: dict = {"log_multiplier": 0.0, "curvature_every": every}
     flat = optax.constant_schedule(1.0)
     whole = wrap(optax.sgd(1e-3), schedule=flat, **settings)
-    link = optax.chain(
-        metalr.scale_by_metalr(**settings), optax.scale(-1e-3)
-    )
+    link = optax.chain(metalr.scale_by_metalr(**settings), optax.scale(-1e-3))
     grad_fn = lambda params: jnp.array([1.0, 3.0]) * params  # noqa: E731
     seen = []
     for tx in (whole, link):
