@@ -24,8 +24,10 @@ from metalr.finetune.schedulers import FIXED_RATE, SCHEDULERS
 
 TUNED_BASELINE = "linear tuned"  # the usual practice of those who tune
 BEST_SHAPE = "best shape tuned"
-# Shapes with a method of their own at `FIXED_RATE`, for those who never tune.
-AT_THE_FIXED_RATE = ("linear", "wsd")
+# Shapes with a method of their own at each of these, for those who never tune: what is
+# best for small encoders, and half of it, between what few layers and many want.
+AT_FIXED_RATES = ("linear", "wsd")
+FIXED_RATES = (FIXED_RATE / 2, FIXED_RATE)
 
 
 class Method(NamedTuple):
@@ -67,9 +69,10 @@ def group(runs: Sequence[Run]) -> dict[str, Method]:
         found[name] = _at_rate(name, own, plain)
         if not tunable or len(counts) == 1:
             continue
-        if scheduler in AT_THE_FIXED_RATE and FIXED_RATE in counts:
-            name = f"{scheduler} {format_rate(FIXED_RATE)}"
-            found.setdefault(name, _at_rate(name, own, FIXED_RATE))
+        for rate in FIXED_RATES if scheduler in AT_FIXED_RATES else ():
+            if rate in counts:
+                name = f"{scheduler} {format_rate(rate)}"
+                found.setdefault(name, _at_rate(name, own, rate))
         name = f"{scheduler} tuned"
         found[name] = Method(name, scheduler, *tune(own), tuned=True)
         shapes += own

@@ -70,6 +70,7 @@ def test_best_shape_is_chosen_among_all_that_were_tuned():
         ("linear", 2e-5): 0.6,
         ("linear", 3.2e-4): 0.7,
         ("wsd", 2e-5): 0.6,
+        ("wsd", 1.6e-4): 0.7,
         ("wsd", 3.2e-4): 0.8,
         ("static", 2e-5): 0.9,  # at one rate: nobody tuned it
     }
@@ -84,6 +85,7 @@ def test_best_shape_is_chosen_among_all_that_were_tuned():
         "linear 3.2e-4",
         "linear tuned",
         "wsd 2e-5",
+        "wsd 1.6e-4",
         "wsd 3.2e-4",
         "wsd tuned",
         "static 2e-5",
@@ -93,12 +95,13 @@ def test_best_shape_is_chosen_among_all_that_were_tuned():
     assert {(r["scheduler"], criteria.base_rate(r)) for r in best.runs} == {
         ("wsd", 3.2e-4)
     }
-    assert best.steps_paid(("sst2", "minilm:2"), 1) == 4
+    assert best.steps_paid(("sst2", "minilm:2"), 1) == 5
     untuned = [name for name, method in table.items() if method.untuned]
     assert untuned == [
         "linear 2e-5",
         "linear 3.2e-4",
         "wsd 2e-5",
+        "wsd 1.6e-4",
         "wsd 3.2e-4",
         "static 2e-5",
     ]
