@@ -75,6 +75,18 @@ def test_profile_of_three_methods_on_two_workloads():
     np.testing.assert_allclose(scores, [(3 + 2.5) / 6, (1 + 3) / 6, 0])
 
 
+def test_slowdown_is_of_the_median_seed():
+    late = [0.5, 0.5, 0.5, 0.9]  # at 40 steps
+    runs = [
+        a_run(scheduler="metalr", seed=n, scores=s)
+        for n, s in enumerate(([0.9] * 4, [0.9] * 4, late))
+    ]
+    runs += [a_run(seed=n, scores=[0.5, 0.9, 0.9, 0.9]) for n in range(3)]
+    found = aggregates.slowdowns(methods.group(runs), 0.95, criteria.references(runs))
+    assert found["metalr"].tolist() == [1.0]
+    assert found["linear 2e-5"].tolist() == [2.0]
+
+
 def test_profile_score_is_the_integral_of_the_profile():
     slowdowns = np.array([1.0, 1.3, 2.7, 3.9, 8.0, math.inf])
     taus = np.linspace(1, 4, 30001)

@@ -169,6 +169,20 @@ def test_what_nobody_learns_is_shown_and_not_averaged():
     assert comparison.score_difference(alone, "metalr").pairs == 3
 
 
+@pytest.mark.parametrize(
+    ("scores", "learned"),
+    [
+        ((0.56, 0.56, 0.56), True),  # a tenth of the way from 0.5 to 1 is 0.55
+        ((0.54, 0.54, 0.54), False),
+        ((0.5, 0.5, 0.9), False),  # the median counts, and not one lucky seed
+    ],
+)
+def test_learned_is_a_tenth_of_the_way_by_the_median_seed(scores, learned):
+    lines = [a_run(seed=n, scores=[score]) for n, score in enumerate(scores)]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    assert (found.unlearned == ()) == learned
+
+
 def test_sensitivity_is_what_a_rate_16_times_off_costs():
     finals = {1.25e-6: 0.5, 2e-5: 0.9, 3.2e-4: 0.7, 1e-4: 1.0}
     lines = [a_run(rate=rate, scores=[score]) for rate, score in finals.items()]
@@ -181,6 +195,18 @@ def test_sensitivity_is_what_a_rate_16_times_off_costs():
     assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
     found = comparison.from_lines(lines[:2], "linear 2e-5")
     assert math.isnan(comparison.sensitivity(found, "linear"))
+
+
+def test_sensitivity_is_the_mean_over_tasks_of_each_ones_own():
+    finals = {"sst2": (0.5, 0.9, 0.7), "cola": (0.8, 0.8, 0.8)}
+    lines = [
+        a_run(task, rate=rate, scores=[score])
+        for task, scores in finals.items()
+        for rate, score in zip((1.25e-6, 2e-5, 3.2e-4), scores, strict=True)
+    ]
+    found = comparison.from_lines(lines, "linear 2e-5")
+    # sst2: shares 0, 1 and 0.5 lose 1, 0 and 0.5; cola loses nothing.
+    assert comparison.sensitivity(found, "linear") == pytest.approx(0.25)
 
 
 def test_best_untuned_is_the_best_rival_without_a_choice():

@@ -15,6 +15,10 @@ REFERENCE = criteria.Reference(chance=0.5, best=0.9, horizon=40)  # 95 % of best
 NAN = math.nan
 
 
+def value(name, run):
+    return criteria.criterion(name)(run, REFERENCE)
+
+
 @pytest.mark.parametrize(
     ("scores", "steps", "epochs"),
     [
@@ -45,6 +49,27 @@ def test_last_score_and_best_score(scores, last, best):
     assert (criteria.final_score(run), criteria.best_score(run)) == (last, best)
 
 
+def test_loss_is_that_of_the_last_evaluation_or_of_the_best_score():
+    shown = [(0.6, 0.9), (0.8, 0.5), (0.8, 0.4), (0.7, 0.3)]  # score, loss
+    rows = [
+        {"step": n, "epoch": n, "accuracy": score, "eval_loss": loss}
+        for n, (score, loss) in enumerate(shown, 1)
+    ]
+    run = a_run(history=rows)
+    assert criteria.loss_at(run, best=False) == 0.3
+    assert criteria.loss_at(run, best=True) == 0.5  # the first of equals
+    for best in (False, True):
+        assert criteria.loss_at(a_run(history=rows, failed="x"), best=best) == math.inf
+    assert value("final loss", run) == 0.3
+    assert value("loss at the best", run) == 0.5
+
+
+def test_shares_at_the_end_and_at_the_best_evaluation_are_two():
+    run = a_run(scores=[0.9, 0.7])  # from 0.5 to 0.9
+    assert value("share of the best", run) == pytest.approx(0.5)
+    assert value("share of the best, best evaluation", run) == pytest.approx(1.0)
+
+
 def test_reference_is_the_best_final_score_of_each_workload():
     runs = [
         a_run(scores=[0.95, 0.8]),  # its best, 0.95, is not final
@@ -55,6 +80,24 @@ def test_reference_is_the_best_final_score_of_each_workload():
     assert found["sst2", "minilm:2"][:3] == (0.5, 0.85, 30)
     assert found["cola", "minilm:2"][:3] == (0.0, 0.1, 10)
     assert found["sst2", "minilm:2"].target(0.95) == pytest.approx(0.8325)
+
+
+def test_targets_of_95_and_99_percent_are_two():
+    # 95 % of the way from 0.5 to 0.9 is 0.88, 99 % is 0.896.
+    run = a_run(scores=[0.6, 0.89, 0.895, 0.9], step_seconds=0.5)
+    for clock, soon, late in (
+        ("steps", 20, 40),
+        ("epochs", 1.0, 2.0),
+        ("seconds", 10.0, 20.0),
+    ):
+        assert value(f"{clock} to 95 %", run) == soon
+        assert value(f"{clock} to 99 %", run) == late
+
+
+def test_missed_target_is_infinite_even_where_seconds_are_unknown():
+    run = a_run(scores=[0.6])  # without step_seconds
+    assert criteria.seconds_to_target(run, 0.9) == math.inf
+    assert math.isnan(criteria.seconds_to_target(run, 0.5))
 
 
 @pytest.mark.parametrize(

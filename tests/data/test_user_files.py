@@ -492,6 +492,8 @@ UNDERSTOOD = {
         "taken for scores",
     ),
     "ids without gap": ([n % 30 for n in range(300)], "classification", "30 classes"),
+    "three of each id": ([n % 30 for n in range(90)], "classification", "30 classes"),
+    "not three of each": ([n % 30 for n in range(89)], "regression", "for scores"),
     "codes": ([f"0{n % 30}" for n in range(99)], "classification", "30 classes"),
     "stars": ([n % 5 + 1 for n in range(50)], "classification", "5 classes"),
     "fractions": ([0.5, 1, 2] * 5, "regression", "regression of text"),

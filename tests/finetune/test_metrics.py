@@ -41,6 +41,20 @@ def test_macro_f1_counts_each_class_alike():
     assert metrics.chance("macro_f1", [0, 0, 0, 1]) == pytest.approx(3 / 7)
 
 
+def test_a_set_of_labels_is_right_as_a_whole():
+    said = np.array([[1, 0], [0, 1], [0, 0]])
+    known = np.array([[1, 0], [1, 1], [0, 0]])
+    assert metrics.accuracy(said, known) == pytest.approx(2 / 3)
+
+
+def test_several_labels_are_counted_together_or_each_alike():
+    known = np.array([[1, 0], [1, 0], [1, 1]])
+    said = np.array([[1, 0], [1, 0], [0, 0]])
+    # Together: TP 2, FN 2. Apart: 2 * 2 / (2 * 2 + 1) and 0.
+    assert metrics.micro_f1(said, known) == pytest.approx(2 / 3)
+    assert metrics.macro_f1(said, known) == pytest.approx(0.4)
+
+
 def test_one_label_of_several_is_scored_as_a_class_is():
     # TP 1, FN 1: 2 / 3. scikit-learn takes [n, 1] for two classes.
     said, known = np.array([[0], [0], [0], [1]]), np.array([[1], [0], [0], [1]])
@@ -56,6 +70,14 @@ def test_units_and_last_words_are_entities_as_in_seqeval_s_own_scheme():
     said = [["U-PER", "O", "O", "B-ORG", "I-ORG", "L-ORG"]]
     expected = f1_score(known, said, mode="strict", scheme=BILOU)
     assert metrics.entity_f1(said, known) == pytest.approx(expected) == 0.8
+
+
+def test_precision_is_of_what_was_said_and_recall_of_what_there_is():
+    known = [["B-PER", "O", "B-ORG", "I-ORG"]]
+    said = [["B-PER", "O", "O", "O"]]
+    names = ("entity_precision", "entity_recall", "entity_f1")
+    found = metrics.score(names, said, known)
+    assert found == pytest.approx(dict(zip(names, (1.0, 0.5, 2 / 3), strict=True)))
 
 
 def test_matthews_matches_its_formula():

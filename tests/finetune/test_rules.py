@@ -23,6 +23,7 @@ from metalr.predictor import init_predictor
 
 PLAN = RunPlan(learning_rate=0.1, total_steps=200, warmup_steps=0)
 CURVATURES = np.array([1.0, 4.0], np.float32)
+TRUE, FALSE = jnp.asarray(True), jnp.asarray(False)
 
 
 def bowl(params):
@@ -63,6 +64,13 @@ def test_gen_goes_a_tenth_of_the_way_to_the_lowest_point_of_the_parabola():
     plan = PLAN._replace(learning_rate=0.8)
     _, _, rates = take(gen.gen(optax.sgd, plan), start, 8)
     np.testing.assert_allclose(rates[7], 0.8 * 0.9 + 0.1 * 1.0, rtol=1e-4)
+
+
+def test_gen_goes_no_further_down_than_to_half_the_rate():
+    start = {"w": jnp.array([1.0, 0.0])}  # best rate 1: an eighth of this one
+    plan = PLAN._replace(learning_rate=8.0)
+    _, _, rates = take(gen.gen(optax.sgd, plan), start, 8)
+    np.testing.assert_allclose(rates[7], 8.0 * (0.9 + 0.1 * 0.5), rtol=1e-4)
 
 
 def test_gen_keeps_its_rate_where_the_parabola_opens_downward():
@@ -155,6 +163,29 @@ def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():
     assert int(optax.tree.get(state, "count", filtering=is_adams)) == left
 
 
+@pytest.mark.parametrize(("last", "over"), [(5.0, False), (30.0, True)])
+def test_the_probe_of_the_finder_ends_at_four_times_its_lowest_loss(last, over):
+    state = lr_find.LrFindState(
+        step=jnp.int32(0),
+        found=jnp.float32(0),
+        steps_left=jnp.int32(0),
+        losses=jnp.zeros(50, jnp.float32),
+        smooth=jnp.float32(0),
+        lowest=jnp.float32(np.inf),
+        first_params=None,
+        inner_state=None,
+    )
+    smooth, ended, expected = 0.0, False, []
+    for count, value in enumerate((1.0, 0.5, last), start=1):
+        assert not ended
+        state = state._replace(step=jnp.int32(count))
+        state, ended = lr_find._smoothed(state, jnp.float32(value), TRUE)
+        smooth = 0.98 * smooth + 0.02 * value
+        expected.append(smooth / (1 - 0.98**count))  # 1, 0.747, 2.19 or 10.7
+    np.testing.assert_allclose(state.losses[:3], expected, rtol=1e-4)
+    assert bool(ended) == over == (expected[2] > 4 * expected[1])
+
+
 def is_adams(path, value):
     del value
     return "Adam" in str(path[-1])
@@ -192,6 +223,54 @@ def test_adalrs_searches_in_its_part_of_the_run_alone():
     np.testing.assert_allclose(factors[:20], 1.0, rtol=1e-4)
     assert factors[20:90].max() > 2
     np.testing.assert_allclose(factors[90:], factors[90], rtol=1e-3)
+
+
+def of_adalrs(window, **numbers):
+    numbers = {"filled": len(window), "trial": False, "factor": 1.0} | numbers
+    return adalrs.AdalrsState(
+        step=jnp.int32(50),
+        factor=jnp.float32(numbers["factor"]),
+        changes=jnp.int32(numbers.get("changes", 0)),
+        window=jnp.asarray(window, jnp.float32),
+        filled=jnp.int32(numbers["filled"]),
+        trial=jnp.asarray(numbers["trial"]),
+        velocity=jnp.float32(numbers.get("velocity", np.nan)),
+        highest=jnp.float32(9.0),
+        saved=None,
+        inner_state=None,
+    )
+
+
+def test_adalrs_lowers_the_rate_where_the_loss_rises_over_two_windows():
+    window = np.linspace(0, 1, 10)  # without noise: e is 0
+    state = of_adalrs(window, velocity=-0.1)
+    after, back, begun = adalrs._decided(state, TRUE, FALSE, 10)
+    assert float(after.factor) == pytest.approx(1 / 2) and int(after.changes) == 1
+    assert not back and not begun and not after.trial
+    # After a window that fell it rises in one alone, and a trial begins.
+    state = of_adalrs(window, velocity=0.1)
+    after, back, begun = adalrs._decided(state, TRUE, FALSE, 10)
+    assert float(after.factor) == pytest.approx(3) and begun and not back
+
+
+def test_adalrs_ends_a_trial_whose_loss_is_above_all_before_it():
+    state = of_adalrs(np.ones(10), filled=4, trial=True, factor=3.0, velocity=0.1)
+    after, back, begun = adalrs._decided(state, TRUE, TRUE, 10)
+    assert back and not begun and not after.trial and int(after.filled) == 0
+    assert float(after.factor) == pytest.approx(1 / 2)
+    after, back, _ = adalrs._decided(state, TRUE, FALSE, 10)
+    assert not back and after.trial and int(after.filled) == 4
+
+
+def test_adalrs_measures_a_slope_and_its_standard_error():
+    losses = jnp.asarray([2.0, 1.6, 1.2, 0.8, 0.4], jnp.float32)
+    velocity, error = adalrs._velocity(losses)
+    assert float(velocity) == pytest.approx(0.4) and float(error) < 1e-6
+    bent = jnp.asarray([1.0, 0.0, 1.0, 0.0, 1.0], jnp.float32)
+    velocity, error = adalrs._velocity(bent)
+    assert float(velocity) == pytest.approx(0, abs=1e-6)
+    # Squares of the rests add up to 1.2, those of the steps to 10; 5 - 2 are free.
+    assert float(error) == pytest.approx((1.2 / 3 / 10) ** 0.5, rel=1e-5)
 
 
 def test_schedule_free_plus_follows_its_equations():

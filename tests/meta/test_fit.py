@@ -164,6 +164,15 @@ def test_alike_errors_of_a_run_count_as_few_steps():
     assert calibration.correlation(apart) == pytest.approx(1, rel=0.5)
 
 
+def test_correlation_weighs_steps_by_precision_and_runs_by_weight():
+    # Precisions 1 and 2: the mean is 7/3, and its square times their sum 49/3.
+    first = np.array([1.0, 3.0]), np.array([1.0, 0.5]), 1.0
+    # Mean 2, times the sum of the precisions: 8.
+    second = np.array([2.0, 2.0]), np.array([1.0, 1.0]), 3.0
+    found = calibration.correlation([first, second])
+    assert found == pytest.approx((49 / 3 + 3 * 8) / 4)
+
+
 def test_unknown_hidden_feature_is_a_fault(runs):
     data = labels.examples(runs)
     with pytest.raises(MetalrError, match="must name features, got phase_of_the_moon"):

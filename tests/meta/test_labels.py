@@ -34,6 +34,12 @@ def test_outcome_is_half_the_mean_half_the_last_over_the_first(losses, expected)
     assert found == pytest.approx(expected)
 
 
+def test_share_of_a_run_falls_with_a_tenth_of_the_spread():
+    # J spans 1, so the temperature is 0.1: shares of e^0, e^-0.5 and e^-10.
+    found = labels.of_the_best(np.array([0.0, 1.0, 5.0]), np.array([-1.0, -0.95, 0.0]))
+    assert found == pytest.approx(0.3776, abs=1e-3)
+
+
 @pytest.mark.parametrize("best", [-12.75, -11.0, -9.25])
 def test_best_peak_of_a_parabola_is_found(best):
     peaks = np.linspace(-14.5, -7.5, 5)
@@ -67,6 +73,17 @@ def test_run_that_diverged_neither_wins_nor_hides_the_others():
     )
 
 
+def test_run_that_broke_off_goes_on_at_its_last_rate():
+    whole, short = run(2.0**-9, 0.9), run(2.0**-12, 0.2)
+    falling = np.geomspace(2.0**-12, 2.0**-14, 10).astype(np.float32)
+    cut = {name: getattr(short, name)[:10] for name in ("features", "multiplier")}
+    short = short._replace(rate=falling, loss=short.loss[:10], **cut)
+    found = labels.best_rate([whole, short]).log2_rate
+    assert len(found) == whole.steps
+    np.testing.assert_allclose(found[0], -12, atol=0.01)
+    np.testing.assert_allclose(found[10:], -14, atol=0.01)
+
+
 def test_signal_is_of_what_is_won_and_not_of_what_is_lost():
     learns = labels.best_rate(sweep()).signal
     flat = labels.best_rate([run(2.0**x, 1.0) for x in (-12, -10, -8)]).signal
@@ -83,6 +100,13 @@ def test_target_is_how_far_the_step_before_was_off():
     for row, made in zip(target, of, strict=True):
         off = log2_best(of) - np.log2(made.peak)
         np.testing.assert_allclose(row, np.clip(off, -8, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("far", [8.5, -12])
+def test_target_is_clipped_to_eight_octaves(far):
+    of = [*sweep(), run(2.0 ** (-11 - far), 0.9, kind="policy")]
+    found = labels.examples(of, unknown_horizon=0)
+    np.testing.assert_array_equal(found.target[-LEARNED:], np.sign(far) * 8)
 
 
 def test_best_rate_of_a_step_is_that_of_the_shape_that_won():
@@ -171,6 +195,15 @@ def test_sweeps_count_by_signal_and_not_by_their_steps():
     twice = found.weight[7 * LEARNED :]
     assert weight[1].sum() < 0.01 * weight[0].sum()
     assert twice.sum() == pytest.approx(weight[0].sum(), rel=0.01)
+
+
+def test_encoders_and_zoo_have_the_same_weight_however_many_sweeps_each_has():
+    zoo = [r for n in (1, 2, 3) for r in sweep(n, problem="linear", task="linear")]
+    found = labels.examples([*sweep(0), *zoo], unknown_horizon=0)
+    own = found.kind == labels.ENCODER
+    assert own.sum() * 3 == (~own).sum()
+    assert found.weight[own].sum() == pytest.approx(found.weight[~own].sum())
+    assert found.weight.mean() == pytest.approx(1)
 
 
 def test_traces_without_a_whole_sweep_are_a_fault():

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metalr import features
+from metalr.observe import Observation
 from metalr.predictor import init_predictor
 
 SURE = -6.0  # log variance of an answer that a single step suffices for
@@ -80,3 +82,23 @@ def drive(tx, grads_and_values, params=None):
         params = optax.apply_updates(params, updates)
         history.append((updates, params, state))
     return history
+
+
+def of_a_step(**numbers):
+    """Return an observation of ones, logs of 0 and a slope of -1, or what is given."""
+    given = {"log_level": 0.0, "log_multiplier": 0.0, "slope": -1.0} | numbers
+    rows = dict.fromkeys(Observation._fields, 1.0) | given
+    return Observation(**{name: jnp.float32(x) for name, x in rows.items()})
+
+
+def summary_of(value, start, spread, steps=20.0):
+    """Return the summary of a run whose mean loss is `value` over the last 8 steps."""
+    means = np.zeros((3, len(features.Tracked._fields)), np.float32)
+    means[0, 0] = value
+    return features.init()._replace(
+        means=jnp.asarray(means),
+        counted_steps=jnp.float32(steps),
+        counted_updates=jnp.float32(steps - 1),
+        initial_value=jnp.float32(start),
+        initial_spread=jnp.float32(spread),
+    )

@@ -23,6 +23,7 @@ from tests.product.steering import (
     drive,
     falling,
     knowing,
+    of_a_step,
     opinionated,
 )
 
@@ -395,10 +396,6 @@ def quadratic(excess, hessian, noise=0.0, steps=60, **settings):
         return jax.lax.scan(step, start, keys)[1]
 
     return run(jnp.ones(len(hessian)))
-
-
-def of_a_step(**numbers):
-    return Observation(**dict.fromkeys(Observation._fields, 1.0) | numbers)
 
 
 def test_slopes_that_lie_along_no_gradient_are_noise_however_much_they_grow():

@@ -1,5 +1,7 @@
 """Observations and features against a float64 reference, and what changes none."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,13 @@ from hypothesis import strategies as st
 from metalr import coordinates, features, observe
 from metalr.features import FACTS, FEATURES, NAMES
 from metalr.observe import Observation
-from tests.product.steering import opinionated, regression, train_step
+from tests.product.steering import (
+    of_a_step,
+    opinionated,
+    regression,
+    summary_of,
+    train_step,
+)
 
 BOUNDS = np.array([(row.low, row.high) for row in FEATURES], np.float32)
 LOG_LEVEL, LOG_M, AREA = -0.5, 0.3, np.log(0.6)
@@ -63,8 +71,9 @@ def run_features(path, grads, losses, total_steps=None, area=0.0, **settings):
 def window_mean(series, width):
     """Return the mean with weights 1/n until the window is full, exponential after."""
     weights = np.zeros(len(series))
+    widths = np.broadcast_to(width, len(series))  # of each step, or of all
     for step in range(len(series)):
-        share = 1 / min(step + 1, width)
+        share = 1 / min(step + 1, widths[step])
         weights *= 1 - share
         weights[step] = share
     return weights @ np.asarray(series, np.float64)
@@ -169,6 +178,31 @@ def test_facts_of_the_matrices_are_those_of_the_leaves_that_move():
     assert after["width"] == pytest.approx(width, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("shape", "count", "width"),
+    [
+        ((5,), 0.0, 0.0),
+        ((64, 128, 32), 64.0, 6.0),  # a stack of layers, of log2 sides 7 and 5
+        ((65, 128, 32), 1.0, (math.log2(65) + 7 + 5) / 2),  # too long for one
+        ((8, 4, 16), 1.0, 4.5),  # 32 by 16
+        ((2, 4, 4, 16), 1.0, 4.5),  # a kernel
+    ],
+)
+def test_a_short_first_axis_of_three_is_a_stack(shape, count, width):
+    block = coordinates.Block(0, shape, (1,) * len(shape), 1, math.prod(shape))
+    assert observe._matrices(block) == pytest.approx((count, width))
+
+
+def test_the_update_of_a_leaf_is_the_median_over_those_that_moved():
+    moved = {"a": 0.001, "b": 0.1, "c": 0.2, "frozen": 0.0}
+    start = {name: jnp.ones(3) for name in moved}
+    where = coordinates.layout(start)
+    past = observe.init(start, where)
+    after = {name: jnp.ones(3) * (1 + u) for name, u in moved.items()}
+    seen, _ = observe.observe(after, past, after, where, value=1.0)
+    assert float(seen.leaf_update) == pytest.approx(math.log(0.1 / 1.1), abs=1e-4)
+
+
 def test_exact_line_curvature_equals_the_hessian_form():
     hessian, theta, _ = quadratic()
     step = np.random.default_rng(1).normal(size=theta.size)
@@ -177,6 +211,22 @@ def test_exact_line_curvature_equals_the_hessian_form():
     theta, step = (jnp.asarray(x, jnp.float32) for x in (theta, step))
     ours = features.line_curvature(lambda x: h @ x, theta, h @ theta, step)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_exact_curvature_takes_the_place_of_that_of_two_batches():
+    params, grads = {"w": jnp.ones(2)}, {"w": jnp.asarray([3.0, 4.0])}
+    where = coordinates.layout(params)
+    _, past = observe.observe(
+        grads, observe.init(params, where), params, where, value=1.0
+    )
+    moved = {"w": params["w"] - 0.1 * grads["w"]}
+    seen, _ = observe.observe(
+        grads, past, moved, where, value=1.0, exact_curvature=jnp.float32(3.0)
+    )
+    # |u| = 0.5, so g.u = -0.1 * 25 changes by 1.5 of its size: half of it is left,
+    # behind the minimum of the line.
+    assert float(seen.slope_before) == pytest.approx(-2.5, rel=1e-5)
+    assert float(seen.slope) == pytest.approx(1.25, rel=1e-5)
 
 
 @pytest.mark.parametrize("turned", [1.0, 1j, 0.6 + 0.8j])
@@ -258,6 +308,92 @@ def test_a_step_before_which_nothing_moved_is_no_evidence():
     for row in found[13:]:
         np.testing.assert_array_equal(row, found[12])
     np.testing.assert_allclose(found[:13], plain[:13], rtol=1e-5, atol=1e-5)
+
+
+def features_of(steps, total_steps=None):
+    summary, found = features.init(), []
+    for step, seen in enumerate(steps):
+        vector, summary = features.update(
+            seen, summary, step=jnp.float32(step), total_steps=total_steps
+        )
+        found.append(dict(zip(NAMES, np.asarray(vector), strict=True)))
+    return found
+
+
+def test_an_update_is_held_against_the_level_of_the_step_that_made_it():
+    start = of_a_step(update_norm=0.0, log_level=math.log(0.5))
+    after = of_a_step(update_norm=0.25, param_norm=2.0, log_level=0.0)
+    found = features_of([start, after])[1]
+    # |u| / |theta| is 1/8, made at a level of a half.
+    assert found["relative_rate"] == pytest.approx(-2.0, abs=1e-4)
+
+
+def test_what_is_gained_is_counted_from_the_loss_of_the_step_before():
+    still = {"update_norm": 0.0}
+    steps = [
+        of_a_step(value=5.0, **still),
+        of_a_step(value=4.0),  # gained 1
+        of_a_step(value=10.0, **still),  # another micro-batch
+        of_a_step(value=9.0),  # gained 1 again
+    ]
+    found = features_of(steps)[-1]["gain_ratio"]
+    assert found == pytest.approx(math.asinh(1.0), abs=1e-4)
+
+
+def test_the_level_of_a_step_before_which_nothing_moved_is_that_of_the_next_update():
+    steps = [
+        of_a_step(update_norm=0.0, log_level=0.0),
+        of_a_step(update_norm=0.0, log_level=math.log(0.25)),
+        of_a_step(update_norm=0.25, log_level=0.0),
+    ]
+    found = features_of(steps)[-1]["relative_rate"]
+    assert found == pytest.approx(0.0, abs=1e-4)  # 1/4 at a level of 1/4
+
+
+@pytest.mark.parametrize("total_steps", [None, 2000.0, 20.0])
+def test_the_third_window_is_a_tenth_of_the_budget_and_eight_at_least(total_steps):
+    losses = np.random.default_rng(0).normal(size=200)
+    ones = np.ones(200, np.float32)
+    rows = {name: ones for name in Observation._fields}
+    rows |= {"value": losses.astype(np.float32), "slope": -ones}
+    rows |= {"log_level": 0 * ones, "log_multiplier": 0 * ones}
+    rows["update_norm"] = np.r_[0, ones[1:]].astype(np.float32)
+    found = np.asarray(features.of_trace(Observation(**rows), total_steps))
+    budget = np.maximum((total_steps or np.arange(200)) / 10, 8)
+    apart = window_mean(losses, 8) - window_mean(losses, budget)
+    np.testing.assert_allclose(
+        found[-1, NAMES.index("loss_budget")], math.asinh(apart), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "steps", "left"),
+    [(0.81, 20, False), (0.79, 20, True), (0.5, 7, False), (0.5, 8, True)],
+)
+def test_the_loss_has_left_its_start_where_it_is_two_deviations_below(
+    value, steps, left
+):
+    assert bool(features.has_left_start(summary_of(value, 1.0, 0.1, steps))) == left
+
+
+@pytest.mark.parametrize(
+    ("value", "start", "spread", "steps", "diverging"),
+    [
+        (2.49, 2.0, 0.1, 20, False),  # a quarter of the start is more
+        (2.51, 2.0, 0.1, 20, True),
+        (2.79, 2.0, 0.2, 20, False),  # four deviations are more
+        (2.81, 2.0, 0.2, 20, True),
+        (-1.51, -2.0, 0.1, 20, False),  # of either sign
+        (-1.49, -2.0, 0.1, 20, True),
+        (9.0, 2.0, 0.1, 8, False),  # before the mean is of other steps
+        (9.0, 2.0, 0.1, 9, True),
+    ],
+)
+def test_the_loss_is_well_above_its_start_by_a_quarter_or_four_deviations(
+    value, start, spread, steps, diverging
+):
+    summary = summary_of(value, start, spread, steps)
+    assert bool(features.is_diverging(summary)) == diverging
 
 
 @pytest.mark.parametrize("total_steps", [12, None])

@@ -223,10 +223,9 @@ def test_it_survives_save_and_restore(tmp_path):
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "state", state)
-    for again in (state, restored):
-        after = step(params, again, batch)
-        jax.tree.map(np.testing.assert_array_equal, after, step(params, state, batch))
+        restored = checkpointer.restore(tmp_path / "state", tx.init(params))
+    after, expected = (step(params, kept, batch) for kept in (restored, state))
+    jax.tree.map(np.testing.assert_array_equal, after, expected)
 
 
 # --- The rate -------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The schedule read off a finished optimizer is the one it was built with."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from optax import contrib
 
 from metalr import wrap
 from metalr.predictor import init_predictor
-from metalr.read_schedule import levels, read_level, read_schedule
+from metalr.read_schedule import levels, log_area, read_level, read_schedule
 from tests.tiers import some
 
 STEPS = 40
@@ -161,3 +163,16 @@ def test_a_long_schedule_is_read_in_parts_and_whole():
     schedule = optax.linear_schedule(1e-3, 0.0, 20_000)
     found = read_schedule(optax.adam(schedule), {"w": jnp.ones(3)}, 20_000)
     np.testing.assert_allclose(found, 1 - np.arange(20_000) / 20_000, atol=1e-5)
+
+
+def test_the_area_under_a_long_schedule_counts_each_step_alike():
+    schedule = lambda step: 1.0 - step / 4000  # noqa: E731
+    log_level, area = levels(schedule, 4000)
+    assert float(area) == pytest.approx(math.log(0.5), abs=0.01)
+    assert float(log_level(2000)) == pytest.approx(math.log(0.5), abs=1e-4)
+
+
+def test_the_area_is_a_hundredth_at_least():
+    table = np.zeros(1000, np.float32)
+    table[0] = 1
+    assert log_area(table) == pytest.approx(math.log(0.01))

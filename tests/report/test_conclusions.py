@@ -97,6 +97,12 @@ def test_answer_of_a_tie_claims_nothing():
     assert lost.endswith("and 1 of its 3 runs failed.")
 
 
+def test_equal_runs_are_not_called_better():
+    good, *_ = sentences(pair_of_rows([0.8], [0.8]))
+    assert "not distinguishable with these runs, different by +0.000" in good
+    assert "better" not in good
+
+
 def test_interval_that_holds_nothing_claims_nothing():
     runs = pair_of_rows([0.6, 0.8], [0.6, 0.8])
     runs[0] = a_run(scheduler="metalr", seed=0, scores=[0.6], failed="not finite")

@@ -25,6 +25,22 @@ def test_summary_table_by_hand():
     }
 
 
+def test_steps_of_the_summary_are_the_median_over_tasks():
+    fast, slow = [0.9] * 4, [0.1, 0.1, 0.1, 0.9]
+    runs = [
+        a_run(task, scheduler=scheduler, scores=scores)
+        for task in ("cola", "squad", "qqp_like")
+        for scheduler, scores in (
+            ("metalr", slow if task == "squad" else fast),
+            ("linear", fast),
+        )
+    ]
+    cells = tables.summary_table(comparison.from_lines(runs, "linear 2e-5"))
+    (own,) = [line for line in cells if line[0] == "metalr"]
+    # 1, 4 and 1 times the fastest.
+    assert own[tables.SUMMARY_HEAD.index("steps to 95 %")] == "1.00"
+
+
 def test_seconds_sensitivity_and_devices_are_told_where_runs_know_them():
     rates = (1.25e-6, 2e-5, 3.2e-4)
     device = {"kind": "cpu", "processor": "Xeon", "threads": 2}
