@@ -333,8 +333,11 @@ def test_shares_over_all_depths_are_those_of_their_stores():
         gap = comparison.score_difference(found, "metalr", row)
         ends = f"{gap.low:+.3f} to {gap.high:+.3f}, {gap.pairs} pairs"
         assert f"| {name} | {shown[row]} | {gap.estimate:+.3f} ({ends}) |" in TEXT
-        if row.startswith("wsd"):  # "all three beyond their intervals"
-            assert gap.low > 0
+        if row in ("wsd 1e-4", "wsd 3.2e-4"):
+            assert f"{gap.estimate:+.3f}" in WORDS and gap.low > 0
+        elif row == "wsd 1.6e-4":
+            words = f"at 1.6e-4 by {gap.estimate:+.3f}, whose interval just holds 0"
+            assert words in WORDS and -0.02 < gap.low < 0
     order = ["metalr", *reversed(ALL_DEPTHS)][:3] + [*ALL_DEPTHS][:3]
     assert f"| {' | '.join(shown[row] for row in order)} |" in README
 
