@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metalr.errors import MetalrError
@@ -85,9 +86,11 @@ def known_number(value: Any) -> float | None:
 
     As Python's own: to compare a number of JAX inside of a trace makes a tracer.
     """
+    if np.ndim(value):
+        return None
     try:
         return float(value)
-    except TypeError:
+    except (TypeError, ValueError):
         return None
 
 
@@ -119,6 +122,16 @@ def checked_optimizer(inner: Any) -> optax.GradientTransformationExtraArgs:
             "metalr.inject"
         )
     return optax.with_extra_args_support(inner)
+
+
+def is_gathering(part: Any) -> bool:
+    """Tell whether a part of a state gathers micro-batches."""
+    return isinstance(part, optax.MultiStepsState)
+
+
+def gathers(inner_state: Any) -> bool:
+    """Tell whether a rule of an optimizer gathers micro-batches."""
+    return any(map(is_gathering, jax.tree.leaves(inner_state, is_leaf=is_gathering)))
 
 
 def refuse_remembering(inner_state: Any) -> None:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metalr.arguments import gathers, is_gathering
 from metalr.coordinates import is_trainable, leaves_of
 from metalr.observe import TINY
 
@@ -161,7 +162,7 @@ def _sizes(
         return state, sum(sizes, jnp.zeros(()))
 
     counted = any(map(_is_counted, jax.tree.leaves(state, is_leaf=_is_counted)))
-    if counted and not _gathers(state):
+    if counted and not gathers(state):
         return _sizes_by_count(step, state, steps)
     if not counted and not _counts_elsewhere(state):
         return np.ones(steps)  # without a count there is no schedule
@@ -211,7 +212,7 @@ def _sizes_by_steps(step: _Step, state: Any, steps: int) -> np.ndarray:
     walk = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices))
     sizes = np.array(walk(state, np.arange(steps))[1])
     moved = np.flatnonzero(sizes)
-    if not _gathers(state) or not len(moved):
+    if not gathers(state) or not len(moved):
         return sizes
     # Micro-batches, and moves at the last of them.
     filling = min(_FILLING * int(moved[0] + 1), _STEPS)
@@ -242,7 +243,7 @@ def _restarted(state: Any) -> Any:
     """Return a state at its first micro-batch again, but for its moments."""
 
     def move(part: Any) -> Any:
-        if not isinstance(part, optax.MultiStepsState):
+        if not is_gathering(part):
             return part
         return part._replace(
             mini_step=jnp.zeros_like(part.mini_step),
@@ -251,7 +252,7 @@ def _restarted(state: Any) -> Any:
             inner_opt_state=_at(part.inner_opt_state, jnp.int32(0)),
         )
 
-    return jax.tree.map(move, state, is_leaf=_is_gathering)
+    return jax.tree.map(move, state, is_leaf=is_gathering)
 
 
 def _is_counted(part: Any) -> bool:
@@ -281,11 +282,3 @@ def _hides_its_count(part: Any) -> bool:
 
 def _is_integer(leaf: Any) -> bool:
     return jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
-
-
-def _is_gathering(part: Any) -> bool:
-    return isinstance(part, optax.MultiStepsState)
-
-
-def _gathers(state: Any) -> bool:
-    return any(map(_is_gathering, jax.tree.leaves(state, is_leaf=_is_gathering)))

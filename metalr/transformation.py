@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from metalr import controller, coordinates, features, observe
-from metalr.arguments import checked_value, refuse_remembering
+from metalr.arguments import checked_value, gathers, refuse_remembering
 from metalr.controller import Controller
 from metalr.coordinates import is_trainable
 from metalr.errors import MetalrError
@@ -95,7 +95,7 @@ def transformation(
         changes = _dropped(finite, changes)
         untouched = ~finite & first
         inner_state = _forgetting(untouched, inner_state, inner.init(params))
-        if any(map(_is_gathering, _parts(state.inner_state))):
+        if gathers(state.inner_state):
             # A gradient of zero would count as a micro-batch of the group.
             inner_state = keep(inner_state, state.inner_state)
         new_observer = keep(new_observer, observer)
@@ -184,14 +184,6 @@ def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
         return jnp.where(untouched, its_first, leaf) if number else leaf
 
     return jax.tree.map_with_path(choose, state, first)
-
-
-def _is_gathering(part: Any) -> bool:
-    return isinstance(part, optax.MultiStepsState)
-
-
-def _parts(state: Any) -> list[Any]:
-    return jax.tree.leaves(state, is_leaf=_is_gathering)
 
 
 def _exact_curvature(

@@ -134,6 +134,7 @@ def test_an_eager_step_makes_no_nan_that_jax_would_stop_at():
             grads = {"w": W, "still": jnp.zeros(3)}
             updates, state = tx.update(grads, state, params, value=1.0)
             params = optax.apply_updates(params, updates)
+    assert state.lr_step == 2 and np.all(np.isfinite(state.lr_observation))
 
 
 @pytest.mark.parametrize("name", ["all zero", "empty", "nothing but integers"])

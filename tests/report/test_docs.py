@@ -385,6 +385,18 @@ def test_shares_on_fresh_tasks_are_those_of_their_store():
     assert f"{own} {shares(fewer, 'metalr')} |" in TEXT
 
 
+def test_the_best_shape_without_its_last_candidate_is_as_the_results_say():
+    lines = [
+        line
+        for line in store("fresh/runs")
+        if (line.get("scheduler"), line["settings"]["learning_rate"]) != ("wsd", 1.6e-4)
+    ]
+    found = comparison.from_lines(lines)
+    gap = difference(found, "metalr", "best shape tuned")
+    said = f"ends at {shares(found, 'best shape tuned')} (difference of metalr {gap})"
+    assert said in WORDS
+
+
 def test_words_on_fresh_tasks_are_what_their_store_says():
     found = shipped("fresh")
     lost = comparison.sensitivity(found, "metalr")
