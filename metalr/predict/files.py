@@ -43,22 +43,15 @@ def write(path: Path, form: str, rows: Iterable[Row]) -> None:
 
     Raises:
       MetalrError: The file cannot be written, or a row has other columns than the
-        first in a format that has a header; those for Parquet are then kept as JSON
-        Lines.
+        first in a format that has a header; they are then kept as JSON Lines.
     """
     if not path.parent.is_dir():
         raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
     if form == "parquet":
         files.replace(path, lambda draft: _parquet(draft, rows, path))
         return
-    zipped = path.suffix.lower() == ".gz"
-
-    def text(draft: Path) -> None:
-        opened: Any = gzip.open if zipped else open
-        with opened(draft, "wt", encoding="utf-8", newline="") as file:
-            print_to(file, form, rows)
-
-    files.replace(path, text)
+    text = _lines if form == "jsonl" else _or_lines
+    files.replace(path, lambda draft: text(draft, form, rows, path))
 
 
 def print_to(
@@ -124,6 +117,42 @@ def _same_columns(header: list[str], row: Row, form: str) -> None:
             f"a {form} file has the same columns in every row, but these differ: "
             f"{', '.join(odd):.200}; write .jsonl"
         )
+
+
+def _lines(draft: Path, form: str, rows: Iterable[Row], path: Path) -> None:
+    """Write text, packed where the name says so."""
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(draft, "wt", encoding="utf-8", newline="") as file:
+        print_to(file, form, rows)
+
+
+def _or_lines(draft: Path, form: str, rows: Iterable[Row], path: Path) -> None:
+    """Write a table of text, or JSON Lines beside it if a row does not fit.
+
+    A table has not the types of what went into it, so each row is noted besides.
+
+    Args:
+      draft: Where to.
+      form: csv or tsv.
+      rows: The rows.
+      path: What the draft is to be called.
+
+    Raises:
+      MetalrError: A row has other columns than the first; says where all are kept.
+    """
+    left = iter(rows)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as noted:
+
+        def note(row: Row) -> Row:
+            noted.write(_json(row) + "\n")
+            return row
+
+        try:
+            _lines(draft, form, map(note, left), path)
+        except _Unfit as fault:
+            noted.seek(0)
+            kept = _keep(path, itertools.chain(map(json.loads, noted), left))
+            raise MetalrError(f"{fault}; the rows are kept in {kept}") from fault
 
 
 def _parquet(draft: Path, rows: Iterable[Row], path: Path) -> None:

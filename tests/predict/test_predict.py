@@ -499,10 +499,11 @@ def test_model_without_a_head_is_refused(runs, tmp_path):
         metalr.load(place)
 
 
-def test_rows_of_other_columns_do_not_go_into_a_table(tmp_path):
-    rows = [{"a": 1}, {"a": 1, "b": 2}]
-    for name in ("out.csv", "out.parquet"):
-        with pytest.raises(MetalrError, match="same columns"):
-            files.write(tmp_path / name, files.format_of(tmp_path / name), rows)
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet"])
+def test_rows_of_other_columns_are_kept_beside_the_table(name, tmp_path):
+    path = tmp_path / name
+    rows = [{"a": 1}, {"a": {"x": 2.5}, "b": None}, {"c": "ü"}]
+    with pytest.raises(MetalrError, match=f"same columns.* kept in .*{name}.jsonl$"):
+        files.write(path, files.format_of(path), iter(rows))
     (kept,) = tmp_path.iterdir()
-    assert kept.name == "out.parquet.jsonl" and read(kept) == rows
+    assert read(kept) == rows
