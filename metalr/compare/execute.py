@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from metalr.compare import roofline, store
-from metalr.compare.plan import key
-from metalr.data.tasks import TASKS
+from metalr.compare.plan import key, length
 from metalr.finetune.config import RunConfig
 from metalr.models.encoder import EncoderConfig
 from metalr.runtime import executors, files
@@ -175,8 +174,8 @@ def estimate_seconds(config: RunConfig, done: Sequence[Mapping[str, Any]]) -> fl
     encoder = _encoder_by_name(config.model)
     if encoder is None:
         return math.nan
-    length = config.max_length or TASKS[config.task_name].max_length
-    flops = roofline.step(encoder, config.batch_size, length).flops * config.max_steps
+    step = roofline.step(encoder, config.batch_size, length(config))
+    flops = step.flops * config.max_steps
     return _START_SECONDS + flops / _flops_of_a_core()
 
 

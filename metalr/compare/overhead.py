@@ -14,9 +14,10 @@ from typing import Any
 import jax
 
 from metalr.compare import store
-from metalr.data.tasks import TASKS
+from metalr.compare.plan import length
 from metalr.finetune import loop, schedulers
 from metalr.finetune.config import RunConfig
+from metalr.finetune.inputs import max_length_of
 from metalr.finetune.preparation import Prepared, prepare
 
 BASELINE = "constant"
@@ -34,11 +35,6 @@ def key(config: RunConfig) -> str:
     shape["device"] = jax.default_backend()
     shape["max_length"] = length(config)
     return store.key(shape, overhead=True, **schedulers.learned_by(config))
-
-
-def length(config: RunConfig) -> int:
-    """Return the tokens of a batch entry, the task's default if none are set."""
-    return config.max_length or TASKS[config.task_name].max_length
 
 
 def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str, Any]]:
@@ -71,7 +67,7 @@ def measure(runs: Sequence[RunConfig], *, pairs: int = 30) -> Iterator[dict[str,
             "scheduler": config.scheduler,
             "model": config.model,
             "batch_size": config.batch_size,
-            "max_length": length(config),
+            "max_length": sides[1].length,
             "device": jax.devices()[0].platform,
             "step_ratio": [
                 round(statistics.median(ratios[i : i + size]), 4)
@@ -87,6 +83,8 @@ class _Side:
     def __init__(self, prepared: Prepared):
         params = prepared.problem.params
         state = prepared.layout.init(prepared.tx.init, params)
+        task, model = prepared.data.task, prepared.model
+        self.length = max_length_of(prepared.config, task, model)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         self._state = loop.start(params, state, seed=0)
         self._batch = prepared.problem.batches.batch(0)  # of one shape at every step

@@ -292,6 +292,11 @@ def _spread_evaluations(config: RunConfig, evaluations: int) -> RunConfig:
     return dataclasses.replace(config, evals_per_epoch=per_epoch)
 
 
+def length(config: RunConfig) -> int:
+    """Return the tokens that the settings allow an entry; the model may read fewer."""
+    return config.max_length or TASKS[config.task_name].max_length
+
+
 def key(config: RunConfig) -> str:
     """Return the key of a run in the store.
 

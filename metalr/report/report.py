@@ -144,7 +144,9 @@ def _one_workload(
     reference = comparison.references[workload]
     run = next(r for r in comparison.runs if (r["task"], r["model"]) == workload)
     settings = run["settings"]
-    length = settings.get("max_length") or "the task's default number of"
+    read = run.get("reading") or {}  # lines of old runs have none
+    length = read.get("max_length") or settings.get("max_length")
+    length = length or "the task's default number of"
     cells = tables.workload_table(comparison, workload)
     return [
         Heading(2, f"{name}, {workload.model}"),
