@@ -1,0 +1,147 @@
+"""The results page says what the shipped stores hold: depths and long runs."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from metalr.compare import comparison, criteria
+from metalr.compare import store as stores
+from tests.report.shipped_stores import (
+    FRESH,
+    README,
+    TASKS,
+    TEXT,
+    WORDS,
+    final,
+    rate,
+    shipped,
+    store,
+)
+
+pytestmark = pytest.mark.fast
+
+DEPTH_TASKS = ("mr", "emotion", "sst5", "financial_phrasebank")
+DEPTHS = {
+    "2 layers": "minilm:2",
+    "6 layers": "minilm:6",
+    "12 layers (e5-small, 4 bits)": "encoders/e5-small",
+}
+DEPTH_ROWS = [("wsd", 1e-4), ("wsd", 1.6e-4), ("wsd", 3.2e-4)]
+DEPTH_ROWS += [("linear", 1e-4), ("linear", 3.2e-4), ("metalr", 2e-5)]
+
+
+def depth_scores(name):
+    """Return the final scores of an encoder by task, row and base rate."""
+    scores = defaultdict(list)
+    for place in ("fresh/runs", "fresh/depths", "twelve-layers/runs"):
+        for run in store(place):
+            if run["kind"] == stores.RUN and run["model"] == DEPTHS[name]:
+                row = run["task"], run["scheduler"], criteria.base_rate(run)
+                scores[row].append(final(run))
+    return scores
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_scores_at_other_depths_are_those_of_their_stores(name):
+    scores = depth_scores(name)
+    for task in DEPTH_TASKS:
+        found = {row: scores.get((task, *row), ()) for row in DEPTH_ROWS}
+        mean = {row: f"{np.mean(of):.3f}" if of else "–" for row, of in found.items()}
+        cells = [f"{mean[row]} ({len(of)})" if of else "–" for row, of in found.items()]
+        if found["metalr", 2e-5]:
+            assert f"| {' | '.join([name, FRESH[task], *cells])} |" in TEXT
+
+
+ALL_DEPTHS = {
+    "wsd 1e-4": "hold 1e-4",
+    "wsd 1.6e-4": "hold 1.6e-4",
+    "wsd 3.2e-4": "hold 3.2e-4",
+    "linear tuned": "linear, tuned for each problem",
+    "best shape tuned": "the better of both shapes, tuned for each",
+}
+
+
+def test_shares_over_all_depths_are_those_of_their_stores():
+    lines = [
+        run
+        for place in ("fresh/runs", "fresh/depths", "twelve-layers/runs")
+        for run in store(place)
+        if run["kind"] == stores.RUN
+        and run["task"] in DEPTH_TASKS
+        and run["model"] in DEPTHS.values()
+    ]
+    found = comparison.from_lines(lines, "wsd 1e-4")
+    assert len(found.learned) == 10
+    shown = {
+        row: f"{found.mean(row, 'share of the best'):.3f}" for row in found.methods
+    }
+    assert f"| metalr from 2e-5 | {shown['metalr']} | |" in TEXT
+    for row, name in ALL_DEPTHS.items():
+        gap = comparison.score_difference(found, "metalr", row)
+        ends = f"{gap.low:+.3f} to {gap.high:+.3f}, {gap.pairs} pairs"
+        assert f"| {name} | {shown[row]} | {gap.estimate:+.3f} ({ends}) |" in TEXT
+        if row in ("wsd 1e-4", "wsd 3.2e-4"):
+            assert f"{gap.estimate:+.3f}" in WORDS and gap.low > 0
+        elif row == "wsd 1.6e-4":
+            words = f"at 1.6e-4 by {gap.estimate:+.3f}, whose interval just holds 0"
+            assert words in WORDS and -0.02 < gap.low < 0
+    order = ["metalr", *reversed(ALL_DEPTHS)][:3] + [*ALL_DEPTHS][:3]
+    assert f"| {' | '.join(shown[row] for row in order)} |" in README
+
+
+def test_scores_of_mpnet_are_those_of_their_store():
+    found = {
+        (run["task"], run["scheduler"], criteria.base_rate(run)): run
+        for run in store("twelve-layers/runs")
+        if run["kind"] == stores.RUN and run["model"].endswith("mpnet-base")
+    }
+    assert len(found) == 6
+    for task in ("mr", "emotion"):
+        rows = [("linear", 3.2e-5), ("linear", 1e-4), ("metalr", 2e-5)]
+        cells = [f"{final(found[task, *row]):.3f}" for row in rows]
+        history = found[task, "metalr", 2e-5]["history"]
+        cells.append(rate(max(row.get("learning_rate", 0) for row in history)))
+        name = {"mr": "MR"}.get(task, task)
+        assert f"| {name}, 12 x 768 | {' | '.join(cells)} |" in TEXT
+
+
+def test_runs_without_six_layers_all_learn_as_the_results_say():
+    runs = store("targets/without-6-version-4")
+    scores = [final(run) for run in runs]
+    highest = [max(row.get("learning_rate", 0) for row in r["history"]) for r in runs]
+    assert [run["seed"] for run in runs] == list(range(10))
+    said = (
+        f"all ten learn, from {min(scores):.3f} to {max(scores):.3f} "
+        f"({np.mean(scores):.3f}), with a highest rate of {rate(min(highest))} to "
+        f"{rate(max(highest))}."
+    )
+    assert said in WORDS
+
+
+def test_scores_of_version_4_on_the_targets_are_those_of_their_store():
+    found, words = shipped("targets"), TEXT[TEXT.index("### Old targets with six") :]
+    for run in store("targets/version-4"):
+        (tuned,) = (
+            other
+            for other in found.runs_of("linear tuned", criteria.workload(run))
+            if other["seed"] == run["seed"]
+        )
+        name = f"{TASKS[run['task']]}, {('first', 'second')[run['seed']]}"
+        assert f"| {name} | {final(tuned):.3f} | {final(run):.3f} |" in words
+
+
+def test_words_on_a_long_run_are_what_its_store_says():
+    runs = {run["scheduler"]: run for run in store("long/runs")}
+    scores = {name: f"{final(run):.3f}" for name, run in runs.items()}
+    assert f"ends at {scores['metalr']}, linear decay at 3.2e-4 at" in WORDS
+    assert f"3.2e-4 at {scores['linear']}, with a standard" in WORDS
+    m = {
+        row["step"]: row["lr_multiplier"]
+        for row in runs["metalr"]["history"]
+        if row.get("lr_multiplier") and row["step"] >= 1000
+    }
+    assert f"multiplier is {m[1000]:.1f} after a third" in WORDS
+    low, high = min(m.values()), max(m.values())
+    assert f"at most {high:.1f} and at least {low:.1f} from there on" in WORDS
+    assert f"drift of {np.log2(high / low):.2f} octaves" in WORDS
