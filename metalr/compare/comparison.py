@@ -22,7 +22,7 @@ LEARNED, LEARNED_SPANS = 0.1, 0.2
 # Settings in which runs of one workload may differ: those that belong to the method,
 # and those that do not change any number.
 OF_THE_METHOD = {"scheduler", "learning_rate", "warmup_steps", "predictor"}
-WITHOUT_EFFECT = that_change(PACE, NOTHING)
+WITHOUT_EFFECT = that_change(PACE, NOTHING) | {"tensorboard"}  # which is no more
 DEFAULTS = RunConfig().to_json()  # of settings that an older metalr did not have
 
 

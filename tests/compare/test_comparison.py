@@ -252,6 +252,12 @@ def test_lines_that_name_a_device_are_paired_with_those_that_name_none_when_told
 ROWS = {of: {"kind": "folder", "where": "data/sst2", "sha256": of} for of in ("1", "2")}
 
 
+def test_flag_of_older_runs_that_changed_no_number_keeps_none_apart():
+    old, new = a_run(seed=0), a_run(seed=1)
+    old["settings"]["tensorboard"] = False
+    assert len(comparison.from_lines([old, new]).runs) == 2
+
+
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [

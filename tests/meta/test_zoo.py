@@ -141,15 +141,22 @@ def test_a_walk_s_multiplier_is_its_rate_over_its_schedule(found):
     assert all(np.ptp(np.log2(walk)) > 0.1 for walk in walks)
 
 
-@pytest.mark.parametrize("kind", problems.KINDS)
-def test_every_kind_has_a_finite_loss_and_a_gradient(kind):
-    if kind == "tuned":
-        pytest.skip("pre-trains a transformer: minutes under this XLA")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.thorough if kind == "tuned" else ())
+        for kind in problems.KINDS
+    ],
+)
+def test_every_kind_has_a_finite_loss_and_a_gradient(kind, monkeypatch):
+    monkeypatch.setattr(problems, "PRETRAINING", 1)  # the whole takes minutes
+    problems._pretrained.cache_clear()
     problem = sweeps.build(tiny(kind))
     batch = {k: v[:4] for k, v in problem.train.items()}
     loss, grads = jax.value_and_grad(problem.loss)(
         problem.params, batch, jax.random.key(0)
     )
+    problems._pretrained.cache_clear()
     assert np.isfinite(loss)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads))
 

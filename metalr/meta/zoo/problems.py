@@ -7,6 +7,7 @@ Left out on purpose, so that tests may hold a predictor against them: scikit-lea
 digits, and Python's own sources as text.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -343,16 +344,14 @@ def _tuned(shape: np.random.Generator, rng: np.random.Generator) -> Problem:
     return Problem(("tuned", how, layers), loss, trained, *_split(rows, 128))
 
 
-_BODIES: dict[tuple, Any] = {}
+PRETRAINING = 400  # steps of Adam
 
 
+@functools.cache
 def _pretrained(width: int, layers: int, length: int) -> Any:
-    """Pre-trains a body on the next character once, for 400 steps of Adam."""
+    """Pre-train a body on the next character."""
     import optax
 
-    key = (width, layers, length)
-    if key in _BODIES:
-        return _BODIES[key]
     rng = np.random.default_rng(7)
     rows = jnp.asarray(_texts(rng, length)["ids"])
     params = {
@@ -373,10 +372,10 @@ def _pretrained(width: int, layers: int, length: int) -> Any:
             updates, state = tx.update(jax.grad(loss)(params, ids), state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(step, (params, tx.init(params)), jnp.arange(400))[0][0]
+        start = params, tx.init(params)
+        return jax.lax.scan(step, start, jnp.arange(PRETRAINING))[0][0]
 
-    _BODIES[key] = fit(params)["body"]
-    return _BODIES[key]
+    return fit(params)["body"]
 
 
 KINDS: dict[str, Maker] = {
