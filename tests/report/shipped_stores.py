@@ -69,3 +69,28 @@ def shares(found, row, model=""):
     others = tuple(p for p in found.references if not p.model.endswith(model))
     kept = found._replace(unlearned=(*found.unlearned, *others))
     return f"{kept.mean(row, 'share of the best'):.3f}"
+
+
+def as_soon(runs, others):
+    """Tell of each run whether it is as soon as the other one of its seed.
+
+    At 99 % of what the other one ends with above chance.
+    """
+    of_seed, soon = {run["seed"]: run for run in others}, []
+    for run in runs:
+        other, metric = of_seed[run["seed"]], run["metric"]
+        chance = run["chance"][metric]
+        target = chance + 0.99 * (final(other) - chance)
+        first, its_first = (
+            min(
+                (
+                    row["step"]
+                    for row in one["history"]
+                    if row.get(metric, -1) >= target
+                ),
+                default=np.inf,
+            )
+            for one in (run, other)
+        )
+        soon.append(first <= its_first)
+    return soon

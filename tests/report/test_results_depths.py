@@ -13,9 +13,14 @@ from tests.report.shipped_stores import (
     TASKS,
     TEXT,
     WORDS,
+    as_soon,
+    cell,
+    difference,
     final,
+    of_metalr,
     rate,
-    shipped,
+    rate_names,
+    shares,
     store,
 )
 
@@ -119,16 +124,55 @@ def test_runs_without_six_layers_all_learn_as_the_results_say():
     assert said in WORDS
 
 
+def targets():
+    """Return version 4 on the old targets beside the other rows of their store."""
+    others = [
+        run
+        for run in store("targets/runs")
+        if not run["scheduler"].startswith("metalr")
+    ]
+    lines = [*others, *store("targets/version-4")]
+    return comparison.from_lines(lines, mix_devices=True)
+
+
+def target_cells(found, place):
+    """Return the cells of an old target; those of tuned decay are of the same seeds."""
+    own = of_metalr(found, place, 2e-5)
+    seeds = {run["seed"] for run in own}
+    tuned = [
+        run for run in found.runs_of("linear tuned", place) if run["seed"] in seeds
+    ]
+    highest = [max(row.get("learning_rate", 0) for row in r["history"]) for r in own]
+    return [
+        f"{TASKS[place.task]}, {place.model[-1]} layers",
+        f"{cell(tuned, len(seeds))} at {rate_names(tuned)}",
+        cell(own, len(seeds)),
+        " to ".join(dict.fromkeys(map(rate, (min(highest), max(highest))))),
+    ]
+
+
 def test_scores_of_version_4_on_the_targets_are_those_of_their_store():
-    found, words = shipped("targets"), TEXT[TEXT.index("### Old targets with six") :]
-    for run in store("targets/version-4"):
-        (tuned,) = (
-            other
-            for other in found.runs_of("linear tuned", criteria.workload(run))
-            if other["seed"] == run["seed"]
+    found = targets()
+    for place in found.references:
+        if of_metalr(found, place, 2e-5):
+            assert f"| {' | '.join(target_cells(found, place))} |" in TEXT
+    own, tuned, fixed = (
+        shares(found, row) for row in ("metalr", "linear tuned", "linear 3.2e-4")
+    )
+    gap = difference(found, "metalr", "linear tuned")
+    soon = [
+        is_soon
+        for place in found.learned
+        for is_soon in as_soon(
+            of_metalr(found, place, 2e-5), found.runs_of("linear tuned", place)
         )
-        name = f"{TASKS[run['task']]}, {('first', 'second')[run['seed']]}"
-        assert f"| {name} | {final(tuned):.3f} | {final(run):.3f} |" in words
+    ]
+    assert (
+        f"metalr ends at {own} of the best score above chance, tuned linear decay at "
+        f"{tuned} (difference {gap}), linear decay at 3.2e-4 at {fixed}. It reaches "
+        f"99 % of the tuned run's final score as soon as that run in "
+        f"{sum(soon)} of {len(soon)} runs."
+    ) in WORDS
 
 
 def test_words_on_a_long_run_are_what_its_store_says():

@@ -12,6 +12,7 @@ from tests.report.shipped_stores import (
     TASKS,
     TEXT,
     WORDS,
+    as_soon,
     cell,
     difference,
     final,
@@ -88,30 +89,10 @@ def test_base_rates_meet_and_end_alike_as_the_results_say():
 def test_speed_and_spread_are_as_the_results_say():
     found, soon, narrower = shipped("targets"), [], []
     for place in found.references:
-        pairs = [
-            sorted(runs, key=lambda run: run["seed"])
-            for runs in (
-                found.runs_of("metalr", place),
-                found.runs_of("linear tuned", place),
-            )
-        ]
-        own, tuned = ([final(run) for run in runs] for runs in pairs)
-        narrower.append(np.std(own) < np.std(tuned))
-        for run, other in zip(*pairs, strict=True):
-            chance = run["chance"][run["metric"]]
-            target = chance + 0.99 * (final(other) - chance)
-            first = [
-                next(
-                    (
-                        row["step"]
-                        for row in its["history"]
-                        if row.get(run["metric"], -1) >= target
-                    ),
-                    np.inf,
-                )
-                for its in (run, other)
-            ]
-            soon.append(first[0] <= first[1])
+        rows = [found.runs_of(row, place) for row in ("metalr", "linear tuned")]
+        own, tuned = (np.std([*map(final, runs)]) for runs in rows)
+        narrower.append(own < tuned)
+        soon += as_soon(*rows)
     assert (sum(soon), len(soon)) == (12, 24) and not any(narrower)
     assert "as soon as that run in 12 of 24 runs only" in WORDS
 
