@@ -1,7 +1,7 @@
 """Observe a step, move the multiplier, update: the transformation of all doors."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,76 +48,106 @@ def transformation(
     ) -> Any:
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
-        value = checked_value(value)
         where = coordinates.layout(params, fixed.stride)
-        log_level, log_area = level(params)
-        squares = coordinates.squared_norms(updates, where)
-        finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
-        finite, clean = _zeroed(finite, updates)
-        value = jnp.where(finite, value, state.summary.last_value)
-        observer, exact = state.observer, None
-        if fixed.curvature_every:
-            observer, exact = observer
-        seen, new_observer = observe.observe(
-            clean,
-            observer,
-            params,
-            where,
-            value=value,
-            squares=jnp.where(finite, squares, 0),
-            log_level=log_level(state.lr_step),
-            log_multiplier=jnp.log(state.lr_applied),
-            exact_curvature=exact,
+        read = _read(fixed, state, updates, params, checked_value(value), where, level)
+        finite, seen = read.finite, read.seen
+        decided = controller.decide(
+            fixed, state, seen, read.vector, read.summary, finite
         )
-        # Whoever differentiates a step holds the factor fixed.
-        seen, new_observer = jax.lax.stop_gradient((seen, new_observer))
-        vector, summary = features.update(
-            seen,
-            state.summary,
-            step=state.lr_step,
-            total_steps=fixed.total_steps,
-            log_area=log_area,
-        )
-        decided = controller.decide(fixed, state, seen, vector, summary, finite)
-
-        # A skipped step is one before which nothing moved: no evidence in a trace.
-        first = state.summary.counted_steps == 0
-        last = state.lr_observation.at[_UPDATE_NORM].set(0)
-        last = jnp.where(finite | first, jnp.stack(seen), last)
 
         def keep(new, old):
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        inner_args = {"value": value, **extra_args}
+        inner_args = {"value": read.value, **extra_args}
         changes, inner_state = inner_update(
-            clean, state.inner_state, params, decided, inner_args
+            read.grads, state.inner_state, params, decided, inner_args
         )
         changes = _dropped(finite, changes)
-        untouched = ~finite & first
-        inner_state = _forgetting(untouched, inner_state, inner.init(params))
+        first = state.summary.counted_steps == 0
+        inner_state = _forgetting(~finite & first, inner_state, inner.init(params))
         if gathers(state.inner_state):
             # A gradient of zero would count as a micro-batch of the group.
             inner_state = keep(inner_state, state.inner_state)
-        new_observer = keep(new_observer, observer)
+        observer, exact = _observer(fixed, state)
+        observer = keep(read.observer, observer)
         if fixed.curvature_every:
             grad_fn = extra_args.get("grad_fn")
             exact = _exact_curvature(
-                fixed, state, exact, finite, params, clean, changes, grad_fn, where
+                fixed, state, exact, finite, params, read.grads, changes, grad_fn, where
             )
-            new_observer = (new_observer, exact)
+            observer = (observer, exact)
+        # A skipped step is one before which nothing moved: no evidence in a trace.
+        last = state.lr_observation.at[_UPDATE_NORM].set(0)
         return changes, decided._replace(
-            lr_features=keep(vector, state.lr_features),
-            lr_observation=last,
+            lr_features=keep(read.vector, state.lr_features),
+            lr_observation=jnp.where(finite | first, jnp.stack(seen), last),
             lr_last_move=jnp.where(
                 finite & seen.moved, jnp.stack(seen), state.lr_last_move
             ),
-            observer=new_observer,
-            summary=keep(summary, state.summary),
+            observer=observer,
+            summary=keep(read.summary, state.summary),
             inner_state=inner_state,
         )
 
     as_optax: Any = update  # optax's protocol has no place for a required `value`
     return optax.GradientTransformationExtraArgs(init, as_optax)
+
+
+class _Read(NamedTuple):
+    """What a step shows, before anything is decided."""
+
+    finite: jax.Array  # whether the step counts
+    grads: Any  # or zeros
+    value: jax.Array  # the loss, or the last one
+    seen: observe.Observation
+    observer: Any
+    vector: jax.Array  # the features
+    summary: features.Summary
+
+
+def _read(
+    fixed: Controller,
+    state: controller.MetalrState,
+    updates: Any,
+    params: Any,
+    value: jax.Array,
+    where: coordinates.Layout,
+    level: Callable[[Any], tuple[Callable, Any]],
+) -> _Read:
+    """Read a step: gradients, parameters and the loss."""
+    log_level, log_area = level(params)
+    squares = coordinates.squared_norms(updates, where)
+    finite = jnp.isfinite(jnp.sum(squares)) & jnp.isfinite(value)
+    finite, grads = _zeroed(finite, updates)
+    value = jnp.where(finite, value, state.summary.last_value)
+    observer, exact = _observer(fixed, state)
+    seen, observer = observe.observe(
+        grads,
+        observer,
+        params,
+        where,
+        value=value,
+        squares=jnp.where(finite, squares, 0),
+        log_level=log_level(state.lr_step),
+        log_multiplier=jnp.log(state.lr_applied),
+        exact_curvature=exact,
+    )
+    # Whoever differentiates a step holds the factor fixed.
+    seen, observer = jax.lax.stop_gradient((seen, observer))
+    vector, summary = features.update(
+        seen,
+        state.summary,
+        step=state.lr_step,
+        total_steps=fixed.total_steps,
+        log_area=log_area,
+    )
+    return _Read(finite, grads, value, seen, observer, vector, summary)
+
+
+def _observer(fixed: Controller, state: controller.MetalrState) -> tuple[Any, Any]:
+    """Return what observes, and the last exact curvature if that is measured."""
+    observer: Any = state.observer
+    return observer if fixed.curvature_every else (observer, None)
 
 
 @jax.custom_jvp
