@@ -228,7 +228,7 @@ def longest(steps: int) -> int:
 
 
 def _is_finished(optimizer: Any) -> bool:
-    return isinstance(optimizer, optax.GradientTransformation)
+    return isinstance(optimizer, optax.GradientTransformation | optax.MultiSteps)
 
 
 def _run(

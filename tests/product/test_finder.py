@@ -156,9 +156,9 @@ def test_the_rate_does_not_depend_on_the_one_that_the_user_had():
     rate = suggest(optax.adam).rate
     for peak in (1e-5, 0.1):
         assert suggest(tx(peak), learning_rate=peak).rate == pytest.approx(rate, 1e-3)
-    own = suggest(tx(1e-2))
-    assert own.relative and own.rate * 1e-2 == pytest.approx(rate, rel=1e-3)
-    assert "x the optimizer's own" in own.text
+    for own in (suggest(tx(1e-2)), suggest(optax.MultiSteps(tx(1e-2), 1))):
+        assert own.relative and own.rate * 1e-2 == pytest.approx(rate, rel=1e-3)
+        assert "x the optimizer's own" in own.text
 
 
 def test_a_probe_ends_when_it_is_sure_where_the_evidence_agrees_with_the_prior():
