@@ -71,8 +71,8 @@ def find(
       steps: Of the whole run.
       learning_rate: Peak rate of a finished optimizer. None: what is found is a
         multiple of it.
-      schedule: Shape of the schedule. None: `metalr.default_schedule` for a function,
-        and for a finished optimizer what can be read off it.
+      schedule: Shape of the schedule, in any unit. None: `metalr.default_schedule` for
+        a function, and for a finished optimizer what can be read off it.
       key: Of the loss, folded with the step.
       has_aux: Whether the loss is the first of two that `loss_fn` returns.
       predictor: As in `metalr.wrap`.
@@ -250,6 +250,7 @@ def _run(
     base = 1.0 if learning_rate is None else learning_rate
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = checked_optimizer(optimizer)
+    levels = None if schedule is None else _levels(schedule, steps)
     if not _is_finished(optimizer):
         if not callable(optimizer):
             raise MetalrError(
@@ -258,15 +259,14 @@ def _run(
             )
         base = _ANY_RATE if learning_rate is None else learning_rate
         shape = schedule or default_schedule(1.0, steps)
-        optimizer, schedule = optimizer(lambda step: base * shape(step)), shape
+        levels = _levels(shape, steps) if levels is None else levels
+        peak = float(np.max(levels))  # the rate is that of the schedule's peak
+        optimizer = optimizer(lambda step: base * jnp.abs(shape(step)) / peak)
     inner = optax.with_extra_args_support(optimizer)
     refuse_remembering(jax.eval_shape(inner.init, params))
-    levels = (
-        read_schedule(inner, params, steps)
-        if schedule is None
-        else _levels(schedule, steps)
-    )
-    if levels is None or not np.isfinite(levels).all() or not np.any(levels > 0):
+    if levels is None:
+        levels = read_schedule(inner, params, steps)
+    if levels is None:
         raise MetalrError(
             "the schedule of this optimizer cannot be read; give its shape, a function "
             "of the step, as `schedule=`"
@@ -285,11 +285,23 @@ def _run(
 
 
 def _levels(schedule: optax.Schedule, steps: int) -> np.ndarray:
-    """Return a schedule at each step: at once, or one by one where it branches."""
+    """Return the size of a schedule at each step, in its own unit.
+
+    At once, or one by one where it branches. It may have the sign of a descent.
+
+    Raises:
+      MetalrError: It is 0 at every step, or not finite at one.
+    """
     try:
-        return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
+        found = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
     except Exception:  # whatever a function of somebody else's raises
-        return np.array([np.asarray(schedule(step)) for step in range(steps)])
+        found = np.array([np.asarray(schedule(step)) for step in range(steps)])
+    if not np.isfinite(found).all() or not np.any(found):
+        raise MetalrError(
+            "`schedule` must be finite at every step and other than 0 at one, got "
+            f"{np.min(found):g} to {np.max(found):g} over {steps} steps"
+        )
+    return np.abs(found)
 
 
 def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:

@@ -161,6 +161,25 @@ def test_the_rate_does_not_depend_on_the_one_that_the_user_had():
         assert "x the optimizer's own" in own.text
 
 
+@pytest.mark.parametrize("unit", [3e-4, -1.0])
+def test_the_rate_is_the_peak_whatever_the_unit_of_a_given_schedule(unit):
+    params, batches = problem()
+    shape = metalr.default_schedule(1.0, STEPS)
+    finished = {
+        "learning_rate": 1e-2,
+        "optimizer": optax.adam(lambda k: shape(k) / 100),
+    }
+    for given in ({"optimizer": optax.adam}, finished):
+        rates = [
+            metalr.suggest(
+                loss_fn, params, batches=batches, steps=STEPS, schedule=schedule,
+                predictor=knowing(), told=TOLD, **given,
+            ).rate
+            for schedule in (shape, lambda step: unit * shape(step))
+        ]  # fmt: skip
+        assert rates[1] == pytest.approx(rates[0], rel=1e-3)
+
+
 def test_a_probe_ends_when_it_is_sure_where_the_evidence_agrees_with_the_prior():
     params, batches = problem()
     found = metalr.find(
@@ -277,7 +296,7 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"steps": 100.0}, "`steps` must be a whole number of at least 2, got 100.0"),
         ({"learning_rate": -1.0}, "must be positive, got -1.0"),
         ({"optimizer": "adam"}, "a function of the learning rate"),
-        ({"schedule": lambda step: 0.0}, "cannot be read"),
+        ({"schedule": lambda step: 0.0}, "other than 0 at one, got 0 to 0"),
         ({"loss_fn": lambda params, batch: jnp.nan * params["v"][0]}, "finite loss"),
     ],
 )  # fmt: skip
