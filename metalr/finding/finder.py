@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from metalr.arguments import check_whole, checked_optimizer, refuse_remembering
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, unknown_name
 from metalr.finding import batch_source, experience, probe
 from metalr.finding.experience import Experience
 from metalr.finding.findings import Finding, Suggestion
@@ -113,6 +113,8 @@ def find(
         raise MetalrError(
             f"`most_steps` must lie in [1, {probe.MOST_STEPS}], got {most_steps}"
         )
+    if kind not in (known_kinds := (experience.ANY, experience.ENCODER)):
+        raise unknown_name("kind", kind, known_kinds)
     predictor = load_predictor() if predictor is None else predictor
     told = experience.load() if told is None else told
     most = min(most_steps, longest(steps))

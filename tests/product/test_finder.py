@@ -292,6 +292,7 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"batches": (np.ones(3), np.ones(3))}, "got one tuple"),
         ({"batches": Batch({"x": np.ones(3)}, np.ones(3))}, "got one Batch"),
         ({"most_steps": 2.5}, "`most_steps` must be a whole number"),
+        ({"kind": "encoders"}, "encoder"),
         ({"steps": 1}, "at least 2, got 1"),
         ({"steps": 100.0}, "`steps` must be a whole number of at least 2, got 100.0"),
         ({"learning_rate": -1.0}, "must be positive, got -1.0"),
