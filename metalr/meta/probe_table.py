@@ -267,10 +267,13 @@ def score_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
 
 
 def forecast(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Fit a ridge; its error is what 80 % of those on groups left out are below."""
-    if len(rows) < 12:
-        return None
+    """Fit a ridge; its error is what 80 % of those on groups left out are below.
+
+    None where there are too few rows, or no second group to tell the error by.
+    """
     group = np.array([row.group for row in rows])
+    if len(rows) < 12 or len(np.unique(group)) < 2:
+        return None
     x = np.array([row.inputs for row in rows], np.float64)
     y = np.array([row.target for row in rows], np.float64)
     errors = np.zeros(len(y))

@@ -67,6 +67,8 @@ def test_a_forecast_recovers_a_line_and_its_error_that_of_left_out_groups():
     assert found["weights"][0] == pytest.approx(0.7, abs=0.02)
     assert found["error"] == pytest.approx(0.1 * 1.28, abs=0.06)
     assert probe_table.forecast(rows[:8]) is None
+    of_one = [row._replace(group="sst2") for row in rows]
+    assert probe_table.forecast(of_one) is None  # nothing to leave out
 
 
 @pytest.mark.parametrize("wrong", [0.5, 1.0, 3.0])
