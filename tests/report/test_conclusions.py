@@ -134,6 +134,14 @@ def test_seeds_that_only_one_has_do_not_put_it_behind():
     assert "it is behind linear 2e-5 on no task" in lost
 
 
+def test_a_lead_is_counted_where_both_ran():
+    runs = pair_of_rows([0.9], [0.7])
+    runs += [a_run("sst2", scheduler="wsd", scores=[0.6], seed=k) for k in range(3)]
+    good, _, untuned, *_ = sentences(runs)
+    assert "ahead on 2 and behind on 0 of 2 tasks" in good
+    assert "ahead on 1 and behind on 0 of 1 tasks" in untuned  # not on cola
+
+
 def test_scope_is_that_of_the_subjects_runs():
     runs = [a_run("sst2", scheduler="metalr", scores=[0.8])]
     runs += [
