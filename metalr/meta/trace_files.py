@@ -142,6 +142,9 @@ def read(path: Path) -> list[Run]:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise MetalrError(f"cannot read {path}: {error.strerror or error}") from error
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            # The system's fault: the file may be whole, and `collect` removes a broken.
+            raise MetalrError(f"cannot read {path}: {_short(error)}") from error
         raise Broken(
             f"{path} is not Parquet that can be read ({_short(error)}); it may be cut "
             "off: delete it and collect it again"

@@ -1,5 +1,6 @@
 """A collection is kept so that nothing is lost or done twice, whatever is killed."""
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -11,7 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from metalr.errors import MetalrError
 from metalr.features import FEATURES
@@ -125,6 +128,25 @@ def test_parts_left_by_a_kill_after_the_sweep_was_written_go_away(counted, tmp_p
     left.write_bytes((tmp_path / "traces" / "sweep-00000.parquet").read_bytes())
     assert collected(jobs(1), tmp_path)
     assert not left.exists() and len(counted) == 9
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.EMFILE, "Too many open files"), pa.ArrowMemoryError("malloc")],
+    ids=["files", "memory"],
+)
+def test_sweep_that_the_system_does_not_read_is_kept(
+    counted, tmp_path, monkeypatch, fault
+):
+    def refuse(path):
+        raise fault
+
+    collected(jobs(1), tmp_path)
+    (sweep,) = (tmp_path / "traces").iterdir()
+    monkeypatch.setattr(parquet, "ParquetFile", refuse)
+    with pytest.raises(MetalrError, match="cannot read .*sweep-00000"):
+        collected(jobs(1), tmp_path)
+    assert sweep.exists()
 
 
 def test_folder_of_other_sweeps_is_refused(counted, tmp_path):
