@@ -206,6 +206,7 @@ def collect(args: argparse.Namespace, settings: Any) -> int:
         stop=stop,
         log=print,
         settings=settings,
+        skip=print if args.skip_broken else None,
     )
     if stop():
         print("stopped; the same command resumes")

@@ -38,6 +38,7 @@ def gather(
     stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], object] = lambda line: None,
     settings: fit.Settings | None = None,
+    skip: Callable[[str], object] | None = None,
 ) -> bool:
     """Collect the sweeps, then rounds of the latest predictor's runs on them.
 
@@ -56,6 +57,7 @@ def gather(
       stop: As in `collect.collect`.
       log: Called with each message of progress.
       settings: Of the fits.
+      skip: As in `trace_files.read_all`.
 
     Returns:
       Whether all runs are in files.
@@ -84,7 +86,7 @@ def gather(
             return False
         paths = trace_files.paths_in(output / "traces")
         paths = [path for path in paths if round_of(path) < number]
-        _, runs = trace_files.read_all(paths)
+        _, runs = trace_files.read_all(paths, skip=skip)
         informative = _informative(runs)
         predictor = fit.fit(fit.examples(runs, settings), settings)
         jobs = [

@@ -144,6 +144,20 @@ def test_round_runs_the_predictor_of_the_rounds_before_on_informative_sweeps(
         asked.clear()
 
 
+def test_a_round_leaves_out_the_refused_files_that_the_fit_leaves_out(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(collect, "collect", lambda jobs, output, **options: True)
+    monkeypatch.setattr(fit, "fit", lambda data, settings: None)
+    (folder / "sweep-00099.parquet").write_bytes(b"PAR1")
+    chosen = [sweeps.draw(0, sweeps.Sources(("sst2",), ("minilm:1",), "toy"), 0)]
+    told: list[str] = []
+    assert rounds.gather(chosen, folder.parent, rounds=1, skip=told.append)
+    assert len(told) == 1 and "sweep-00099" in told[0]
+    with pytest.raises(MetalrError, match="sweep-00099"):
+        rounds.gather(chosen, folder.parent, rounds=1)
+
+
 def test_zoo_comes_before_encoders_and_its_rounds_take_one_sweep_of_each_program(
     tmp_path, monkeypatch
 ):
