@@ -208,6 +208,8 @@ def _compare(args: argparse.Namespace) -> int:
     for name, least in (("pairs", 0), ("workers", 1)):
         if (given := getattr(args, name)) is not None and given < least:
             raise MetalrError(f"--{name} must be at least {least}, got {given}")
+    if args.report_only:
+        _refuse_flags_of_runs(args)
     plan = plans.override(
         plans.read_plan(args.plan),
         tasks=args.tasks,
@@ -260,6 +262,18 @@ def _compare(args: argparse.Namespace) -> int:
         )
         print(written)
     return 0
+
+
+def _refuse_flags_of_runs(args: argparse.Namespace) -> None:
+    """Refuse what a report of the store alone does not read."""
+    of_runs = ("schedulers", "tuned", "rates", "seeds", "steps", "data", "predictor")
+    given = [n for n in (*of_runs, "workers") if getattr(args, n) is not None]
+    if given:
+        raise MetalrError(
+            "--report-only writes up what the store holds, all or of --tasks and "
+            f"--models, and does not read {', '.join('--' + n for n in given)}; leave "
+            "that out"
+        )
 
 
 def _is_named(line: Mapping[str, Any], args: argparse.Namespace) -> bool:

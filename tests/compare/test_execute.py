@@ -388,6 +388,18 @@ def test_a_report_alone_is_of_the_tasks_that_are_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    "flags", [["--schedulers", "linear", "metalr"], ["--seeds", "1"], ["--steps", "9"]]
+)
+def test_a_report_alone_refuses_flags_that_choose_runs(tmp_path, capsys, flags):
+    store.append(tmp_path / execute.STORE, a_run())
+    argv = ["compare", "--output", str(tmp_path), "--report-only", *flags]
+    assert cli.main(argv) == 2
+    assert f"does not read {flags[0]};" in capsys.readouterr().err
+    assert not (tmp_path / "report.md").exists()
+
+
+@pytest.mark.fast
 def test_dry_run_counts_and_runs_nothing(tmp_path):
     output = tmp_path / "out"
     said = subprocess.run(
