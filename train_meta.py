@@ -41,6 +41,16 @@ LEAST = {
     "horizon": 5,
     "seed": 0,
 }
+OF_RUNS = (  # without a value unless given; --traces collects no run
+    "runs",
+    "zoo",
+    "batch",
+    "length",
+    "horizon",
+    "budget_minutes",
+    "workers",
+    "side_by_side",
+)
 
 
 def parser() -> cli.Parser:
@@ -129,6 +139,11 @@ def main() -> int:
                 command.error(f"{flag} must be at least {low}, got {value}")
     if args.budget_minutes is not None and not args.budget_minutes > 0:
         command.error(f"--budget-minutes must be above 0, got {args.budget_minutes}")
+
+    unread = [name for name in OF_RUNS if getattr(args, name) is not None]
+    if args.traces is not None and unread:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unread)
+        command.error(f"--traces collects nothing and does not read {flags}")
 
     # After the flags are known to be good: these take seconds to import.
     from metalr.finetune import run_folder

@@ -93,6 +93,7 @@ def test_script_fits_to_traces_alone(folder, tmp_path, monkeypatch, capsys):
         (["--length", "2"], "--length must be at least 8"),
         (["--budget-minutes", "0"], "--budget-minutes must be above 0"),
         (["--budget-minutes", "nan"], "--budget-minutes must be above 0"),
+        (["--traces", "t", "--zoo", "9", "--batch", "8"], "read --zoo, --batch\n"),
     ],
 )
 def test_flag_out_of_its_range_is_one_line_before_anything_is_collected(
