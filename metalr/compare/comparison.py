@@ -175,20 +175,20 @@ def _check_protocols(runs: Sequence[Run]) -> None:
 
 
 def _check_learned(runs: Sequence[Run]) -> None:
-    """Refuse runs of two predictors or controllers under one name.
+    """Refuse runs of two predictors or controllers, under one name or two.
 
     Older lines, and those of rows that learn nothing, do not name any.
     """
-    first: dict[str, Any] = {}
+    first: Run | None = None
     for run in runs:
         if found := run.get("learned_by"):
-            other = first.setdefault(run["scheduler"], found)
-            if other != found:
+            first = first or run
+            if first["learned_by"] != found:
                 raise MetalrError(
                     f"runs of one comparison must be learned by one predictor and "
-                    f"controller, but those of {run['scheduler']} are by {other} and "
-                    f"{found}; keep them in separate stores, or run the older ones "
-                    "again"
+                    f"controller, but those of {first['scheduler']} are by "
+                    f"{first['learned_by']} and those of {run['scheduler']} by {found}"
+                    "; keep them in separate stores, or run the older ones again"
                 )
 
 

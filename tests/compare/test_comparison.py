@@ -122,7 +122,7 @@ def test_lines_of_two_versions_of_the_protocol_are_refused():
 
 
 @pytest.mark.parametrize("other", [{"controller": 8}, {"predictor_sha256": "b"}])
-def test_seeds_of_two_predictors_or_controllers_are_no_one_method(other):
+def test_runs_of_two_predictors_or_controllers_are_no_one_comparison(other):
     own = {"predictor_sha256": "a", "controller": 9}
     old, new, unnamed = (
         a_run(scheduler="metalr", seed=seed, **fields)
@@ -131,8 +131,10 @@ def test_seeds_of_two_predictors_or_controllers_are_no_one_method(other):
         )
     )
     assert len(comparison.from_lines([new, unnamed]).runs) == 2
-    with pytest.raises(MetalrError, match="one predictor and controller"):
-        comparison.from_lines([old, new])
+    control = new | {"scheduler": "metalr_prior"}  # a control of another metalr
+    for pair in ([old, new], [old, control]):
+        with pytest.raises(MetalrError, match="one predictor and controller"):
+            comparison.from_lines(pair)
 
 
 def test_an_overhead_measured_again_takes_the_place_of_the_first():
