@@ -78,6 +78,21 @@ def test_round_is_labelled_by_the_peaks_of_its_sweep(made, tmp_path):
         np.testing.assert_allclose(data.target[rows], expected, atol=1e-3)
 
 
+def test_each_round_has_base_rates_and_an_order_of_its_own(made):
+    sweep, problem, programs = made
+    first, again, second = (
+        closed_loop.policy_runs(sweep, problem, programs, init_predictor(), 2, **of)
+        for of in ({}, {"number": 1}, {"number": 2})
+    )
+    bases = [
+        [run.about["base_rate"] for run in runs] for runs in (first, again, second)
+    ]
+    assert bases[0] == bases[1] and not {*bases[0]} & {*bases[2]}
+    starts = [runs[0].observations[0] for runs in (first, again, second)]
+    np.testing.assert_array_equal(starts[0], starts[1])
+    assert np.any(starts[0] != starts[2])  # of the same weights: the rows are others
+
+
 @pytest.mark.thorough
 def test_optimizer_of_the_closed_loop_is_that_of_the_sweep():
     sweep = tiny(optimizer="adamw", clip=0.5, weight_decay=0.3)
@@ -106,7 +121,7 @@ def test_sweeps_of_a_program_with_other_warm_ups_are_not_run_by_one(
     tmp_path, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(closed_loop, "policy_runs", lambda sweep, *more: sweep.warmup)
+    monkeypatch.setattr(closed_loop, "policy_runs", lambda sweep, *more, **how: 0)
     monkeypatch.setattr(trace_files, "write", lambda path, runs: None)
     monkeypatch.setattr(
         closed_loop,

@@ -166,6 +166,8 @@ def policy_runs(
     programs: Programs,
     predictor: Predictor,
     count: int = 6,
+    *,
+    number: int = 1,
 ) -> list[traces.Run]:
     """Run the predictor from drawn base rates, as traces for the next fit.
 
@@ -178,10 +180,13 @@ def policy_runs(
       programs: As in `carry_out`.
       predictor: That of the rounds before.
       count: Of runs; their base rates lie within five octaves of the sweep's middle.
+      number: Of the round: each has base rates and an order of the rows of its own.
     """
-    rng = np.random.default_rng([sweep.seed, 8, sweep.number])
+    drawn = [sweep.seed, 8, sweep.number]
+    rng = np.random.default_rng(drawn if number == 1 else [*drawn, number])
     bases = 2 ** (sweep.centre + rng.uniform(-5, 5, count))
-    found = carry_out(sweep, problem, programs, bases, range(1, 2), predictor)
+    seeds = range(number, number + 1)
+    found = carry_out(sweep, problem, programs, bases, seeds, predictor)
     assert found.observations is not None and found.multipliers is not None
     level = sweeps.level("linear", sweep.horizon, sweep.warmup)
     marks = sweeps.marks(sweep)

@@ -62,7 +62,9 @@ def collect(
             if predictor is None:
                 runs = sweeps.run(sweep, problem, program)
             else:
-                runs = closed_loop.policy_runs(sweep, problem, program, predictor)
+                runs = closed_loop.policy_runs(
+                    sweep, problem, program, predictor, number=number
+                )
             trace_files.write(path_of(folder, index, seed, number), runs)
             log(f"{sweep.kind} with {sweep.optimizer}, {sweep.horizon} steps")
     return True
