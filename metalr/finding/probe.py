@@ -70,7 +70,8 @@ def facts(run: ProbedRun, predictor: Predictor) -> Facts:
     """Read the facts of a run off one gradient; nothing moves.
 
     Raises:
-      MetalrError: The first loss or gradient is not finite.
+      MetalrError: The first loss or gradient is not finite, the gradient is 0, or the
+        optimizer moves nothing.
     """
     start = int(np.flatnonzero(run.levels > 0)[0])
     level, area = float(np.log(run.levels[start])), log_area(run.levels)
@@ -120,7 +121,12 @@ def facts(run: ProbedRun, predictor: Predictor) -> Facts:
             f"a probe needs a finite loss and gradient at the start, got "
             f"{known[-1]:g} and a gradient of norm {slope:g}; look at the first batch"
         )
-    if slope > 0 and moved == 0:
+    if slope == 0:
+        raise MetalrError(
+            "a probe needs a gradient other than 0 at the start; look at the loss, at "
+            "what of the parameters it reads, and at the first batch"
+        )
+    if moved == 0:
         raise MetalrError(
             f"a probe needs an optimizer that moves the parameters, got one that left "
             f"them where they were in {start + _PATIENCE} updates; look at its rate, "

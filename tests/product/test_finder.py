@@ -299,6 +299,7 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"optimizer": "adam"}, "a function of the learning rate"),
         ({"schedule": lambda step: 0.0}, "other than 0 at one, got 0 to 0"),
         ({"loss_fn": lambda params, batch: jnp.nan * params["v"][0]}, "finite loss"),
+        ({"loss_fn": lambda params, batch: 0 * params["v"][0]}, "other than 0 at th"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_probed_is_refused_with_the_way_out(change, said):
