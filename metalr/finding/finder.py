@@ -292,8 +292,13 @@ def _levels(schedule: optax.Schedule, steps: int) -> np.ndarray:
     At once, or one by one where it branches. It may have the sign of a descent.
 
     Raises:
-      MetalrError: It is 0 at every step, or not finite at one.
+      MetalrError: It is no function, 0 at every step, or not finite at one.
     """
+    if not callable(schedule):
+        raise MetalrError(
+            "`schedule` must be a function of the step, got a "
+            f"{type(schedule).__name__}"
+        )
     try:
         found = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
     except Exception:  # whatever a function of somebody else's raises
