@@ -110,7 +110,8 @@ def parser() -> cli.Parser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="tasks, and sizes as 6x384 (layers by width), to leave out of the fit",
+        help="tasks, kinds of the zoo, and sizes as 6x384 (layers by width), to leave "
+        "out of the fit",
     )
     add(
         "--no-check",

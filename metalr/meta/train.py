@@ -45,8 +45,8 @@ def fit_predictor(
       paths: The files.
       settings: Of the fit.
       check: Whether to leave out one task, size, kind and optimizer at a time as well.
-      without: Tasks, and sizes as 6x384 (layers by width), whose runs are left out, so
-        that the predictor can be checked on them.
+      without: Tasks, kinds of the zoo, and sizes as 6x384 (layers by width), whose
+        runs are left out, so that the predictor can be checked on them.
       skip: Called with the message of each file that is refused, and the file is left
         out; None raises.
       log: Called with each message of progress.
@@ -84,8 +84,8 @@ def save(folder: Path, fitted: FittedPredictor) -> None:
 
 
 def _without(runs: Sequence[traces.Run], names: Sequence[str]) -> list[traces.Run]:
-    """Return the runs of all but these tasks and sizes."""
-    of = lambda run: {run.about["task"], labels.size(run)}  # noqa: E731
+    """Return the runs of all but these tasks, kinds of the zoo, and sizes."""
+    of = lambda run: {run.about["task"], labels.size(run)} - {""}  # noqa: E731
     runs = [run for of_sweep in labels.by_sweep(runs).values() for run in of_sweep]
     known = set().union(*map(of, runs))
     for name in names:

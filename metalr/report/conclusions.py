@@ -107,7 +107,8 @@ def _result(comparison: Comparison, other: str) -> str:
     gap = score_difference(comparison, comparison.subject, other)
     if gap.pairs == 0:
         return "no run of one can be paired with a run of the other"
-    apart = ahead(comparison, comparison.subject, other).values()  # where both ran
+    apart = ahead(comparison, comparison.subject, other).values()
+    part = " where both ran" if len(apart) < len(comparison.learned) else ""
     above, below = (sum(sign * gap > 0 for gap in apart) for sign in (1, -1))
     pairs = _count(gap.pairs, "pair")
     if gap.pairs < ENOUGH_PAIRS:
@@ -115,7 +116,7 @@ def _result(comparison: Comparison, other: str) -> str:
     return (
         f"{_verdict(gap)} by {gap.estimate:+.3f} (95 % interval {gap.low:+.3f} to "
         f"{gap.high:+.3f}, {pairs}), ahead on {above} and behind on {below} "
-        f"of {len(apart)} tasks and models"
+        f"of {len(apart)} tasks and models{part}"
     )
 
 

@@ -3,8 +3,11 @@
 Every eighth step the loss is computed at w + u and w - u as well, with u the update at
 the present rate. Where the parabola through the three losses has its minimum ahead, at
 x u, the rate goes a tenth of the way to x times itself, of which x is held between 1/2
-and 2. After PyPI's gen-optim, at its defaults, but for the batch: it takes the next
-one, and here it is the step's. It has no warm-up and no decay.
+and 2. After PyPI's gen-optim, at its defaults, without warm-up or decay, but for three
+things. Its losses are those of the next batch, here they are of the step's. It asks the
+optimizer twice in such a step, so that Adam's moments move twice; here the one update
+is scaled. And it halves the rate where no parabola can be fitted, as to losses that are
+not finite; here the rate stays.
 """
 
 from typing import Any, NamedTuple
