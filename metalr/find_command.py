@@ -190,9 +190,9 @@ def _in_parts(
 def _score(found: Any, metric: str, told: Any) -> str | None:
     """Return a forecast of the last score in words."""
     now = (found.score or {}).get(metric)
-    if metric == "eval_loss" or now is None or not found.known:
+    if now is None or not found.known:
         return None
-    forecast = told.final_score(now, min(1.0, found.steps / found.total_steps))
+    forecast = told.final_score(metric, now, min(1.0, found.steps / found.total_steps))
     if forecast is None:
         return None
     low, middle, high = forecast

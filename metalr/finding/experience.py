@@ -21,6 +21,7 @@ FILE = "probe.json"
 ANY, ENCODER = "any", "encoder"  # kinds of run, the rows of the table
 _WINDOW = 8  # steps in the mean of a loss
 LEAST = 20  # losses that a forecast needs
+SCORES = ("accuracy", "f1", "matthews", "exact_match")  # that are forecast
 
 
 class Experience(NamedTuple):
@@ -61,15 +62,18 @@ class Experience(NamedTuple):
         return low, mid, high
 
     def final_score(
-        self, now: float, share: float
+        self, name: str, now: float, share: float
     ) -> tuple[float, float, float] | None:
         """Forecast the last score of a fine-tune: low, middle, high, in [0, 1].
 
+        None where the table knows no such score, as of a correlation or an error.
+
         Args:
+          name: Of the score.
           now: The score after the probe.
           share: Of the run that the probe was.
         """
-        if self.scores is None:
+        if self.scores is None or name not in SCORES:
             return None
         weights, error = self.scores
         middle = now + float(np.dot(weights, score_inputs(now, share)))

@@ -36,7 +36,6 @@ _OFF = 2.0  # octaves: 4x
 _TELLING = 0.5  # least signal of a sweep that is learned from
 _RIDGE = 3.0  # rows' worth of pull of a forecast's weights to zero
 _GOOD = 0.25  # share of what the rate decides, lost by runs that forecasts learn from
-_SCORES = ("accuracy", "f1", "matthews", "exact_match")
 
 
 class PeakCurve(NamedTuple):
@@ -256,7 +255,7 @@ def score_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
     found = []
     for sweep, run in good:
         rows, most = run.evaluations, finder.longest(run.steps)
-        name = next((n for n in _SCORES if n in rows[0]), None)
+        name = next((n for n in experience.SCORES if n in rows[0]), None)
         early = [row for row in rows[1:-1] if row["step"] <= most]
         if name is None or not early:
             continue

@@ -346,8 +346,9 @@ def test_forecasts_are_the_weights_times_what_was_seen():
         [low, middle, high], 2 * np.exp([-0.1, 0, 0.1]) * 0.25, rtol=1e-6
     )
     assert told.final_loss("any", -losses) is None
-    low, middle, high = told.final_score(0.6, 1 / np.e)
+    low, middle, high = told.final_score("f1", 0.6, 1 / np.e)
     np.testing.assert_allclose([low, middle, high], [0.77, 0.8, 0.83])
+    assert told.final_score("pearson", 0.6, 1 / np.e) is None
     assert told.costs("encoder") == {"w": (0, 1, 2)}
 
 
