@@ -162,10 +162,30 @@ def check_rate(
                 "`learning_rate` must be a number where `schedule` is given, got two "
                 "schedules. Multiply them into one."
             )
-    elif (rate := known_number(learning_rate)) is not None and not 0 < rate < math.inf:
+        return
+    check_is_rate(learning_rate)
+    if (rate := known_number(learning_rate)) is not None and not 0 < rate < math.inf:
         raise MetalrError(
             f"`learning_rate` must be positive, got {learning_rate}. Give the peak "
             "rate, 2e-5 for instance, or a schedule."
+        )
+
+
+def check_is_rate(learning_rate: Any) -> None:
+    """Raise an error for what is no number at all.
+
+    None is the rate of a `metalr.find` that found none, and a text what YAML makes of
+    2e-5.
+    """
+    if learning_rate is None:
+        raise MetalrError(
+            "`learning_rate` must be a number, got None. `metalr.find` has no rate for "
+            "a run of a kind that it does not know: its `text` says why"
+        )
+    if isinstance(learning_rate, str):
+        raise MetalrError(
+            f"`learning_rate` must be a number, got the text {learning_rate!r}. Use "
+            "`float`; YAML reads 2e-5 as a text, and 2.0e-5 as a number"
         )
 
 

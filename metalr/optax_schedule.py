@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import optax
 
 from metalr.arguments import (
+    check_is_rate,
     check_rate,
     check_total_steps,
     check_whole,
@@ -272,10 +273,14 @@ def default_schedule(
     step after the last would be taken at zero. With an unknown horizon, 100 steps warm
     up and the rate stays.
 
+    Raises:
+      MetalrError: The rate is no number, or a length is none.
+
     >>> schedule = default_schedule(8.0, total_steps=10)
     >>> [float(schedule(step)) for step in (0, 1, 10)]
     [4.0, 8.0, 0.0]
     """
+    check_is_rate(learning_rate)
     check_total_steps(total_steps)
     warmup = warmup_of(total_steps) if warmup_steps is None else warmup_steps
     check_whole("warmup_steps", warmup, 0, "0 begins at the peak.")

@@ -329,6 +329,8 @@ def test_a_step_outside_of_jit_compiles_nothing_that_one_before_it_has(door, cap
         ({"learning_rate": -1.0}, "`learning_rate` must be positive, got -1.0"),
         ({"learning_rate": jnp.float32(-1.0)}, "`learning_rate` must be positive"),
         ({"learning_rate": np.float32("nan")}, "must be positive, got nan"),
+        ({"learning_rate": None}, "must be a number, got None.*`metalr.find` has no"),
+        ({"learning_rate": "2e-5"}, "must be a number, got the text '2e-5'. Use"),
         ({"log_multiplier": math.nan}, "`log_multiplier` must be finite"),
         ({"learning_rate": lambda t: 1.0, "schedule": lambda t: 1.0}, "two schedules"),
     ],
@@ -425,6 +427,12 @@ def test_a_second_metalr_around_the_first_is_refused():
     tx = wrap(wrap(optax.sgd(0.1), init_predictor()), init_predictor())
     with pytest.raises(MetalrError, match="multiplied by metalr already.*one of the"):
         tx.init({"w": jnp.ones(3)})
+
+
+@pytest.mark.parametrize("rate", [None, "2e-5"])
+def test_a_default_schedule_of_no_number_is_refused_where_it_is_made(rate):
+    with pytest.raises(MetalrError, match="`learning_rate` must be a number, got"):
+        default_schedule(rate, 900)  # and not in the trace of the first step
 
 
 def test_a_default_schedule_has_no_negative_length():
