@@ -18,10 +18,9 @@ class Profile:
     """
 
     def __init__(self, folder: Path, total_steps: int):
-        self._folder = folder
-        self._first = max(0, min(FIRST, total_steps - STEPS))
-        self._last = min(self._first + STEPS, total_steps)
-        self._begun = self._on = False
+        self._folder, self._total = folder, total_steps
+        self._steps: range | None = None  # known at the first call: a run may resume
+        self._on = False
 
     def __call__(self, done: int, result: Any) -> None:
         """Begin or end the trace at the steps chosen for it.
@@ -30,13 +29,16 @@ class Profile:
           done: Number of steps dispatched.
           result: What the last of them returns; the device may still compute it.
         """
-        if done >= self._last:
+        if self._steps is None:
+            first = done - 1 + max(0, min(FIRST, self._total - done + 1 - STEPS))
+            self._steps = range(first, min(first + STEPS, self._total))
+        if done >= self._steps.stop and self._on:
             jax.block_until_ready(result)
             self.close()
-        elif done >= self._first and not self._begun:
+        elif done in self._steps and not self._on:
             jax.block_until_ready(result)
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
-            self._begun = self._on = True
+            self._on = True
 
     def close(self) -> None:
         """End the trace if it has not ended."""

@@ -32,9 +32,32 @@ def test_trace_has_the_steps_in_the_middle(total, tmp_path):
     assert outer == min(STEPS, total - 1)
 
 
+class Waited:
+    """Counts how often somebody waits for it."""
+
+    times = 0
+
+    def block_until_ready(self):
+        self.times += 1
+
+
+def test_resumed_run_is_traced_and_steps_behind_the_trace_wait_for_nobody(tmp_path):
+    profile, waited = Profile(tmp_path, 100), Waited()
+    for done in range(41, 41 + FIRST + STEPS):
+        profile(done, waited)
+    (file,) = tmp_path.rglob("perfetto_trace.json.gz")
+    at_the_ends = waited.times
+    for done in range(41 + FIRST + STEPS, 101):
+        profile(done, waited)
+    profile.close()
+    assert at_the_ends == waited.times == 2
+    assert list(tmp_path.rglob("perfetto_trace.json.gz")) == [file]
+
+
 def test_run_that_ends_early_ends_its_trace(tmp_path):
     profile = Profile(tmp_path, 100)
-    profile(FIRST, jnp.zeros(1))
+    for done in range(1, FIRST + 1):
+        profile(done, jnp.zeros(1))
     profile.close()
     assert list(tmp_path.rglob("perfetto_trace.json.gz"))
     profile.close()
