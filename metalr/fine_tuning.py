@@ -38,8 +38,11 @@ class FineTuned:
 
     @property
     def score(self) -> float | None:
-        """The score that picks the best step; its name is `result["metric"]`."""
-        return self.result["metrics"][self.result["metric"]]
+        """The score that picks the best step; its name is `result["metric"]`.
+
+        None where there is none yet: a run may be interrupted before it is scored.
+        """
+        return self.result["metrics"].get(self.result["metric"])
 
     @property
     def history(self) -> list[dict[str, Any]]:

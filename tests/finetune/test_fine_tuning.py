@@ -9,6 +9,7 @@ import pytest
 
 import metalr
 from metalr.errors import MetalrError
+from metalr.fine_tuning import FineTuned
 from tests.models import small_models
 
 SMALL = {"data": "toy", "train_rows": 32, "validation_rows": 16, "epochs": 4}
@@ -65,6 +66,13 @@ def test_run_has_scores_a_model_to_call_and_a_file_that_makes_it_again(
     assert [row.get("loss") for row in whole] == [
         row.get("loss") for row in run.history
     ]
+
+
+@pytest.mark.fast
+def test_run_that_was_stopped_before_its_first_evaluation_has_no_score(tmp_path):
+    result = {"metric": "accuracy", "metrics": {}, "history": [], "stopped": "asked"}
+    run = FineTuned(tmp_path, result)
+    assert run.interrupted and run.score is None and run.metrics == {}
 
 
 @pytest.mark.fast
