@@ -73,8 +73,10 @@ def wrap(
       total_steps: Calls of `update` in the run, if known. It tells the predictor where
         in the budget a step is.
       schedule: The schedule that `inner` follows, in any unit, for the predictor to
-        know how far below its peak the rate is. It is not applied again. None: it is
-        read off the optimizer, and a warning says so where that cannot be done.
+        know how far below its peak the rate is. It is not applied again. Its step
+        counts calls of `update`: around `optax.MultiSteps` of k, `step // k` is the
+        optimizer's own. None: it is read off the optimizer, and a warning says so where
+        that cannot be done.
       max_multiplier: The factor stays within [1 / max_multiplier, max_multiplier].
       trust: Probability that the rate as given is tuned for this very run. The more it
         is trusted, the more the run has to show before it is left; 0 takes it for any
