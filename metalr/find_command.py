@@ -52,11 +52,16 @@ def find(args: argparse.Namespace) -> int:
     shape = _shape(config)
     # After the flags are known to be good: these take seconds to import.
     from metalr.finding import experience, finder, findings
+    from metalr.finetune.config_rules import refuse_flags_of_others
     from metalr.finetune.run import title
     from metalr.runtime import compilation
 
+    if args.use:
+        _check_use(config)
     compilation.use_cache()
     prepared, run = _prepared(config, shape)
+    if args.use:
+        refuse_flags_of_others(config, prepared.data.task)
     print("\n".join(title(prepared)))
     if not args.use:
         _say_unused(config)
@@ -202,12 +207,40 @@ def _score(found: Any, metric: str, told: Any) -> str | None:
     )
 
 
+def _check_use(config: RunConfig) -> None:
+    """Refuse what the run would, before a probe of minutes rather than after it.
+
+    Raises:
+      MetalrError: A flag is not read, or the folder holds a run that can't be this one.
+    """
+    from metalr.finetune import loggers, run_folder
+    from metalr.finetune.run import refuse_unread
+    from metalr.runtime.files import read_json
+
+    refuse_unread(config)
+    folder, before = run_folder.of(config), None
+    if (settings := folder / run_folder.SETTINGS).is_file():
+        before = read_json(settings).get("learning_rate")
+    # A rate is all that the probe may still make equal, and it always finds a number.
+    wanted = _at(config, before or config.learning_rate or 1.0)
+    run_folder.check(folder, wanted, resume=False, overwrite=False)
+    loggers.create(folder, config)
+
+
+def _at(config: RunConfig, rate: float) -> RunConfig:
+    """Return the settings of the run at a rate that was found."""
+    from metalr.finetune import schedulers
+
+    learned = schedulers.get(config.scheduler).learned
+    read = config.predictor if learned else None  # by the run, after the probe
+    return dataclasses.replace(config, learning_rate=rate, predictor=read)
+
+
 def _use(config: RunConfig, found: Any) -> int:
     """Fine-tune at the rate that was found."""
     import signal
 
     from metalr.fine_tuning import fine_tune
-    from metalr.finetune import schedulers
     from metalr.runtime.program import Stop, how_to_resume
 
     if found.rate is None:
@@ -218,10 +251,7 @@ def _use(config: RunConfig, found: Any) -> int:
     rate = float(f"{found.rate:.3g}")
     print(f"fine-tuning at {rate:g}")
     stop = Stop()
-    learned = schedulers.get(config.scheduler).learned
-    read = config.predictor if learned else None  # by the run, after the probe
-    config = dataclasses.replace(config, learning_rate=rate, predictor=read)
-    ended = fine_tune(config, stop=stop)
+    ended = fine_tune(_at(config, rate), stop=stop)
     if ended.interrupted:
         print(f"stopped at step {ended.result['steps']}, saved; {how_to_resume()}")
         return stop.status or 128 + signal.SIGTERM

@@ -110,7 +110,7 @@ def fine_tune(
     if private and not push_to_hub:
         raise MetalrError("--private is of --push-to-hub NAME, which is not given")
     config = from_python(config, **settings)
-    folder = Path(config.output or Path("runs") / config.name)
+    folder = run_folder.of(config)
     config = dataclasses.replace(config, output=str(folder))
     first = hosts.is_first()
     quiet = quiet or not first

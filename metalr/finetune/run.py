@@ -56,7 +56,7 @@ def run(
       MetalrError: A setting or a file of the user is invalid, or the run diverged.
     """
     if folder:  # one run, and no part of a plan of which some read what others do not
-        _refuse_unread(config)
+        refuse_unread(config)
     prepared = prepare(config)
     if folder:
         refuse_flags_of_others(config, prepared.data.task)
@@ -84,10 +84,13 @@ def run(
     return _result(prepared, outcome)
 
 
-def _refuse_unread(config: RunConfig) -> None:
+def refuse_unread(config: RunConfig) -> None:
     """Refuse flags that the scheduler does not read.
 
     A plan may have them for its other rows, but a flag of a single run is meant.
+
+    Raises:
+      MetalrError: One was given; the message names it.
     """
     for name in schedulers.get(config.scheduler).ignores:
         if getattr(config, name) != getattr(RunConfig, name):

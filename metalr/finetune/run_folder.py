@@ -33,6 +33,11 @@ ADAPTER = "adapter"  # of LoRA, beside the model that it makes
 BASE = "base"  # of the adapter, where no other folder holds that model
 
 
+def of(config: RunConfig) -> Path:
+    """Return the folder of a run with these settings."""
+    return Path(config.output or Path("runs") / config.name)
+
+
 def check(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
     """Check that a run may have this folder; change nothing.
 

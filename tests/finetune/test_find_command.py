@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from metalr import cli, find_command, fine_tuning, stored_predictor
+from metalr.finding import finder
+from metalr.finetune import run_folder
+from metalr.finetune.config import add_flags
+from metalr.finetune.config_rules import from_flags
 from tests.models import small_models
 
 SMALL = (
@@ -102,6 +106,30 @@ def test_suggest_takes_length_and_shape_of_the_run(tiny, scheduler, shape, capsy
 def test_what_has_no_rate_to_find_is_refused(flags, said, capsys):
     assert cli.main(["find", *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+USES = {
+    "folder": (("--seed", "7"), "holds a run with other settings (learning_rate)"),
+    "unread": (("--scheduler", "static", "--warmup-steps", "9"), "is not read under"),
+    "logger": (("--log-to", "wandbb"), "did you mean 'wandb'"),
+    "task": (("--stride", "9"), "--stride is read by tasks of questions"),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_use_refuses_before_the_probe_what_the_run_would_refuse(
+    name, tiny, capsys, monkeypatch
+):
+    monkeypatch.setattr(finder, "find", lambda **run: pytest.fail("probed"))
+    flags, message = USES[name]
+    argv = ("--model", tiny, *SMALL, "--task", "sst2", *flags)
+    if name == "folder":  # of a run at its default rate
+        parser = cli.Parser()
+        add_flags(parser)
+        begun = from_flags(parser.parse_args(argv))
+        run_folder.take(run_folder.of(begun), begun, {}, overwrite=False)
+    assert cli.main(["find", *argv, "--use"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_loss_in_parts_is_that_of_the_whole_batch():
