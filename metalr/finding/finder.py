@@ -22,7 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr.arguments import check_whole, checked_optimizer, refuse_remembering
+from metalr.arguments import (
+    check_is_rate,
+    check_whole,
+    checked_optimizer,
+    refuse_remembering,
+)
 from metalr.errors import MetalrError, unknown_name
 from metalr.finding import batch_source, experience, probe
 from metalr.finding.experience import Experience
@@ -247,8 +252,10 @@ def _run(
 ) -> tuple[probe.ProbedRun, float]:
     """Check what was given, and returns it with the rate that octaves count from."""
     check_whole("steps", steps, 2, "It is of the whole run.")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise MetalrError(f"`learning_rate` must be positive, got {learning_rate}")
+    if learning_rate is not None:
+        check_is_rate(learning_rate)
+        if not 0 < learning_rate < math.inf:
+            raise MetalrError(f"`learning_rate` must be positive, got {learning_rate}")
     base = 1.0 if learning_rate is None else learning_rate
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = checked_optimizer(optimizer)

@@ -296,6 +296,7 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
         ({"steps": 1}, "at least 2, got 1"),
         ({"steps": 100.0}, "`steps` must be a whole number of at least 2, got 100.0"),
         ({"learning_rate": -1.0}, "must be positive, got -1.0"),
+        ({"learning_rate": "2e-5"}, "must be a number, got the text '2e-5'"),
         ({"optimizer": "adam"}, "a function of the learning rate"),
         ({"schedule": 3e-4}, "must be a function of the step, got a float"),
         ({"schedule": lambda step: 0.0}, "other than 0 at one, got 0 to 0"),
