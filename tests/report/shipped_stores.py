@@ -34,6 +34,8 @@ def final(run):
 def cell(runs, seeds=3):
     scores = [final(run) for run in runs]
     assert len(scores) == seeds
+    if seeds == 1:
+        return f"{scores[0]:.3f}"
     return f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}"
 
 
