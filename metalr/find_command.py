@@ -35,6 +35,11 @@ def add(commands: Any) -> None:
     more = find.add_argument_group("this call").add_argument
     more("--png", type=Path, metavar="FILE", help="draw the probe into a PNG")
     more("--use", action="store_true", help="then fine-tune at the rate")
+    more(
+        "--overwrite",
+        action="store_true",
+        help="with --use: begin again and delete what is there",
+    )
     suggest = commands.add_parser(
         "suggest",
         help="a learning rate from the facts of a fine-tune, without a step",
@@ -50,6 +55,8 @@ def find(args: argparse.Namespace) -> int:
     """Carry out `metalr find` and return the exit status."""
     config = from_flags(args, finds=True)
     shape = _shape(config)
+    if args.overwrite and not args.use:
+        raise MetalrError("--overwrite is of the run that --use begins; give both")
     # After the flags are known to be good: these take seconds to import.
     from metalr.finding import experience, finder, findings
     from metalr.finetune.config_rules import refuse_flags_of_others
@@ -57,7 +64,7 @@ def find(args: argparse.Namespace) -> int:
     from metalr.runtime import compilation
 
     if args.use:
-        _check_use(config)
+        _check_use(config, args.overwrite)
     compilation.use_cache()
     prepared, run = _prepared(config, shape)
     if args.use:
@@ -78,7 +85,7 @@ def find(args: argparse.Namespace) -> int:
 
         draw_finding(found, args.png)
         print(args.png)
-    return _use(config, found) if args.use else 0
+    return _use(config, found, args.overwrite) if args.use else 0
 
 
 def suggest(args: argparse.Namespace) -> int:
@@ -207,7 +214,7 @@ def _score(found: Any, metric: str, told: Any) -> str | None:
     )
 
 
-def _check_use(config: RunConfig) -> None:
+def _check_use(config: RunConfig, overwrite: bool) -> None:
     """Refuse what the run would, before a probe of minutes rather than after it.
 
     Raises:
@@ -223,7 +230,7 @@ def _check_use(config: RunConfig) -> None:
         before = read_json(settings).get("learning_rate")
     # A rate is all that the probe may still make equal, and it always finds a number.
     wanted = _at(config, before or config.learning_rate or 1.0)
-    run_folder.check(folder, wanted, resume=False, overwrite=False)
+    run_folder.check(folder, wanted, resume=False, overwrite=overwrite)
     loggers.create(folder, config)
 
 
@@ -236,7 +243,7 @@ def _at(config: RunConfig, rate: float) -> RunConfig:
     return dataclasses.replace(config, learning_rate=rate, predictor=read)
 
 
-def _use(config: RunConfig, found: Any) -> int:
+def _use(config: RunConfig, found: Any, overwrite: bool) -> int:
     """Fine-tune at the rate that was found."""
     import signal
 
@@ -251,7 +258,7 @@ def _use(config: RunConfig, found: Any) -> int:
     rate = float(f"{found.rate:.3g}")
     print(f"fine-tuning at {rate:g}")
     stop = Stop()
-    ended = fine_tune(_at(config, rate), stop=stop)
+    ended = fine_tune(_at(config, rate), overwrite=overwrite, stop=stop)
     if ended.interrupted:
         print(f"stopped at step {ended.result['steps']}, saved; {how_to_resume()}")
         return stop.status or 128 + signal.SIGTERM

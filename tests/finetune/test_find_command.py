@@ -45,7 +45,7 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     begun = []
 
     def fine_tune(config, **how):
-        begun.append(config)
+        begun.append((config, how["overwrite"]))
         return fine_tuning.FineTuned(tmp_path, {"stopped": None})
 
     monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
@@ -53,7 +53,10 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     shipped = str(stored_predictor.folder_of())  # of the probe, not of the run
     flags += ("--predictor", shipped)
     monkeypatch.setattr(stored_predictor, "load_predictor", knows_all)
-    assert cli.main(["find", *flags, "--png", "probe.png", "--use"]) == 0
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/settings.json").write_text("{}")  # of some other run
+    use = ("--use", "--overwrite", "--output", "full")
+    assert cli.main(["find", *flags, "--png", "probe.png", *use]) == 0
     said = capsys.readouterr().out
     found = re.search(r"rate (\S+), between (\S+) and (\S+) \(80% of", said)
     assert found, said
@@ -62,8 +65,8 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     assert "from 20 steps of a copy" in said and "4x lower: " in said
     assert "final loss about" in said and "after the probe)" in said
     assert (tmp_path / "probe.png").stat().st_size > 5_000
-    (config,) = begun
-    assert config.learning_rate == pytest.approx(rate, rel=0.05)
+    ((config, overwrite),) = begun
+    assert overwrite and config.learning_rate == pytest.approx(rate, rel=0.05)
     assert (config.scheduler, config.seed) == ("linear", 3)
     assert config.predictor is None
 
@@ -130,6 +133,11 @@ def test_use_refuses_before_the_probe_what_the_run_would_refuse(
         run_folder.take(run_folder.of(begun), begun, {}, overwrite=False)
     assert cli.main(["find", *argv, "--use"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_overwrite_without_a_run_to_begin_is_refused(capsys):
+    assert cli.main(["find", "--data", "toy", "--overwrite"]) == 2
+    assert "--overwrite is of the run that --use begins" in capsys.readouterr().err
 
 
 def test_a_loss_in_parts_is_that_of_the_whole_batch():
