@@ -95,6 +95,39 @@ def test_shares_over_all_depths_are_those_of_their_stores():
     assert f"| {' | '.join(shown[row] for row in order)} |" in README
 
 
+def test_words_on_six_layers_alone_are_what_their_store_says():
+    runs = [run for run in store("fresh/depths") if run["kind"] == stores.RUN]
+    found = comparison.from_lines(runs, "wsd 1e-4")
+    held, linear = (
+        f"{shares(found, row)} (difference {difference(found, 'metalr', row)})"
+        for row in ("wsd 1e-4", "linear 1e-4")
+    )
+    own = shares(found, "metalr")
+    assert (
+        f"with six layers alone metalr ends at {own} of the best, the hold at 1e-4 at "
+        f"{held}, linear decay at 1e-4 at {linear}"
+    ) in WORDS
+
+
+def test_highest_rates_at_each_depth_are_those_of_the_histories():
+    said = []
+    for model in DEPTHS.values():
+        for task in ("mr", "emotion"):
+            rates = [
+                max(row.get("learning_rate", 0) for row in run["history"])
+                for place in ("fresh/runs", "fresh/depths", "twelve-layers/runs")
+                for run in store(place)
+                if (run.get("model"), run.get("task")) == (model, task)
+                and (run["scheduler"], criteria.base_rate(run)) == ("metalr", 2e-5)
+            ]
+            ends = dict.fromkeys(map(rate, (min(rates), max(rates))))
+            said.append(" to ".join(ends))
+    assert (
+        f"its highest rates are {said[0]} (MR) and {said[1]} (emotion) with two "
+        f"layers, {said[2]} and {said[3]} with six, {said[4]} and {said[5]} with twelve"
+    ) in WORDS
+
+
 def test_scores_of_mpnet_are_those_of_their_store():
     found = {
         (run["task"], run["scheduler"], criteria.base_rate(run)): run
