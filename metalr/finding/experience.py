@@ -18,7 +18,7 @@ from metalr.errors import MetalrError
 from metalr.runtime import files
 
 FILE = "probe.json"
-ANY, ENCODER = "any", "encoder"  # kinds of run, the rows of the table
+KINDS = ANY, ENCODER = "any", "encoder"  # of run, the rows of the table
 _WINDOW = 8  # steps in the mean of a loss
 LEAST = 20  # losses that a forecast needs
 SCORES = ("accuracy", "f1", "matthews", "exact_match")  # that are forecast

@@ -118,8 +118,8 @@ def find(
         raise MetalrError(
             f"`most_steps` must lie in [1, {probe.MOST_STEPS}], got {most_steps}"
         )
-    if kind not in (known_kinds := (experience.ANY, experience.ENCODER)):
-        raise unknown_name("kind", kind, known_kinds)
+    if kind not in experience.KINDS:
+        raise unknown_name("kind", kind, experience.KINDS)
     predictor = load_predictor() if predictor is None else predictor
     told = experience.load() if told is None else told
     most = min(most_steps, longest(steps))
