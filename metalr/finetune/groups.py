@@ -169,7 +169,8 @@ def averaged(
 ) -> optax.GradientTransformationExtraArgs:
     """Return `tx` with an exponential average of the parameters beside it.
 
-    The average starts fast: step t counts by max(1 - decay, 9 / (t + 9)).
+    The average starts fast: step t counts by max(1 - decay, 9 / (t + 9)). It begins
+    anew where a finder of the rate does, whose probe says nothing of the run after it.
 
     Args:
       tx: The optimizer.
@@ -189,10 +190,20 @@ def averaged(
         # So a leaf that does not move keeps all its bits.
         move = lambda old, x: old + share * (x - old)  # noqa: E731
         average = jax.tree.map(move, state.averaged_params, new)
+        rate = _found_rate(inner)
+        if rate is not None:
+            anew = (rate > 0) & (_found_rate(state.averaged_inner) == 0)
+            steps = jnp.where(anew, 0, steps)
+            average = optax.tree.where(anew, new, average)
         return updates, AveragedState(steps, average, inner)
 
     as_optax: Any = update
     return optax.GradientTransformationExtraArgs(init, as_optax)
+
+
+def _found_rate(state: Any) -> Any:
+    """Return the rate that a finder has found, 0 in its probe; None: there is none."""
+    return optax.tree.get(state, "found_rate")
 
 
 def reinitialised(params: Params, layers: int, count: int, seed: int) -> Params:

@@ -13,7 +13,10 @@ from metalr.errors import MetalrError
 from metalr.finetune import groups, schedulers, trained
 from metalr.finetune.config import RunConfig
 from metalr.finetune.config_rules import check
+from metalr.finetune.rules import find, lr_find
+from metalr.finetune.rules.plan import RunPlan
 from metalr.models import heads, huggingface, lora
+from metalr.predictor import init_predictor
 from tests.models.small_models import BERT
 
 pytestmark = pytest.mark.fast
@@ -139,6 +142,31 @@ def test_average_is_the_recursion_and_keeps_what_stays():
         average += max(0.1, 9 / (step + 9)) * (x - average)
     np.testing.assert_allclose(state.averaged_params["w"][0], average, rtol=1e-5)
     assert state.averaged_params["w"][1] == 2.0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [find.find(learned=False), lr_find.lr_find(lr_find.steep)],
+    ids=["find", "lr_find"],
+)
+def test_an_average_knows_nothing_of_the_probe(build):
+    plan = RunPlan(0.1, total_steps=80, warmup_steps=0, predictor=init_predictor)
+    tx = groups.averaged(build(optax.sgd, plan), 0.9)
+    params = {"w": jnp.array([1.0, -0.5])}
+    state, update = tx.init(params), jax.jit(tx.update)
+    seen = []
+    for _ in range(80):
+        grads = {"w": jnp.array([1.0, 4.0]) * params["w"]}
+        value = 0.5 * jnp.sum(grads["w"] * params["w"])
+        changes, state = update(grads, state, params, value=value)
+        params = optax.apply_updates(params, changes)
+        seen.append((np.asarray(params["w"]), np.asarray(state.averaged_params["w"])))
+    ended = next(t for t, (x, _) in enumerate(seen) if t and (x == [1.0, -0.5]).all())
+    np.testing.assert_array_equal(seen[ended][1], [1.0, -0.5])
+    average = np.array([1.0, -0.5])
+    for step, (x, _) in enumerate(seen[ended + 1 :], 1):
+        average = average + max(0.1, 9 / (step + 9)) * (x - average)
+    np.testing.assert_allclose(seen[-1][1], average, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_run_too_short_for_the_finder_is_refused(pick):
         build(optax.adam, PLAN._replace(total_steps=27))
     tx, start = build(optax.adam, PLAN._replace(total_steps=28)), {"w": jnp.ones(2)}
     _, state, _ = take(tx, start, 28)
-    assert 1e-7 < float(state.found) < 10
+    assert 1e-7 < float(state.found_rate) < 10
 
 
 def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():
@@ -158,7 +158,7 @@ def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():
         ],
         [left // 10],
     )
-    expected = [float(state.found * shape(t)) for t in range(left)]
+    expected = [float(state.found_rate * shape(t)) for t in range(left)]
     np.testing.assert_allclose(rates[over:], expected, rtol=1e-4)
     assert int(optax.tree.get(state, "count", filtering=is_adams)) == left
 
@@ -167,7 +167,7 @@ def test_the_finder_begins_anew_and_decays_linearly_over_what_is_left():
 def test_the_probe_of_the_finder_ends_at_four_times_its_lowest_loss(last, over):
     state = lr_find.LrFindState(
         step=jnp.int32(0),
-        found=jnp.float32(0),
+        found_rate=jnp.float32(0),
         steps_left=jnp.int32(0),
         losses=jnp.zeros(50, jnp.float32),
         smooth=jnp.float32(0),
@@ -355,12 +355,12 @@ def test_the_probe_begins_anew_at_the_rate_that_it_found(learned):
     slope = CURVATURES * np.asarray(start["w"])
     first = 2.0**-3 * np.linalg.norm([1.0, -0.5]) / np.linalg.norm(slope)
     # The untrained network asks for no other rate than the one that is there.
-    assert float(state.found) == pytest.approx(first, rel=0.05)
+    assert float(state.found_rate) == pytest.approx(first, rel=0.05)
     shape = optax.join_schedules(
         [optax.linear_schedule(1 / 7, 1.0, 6), optax.linear_schedule(1.0, 0.0, 54)],
         [6],
     )
-    after = rates[size:] / float(state.found)
+    after = rates[size:] / float(state.found_rate)
     if not learned:
         np.testing.assert_allclose(after, [shape(t) for t in range(60)], rtol=1e-4)
     assert after[0] == pytest.approx(1 / 7, rel=1e-3)

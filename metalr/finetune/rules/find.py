@@ -23,7 +23,7 @@ class FindState(NamedTuple):
     """State of `find`."""
 
     find_step: jax.Array  # [] int32, of the probe, or of the run after it
-    found: jax.Array  # [] float32, the rate; 0 until the probe ends
+    found_rate: jax.Array  # [] float32; 0 until the probe ends
     first_params: Any
     inner_state: Any  # metalr's, of the probe or of the run after it
 
@@ -67,7 +67,7 @@ def find(*, learned: bool) -> Build:
         def init(params: Any) -> FindState:
             return FindState(
                 find_step=jnp.zeros((), jnp.int32),
-                found=jnp.zeros((), jnp.float32),
+                found_rate=jnp.zeros((), jnp.float32),
                 first_params=jax.tree.map(jnp.copy, params),
                 inner_state=probe.init(params),
             )
@@ -81,10 +81,10 @@ def find(*, learned: bool) -> Build:
                 return probe.update(grads, state.inner_state, params, **more)
 
             def running() -> Any:
-                tx = after(state.found)
+                tx = after(state.found_rate)
                 return tx.update(grads, state.inner_state, params, **more)
 
-            is_probe = state.found == 0
+            is_probe = state.found_rate == 0
             updates, inner_state = jax.lax.cond(is_probe, probing, running)
             state = state._replace(
                 find_step=optax.safe_increment(state.find_step),
@@ -99,7 +99,7 @@ def find(*, learned: bool) -> Build:
                 inside = fresh.inner_state._replace(hyperparams=shown)
                 return optax.tree.sub(state.first_params, params), state._replace(
                     find_step=jnp.zeros((), jnp.int32),
-                    found=jnp.asarray(rate, jnp.float32),
+                    found_rate=jnp.asarray(rate, jnp.float32),
                     inner_state=fresh._replace(inner_state=inside),
                 )
 

@@ -35,7 +35,7 @@ class LrFindState(NamedTuple):
     """State of `lr_find`."""
 
     step: jax.Array  # [] int32, of the probe, or of the run after it
-    found: jax.Array  # [] float32, the rate; 0 until the probe ends
+    found_rate: jax.Array  # [] float32; 0 until the probe ends
     steps_left: jax.Array  # [] int32, for the run after the probe
     losses: jax.Array  # [n] float32, smoothed
     smooth: jax.Array  # [] float32, before the correction of its bias
@@ -61,7 +61,7 @@ def lr_find(pick: Pick) -> Build:
         def init(params: Any) -> LrFindState:
             return LrFindState(
                 step=jnp.zeros((), jnp.int32),
-                found=jnp.zeros((), jnp.float32),
+                found_rate=jnp.zeros((), jnp.float32),
                 steps_left=jnp.zeros((), jnp.int32),
                 losses=jnp.zeros(size, jnp.float32),
                 smooth=jnp.zeros((), jnp.float32),
@@ -73,11 +73,11 @@ def lr_find(pick: Pick) -> Build:
         def update(
             grads: Any, state: Any, params: Any, *, value: Any, **extra: Any
         ) -> Any:
-            probing = state.found == 0
+            probing = state.found_rate == 0
             rate = jnp.where(
                 probing,
                 jnp.exp(log_rates[jnp.minimum(state.step, size - 1)]),
-                state.found * _linear(state, plan),
+                state.found_rate * _linear(state, plan),
             )
             inner_state = at(state.inner_state, rate)
             updates, inner_state = tx.update(
@@ -96,7 +96,7 @@ def lr_find(pick: Pick) -> Build:
                 fresh = at(tx.init(state.first_params), rate)
                 return optax.tree.sub(state.first_params, params), state._replace(
                     step=jnp.zeros((), jnp.int32),
-                    found=jnp.exp(log_rates[chosen]),
+                    found_rate=jnp.exp(log_rates[chosen]),
                     steps_left=plan.total_steps - state.step,
                     inner_state=fresh,
                 )
