@@ -1,6 +1,7 @@
 """A comparison: runs that were checked to be comparable, grouped by method."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -75,6 +76,11 @@ class Comparison(NamedTuple):
         for run, value in zip(runs, self.values(runs, criterion), strict=True):
             of.setdefault(criteria.workload(run), []).append(value)
         return float(np.mean([np.mean(values) for values in of.values()]))
+
+    def scope(self, method: str) -> str:
+        """Return " on 3 of 4" where it ran on 3 of 4 learned workloads; "" on all."""
+        ran = {*map(criteria.workload, self.averaged[method].runs)}
+        return part_of(len(ran), len(self.learned))
 
     def is_toy(self, workload: Workload) -> bool:
         """Return whether the data of a workload were generated."""
@@ -307,11 +313,21 @@ def best_untuned(comparison: Comparison) -> str | None:
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def sensitivity(comparison: Comparison, scheduler: str) -> float:
+def part_of(some: int, whole: int) -> str:
+    """Return how many of all a mean is over, where it is not all.
+
+    >>> part_of(3, 4), part_of(4, 4)
+    (' on 3 of 4', '')
+    """
+    return "" if some == whole else f" on {some} of {whole}"
+
+
+def sensitivity(comparison: Comparison, scheduler: str) -> tuple[float, int]:
     """Return what a scheduler loses on average where the base rate is 16 times off.
 
-    The mean of `aggregates.sensitivity` over the learned workloads that it ran on, of
-    the seeds that ran at all of the rates; NaN where there is none.
+    The mean of `aggregates.sensitivity` over the learned workloads that it ran on at
+    all of the rates, of the seeds that did, and how many these are; NaN and 0 where
+    there is none.
     """
     found = []
     for of, reference in comparison.learned.items():
@@ -330,7 +346,8 @@ def sensitivity(comparison: Comparison, scheduler: str) -> float:
                 if seeds
             }
             found.append(aggregates.sensitivity(means))
-    return float(np.mean(found)) if found else float("nan")
+    known = [lost for lost in found if not math.isnan(lost)]
+    return (float(np.mean(known)) if known else math.nan), len(known)
 
 
 def _pairs(

@@ -96,10 +96,11 @@ def _without_its_own(comparison: Comparison) -> list[str]:
 
 
 def _share(comparison: Comparison, name: str) -> str:
-    """Return a method's mean share of the best."""
+    """Return a method's mean share of the best, and of how many problems if not all."""
     if name not in comparison.averaged:
         return "–"
-    return f"{comparison.mean(name, 'share of the best'):.3f}"
+    mean = comparison.mean(name, "share of the best")
+    return f"{mean:.3f}{comparison.scope(name)}"
 
 
 def _result(comparison: Comparison, other: str) -> str:

@@ -11,6 +11,7 @@ from metalr.compare import aggregates, criteria
 from metalr.compare.comparison import (
     WITHOUT_EFFECT,
     Comparison,
+    part_of,
     score_difference,
     sensitivity,
 )
@@ -66,7 +67,8 @@ def summary_table(comparison: Comparison) -> Cells:
 
     Steps to a target are the median over workloads of the factor to the fastest method,
     the profile is AlgoPerf's score for 95 %, missed counts the runs below 95 %. All are
-    of the workloads that somebody learns.
+    of the workloads that somebody learns; a method that did not run on all of them says
+    on how many its mean is.
     """
     methods = comparison.averaged
     ranks = aggregates.mean_ranks(methods)
@@ -86,7 +88,8 @@ def summary_table(comparison: Comparison) -> Cells:
         gap = score_difference(comparison, name)
         cells = (
             name,
-            f"{mean('share of the best'):.3f} (IQR {spread.iqr:.3f})",
+            f"{mean('share of the best'):.3f} (IQR {spread.iqr:.3f})"
+            f"{comparison.scope(name)}",
             f"{mean('share of the best, best evaluation'):.3f}",
             "baseline" if name == comparison.baseline else _interval(gap),
             *(format_time(aggregates.spread(s[name]).median) for s in slowdowns),
@@ -232,7 +235,10 @@ def _sensitivity(comparison: Comparison, method: Method) -> str:
     row = SCHEDULERS.get(method.scheduler)
     if row is not None and row.rate_free:
         return "none"
-    return "–" if method.tuned else _number(sensitivity(comparison, method.scheduler))
+    if method.tuned:
+        return "–"
+    lost, count = sensitivity(comparison, method.scheduler)
+    return _number(lost) + (part_of(count, len(comparison.learned)) if count else "")
 
 
 def _rates(runs: Sequence[Run]) -> str:

@@ -190,13 +190,13 @@ def test_sensitivity_is_what_a_rate_16_times_off_costs():
     lines = [a_run(rate=rate, scores=[score]) for rate, score in finals.items()]
     found = comparison.from_lines(lines, "linear 2e-5")
     # Shares of the best: 0, 0.8, 0.4.
-    assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
+    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
     # A seed that did not run at all three rates says nothing of them.
     more = [*lines, a_run(seed=1, scores=[0.6]), a_run(seed=1, rate=3.2e-4)]
     found = comparison.from_lines(more, "linear 2e-5")
-    assert comparison.sensitivity(found, "linear") == pytest.approx(0.4)
+    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
     found = comparison.from_lines(lines[:2], "linear 2e-5")
-    assert math.isnan(comparison.sensitivity(found, "linear"))
+    assert math.isnan(comparison.sensitivity(found, "linear")[0])
 
 
 def test_sensitivity_is_the_mean_over_tasks_of_each_ones_own():
@@ -208,7 +208,7 @@ def test_sensitivity_is_the_mean_over_tasks_of_each_ones_own():
     ]
     found = comparison.from_lines(lines, "linear 2e-5")
     # sst2: shares 0, 1 and 0.5 lose 1, 0 and 0.5; cola loses nothing.
-    assert comparison.sensitivity(found, "linear") == pytest.approx(0.25)
+    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.25), 2)
 
 
 def test_best_untuned_is_the_best_rival_without_a_choice():

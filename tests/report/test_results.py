@@ -42,7 +42,7 @@ def test_words_on_the_methods_are_what_their_store_says():
     ]
     for method, other, before in said:
         assert f"{before}{difference(found, method, other)}" in WORDS
-    lost = comparison.sensitivity(found, "metalr")
+    lost, _ = comparison.sensitivity(found, "metalr")
     assert f"at a sensitivity of {lost:.3f}" in WORDS
     for shape, words in (("constant", "constant ("), ("static", "static (")):
         assert f"{words}{shares(found, f'{shape} tuned')})" in WORDS
@@ -143,7 +143,7 @@ def test_the_best_shape_without_its_last_candidate_is_as_the_results_say():
 
 def test_words_on_fresh_tasks_are_what_their_store_says():
     found = shipped("fresh")
-    lost = comparison.sensitivity(found, "metalr")
+    lost, _ = comparison.sensitivity(found, "metalr")
     assert f"sensitivity of {lost:.3f}" in WORDS
     for row, words in (
         ("linear tuned", "1, tuned linear decay |"),

@@ -64,6 +64,19 @@ def test_seconds_sensitivity_and_devices_are_told_where_runs_know_them():
     ]
 
 
+def test_means_say_over_how_many_problems_they_are_where_it_is_not_all():
+    rates = (1.25e-6, 2e-5, 3.2e-4)
+    runs = [a_run(rate=rate, scores=[0.9 if rate == 2e-5 else 0.6]) for rate in rates]
+    runs += [a_run("cola", scheduler="metalr", scores=[0.9])]
+    runs += [a_run("cola", rate=2e-5, scores=[0.9])]
+    found = comparison.from_lines(runs, "linear 2e-5")
+    cells = {line[0]: line for line in tables.summary_table(found)}
+    column = tables.SUMMARY_HEAD.index
+    assert cells["metalr"][1] == "1.000 (IQR 0.000) on 1 of 2"
+    assert cells["linear 2e-5"][1] == "1.000 (IQR 0.000)"
+    assert cells["linear 2e-5"][column("sensitivity")] == "0.500 on 1 of 2"
+
+
 def test_problem_table_counts_the_rates_that_were_tried():
     runs = [a_run(rate=r, scores=[0.6, s]) for r, s in ((2e-5, 0.7), (1e-3, 0.9))]
     found = comparison.from_lines(runs, "linear 2e-5")
