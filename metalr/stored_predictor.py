@@ -118,6 +118,11 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
     return metadata
 
 
+def digest(predictor: Predictor) -> str:
+    """Return the hash of a predictor's arrays that its `metadata.json` names."""
+    return _digest(_flat(predictor))
+
+
 def folder_of(path: str | Path | None = None) -> Path:
     """Return the folder of a predictor, as in `load_predictor`."""
     return _shipped() if path is None else Path(path).absolute()

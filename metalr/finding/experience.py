@@ -15,10 +15,12 @@ import numpy as np
 
 from metalr import stored_predictor
 from metalr.errors import MetalrError
+from metalr.predictor import Predictor
 from metalr.runtime import files
 
 FILE = "probe.json"
 KINDS = ANY, ENCODER = "any", "encoder"  # of run, the rows of the table
+_EIGHT_IN_TEN = 1.28  # of a normal error lie within so many deviations
 _WINDOW = 8  # steps in the mean of a loss
 LEAST = 20  # losses that a forecast needs
 SCORES = ("accuracy", "f1", "matthews", "exact_match")  # that are forecast
@@ -27,7 +29,7 @@ SCORES = ("accuracy", "f1", "matthews", "exact_match")  # that are forecast
 class Experience(NamedTuple):
     """The table; rows by kind of run."""
 
-    coverage: float  # share of intervals that hold the best rate
+    coverage: float | None  # share of intervals that hold the best; None: not measured
     width: float  # standard deviations on either side of them
     scale: float  # of a probe's standard deviation, on sweeps left out
     prior_scale: float  # of that of the facts
@@ -110,38 +112,56 @@ def _first(losses: np.ndarray) -> float:
     return float(np.mean(losses[: _WINDOW // 2]))
 
 
-def load(path: str | Path | None = None) -> Experience:
+def load(
+    path: str | Path | None = None, predictor: Predictor | None = None
+) -> Experience:
     """Read the table beside a predictor, the shipped one if no path is given.
 
     Without a table, intervals are as wide as the predictor says, and there is neither a
-    cost nor a forecast.
+    cost nor a forecast. What was measured with other weights says no share of intervals
+    that hold the best rate.
+
+    Args:
+      path: Folder of a predictor.
+      predictor: The weights that are asked; None: those of the folder.
 
     Raises:
       MetalrError: The file is there and is no such table.
     """
     folder = stored_predictor.folder_of(path)
-    stamp = (folder / FILE).stat().st_mtime_ns if (folder / FILE).exists() else None
-    return _load(folder, stamp)
+    if not (folder / FILE).exists():
+        return Experience(None, _EIGHT_IN_TEN, 1.0, 1.0, {}, {})
+    found, measured_with = _load(folder, (folder / FILE).stat().st_mtime_ns)
+    if predictor is None:
+        asked = stored_predictor.read_metadata(folder)["sha256"]
+    else:
+        asked = stored_predictor.digest(predictor)
+    if asked == measured_with:
+        return found
+    return found._replace(
+        coverage=None,
+        # Of other weights nobody knows yet how far they are off.
+        scale=max(1.0, found.scale),
+        prior_scale=max(1.0, found.prior_scale),
+    )
 
 
 @functools.lru_cache(maxsize=8)
-def _load(folder: Path, stamp: int | None) -> Experience:
-    if stamp is None:
-        return Experience(0.8, 1.28, 1.0, 1.0, {}, {})
+def _load(folder: Path, stamp: int) -> tuple[Experience, str]:
+    """Read a table, and the hash of the weights that it was measured with."""
+    del stamp  # a file that was written anew is read anew
     content = files.read_json(folder / FILE)
     try:
-        own = stored_predictor.read_metadata(folder)["sha256"]
-        known = content["predictor_sha256"] == own
-        return Experience(
+        found = Experience(
             float(content["coverage"]),
             float(content["width"]),
-            # Of other weights nobody knows yet how far they are off.
-            float(content["scale"]) if known else max(1.0, content["scale"]),
-            float(content["prior_scale"]) if known else max(1, content["prior_scale"]),
+            float(content["scale"]),
+            float(content["prior_scale"]),
             {k: _quartiles(row) for k, row in content["lost"].items()},
             {k: _weights(row) for k, row in content["losses"].items()},
             _weights(content["scores"]) if content["scores"] else None,
         )
+        return found, content["predictor_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MetalrError(
             f"{folder / FILE} is no table of metalr's probes ({error!r}); make it "

@@ -85,7 +85,8 @@ def find(
       most_steps: Of the probe, at most 100; half of the run if that is less, but 20
         at least.
       on_end: Given the copy's parameters after the probe; what it returns is `score`.
-      told: What is known of such runs; None: what is shipped, whatever the predictor.
+      told: What is known of such runs, as of `experience.load`; None: what is shipped,
+        less what is true of the shipped predictor alone.
 
     Returns:
       The rate with an interval, what others cost, and a forecast: see `Finding`.
@@ -120,8 +121,8 @@ def find(
         )
     if kind not in experience.KINDS:
         raise unknown_name("kind", kind, experience.KINDS)
+    told = experience.load(predictor=predictor) if told is None else told
     predictor = load_predictor() if predictor is None else predictor
-    told = experience.load() if told is None else told
     most = min(most_steps, longest(steps))
     with batch_source.random_states_kept(batches):
         facts = probe.facts(run, predictor)
@@ -204,8 +205,8 @@ def suggest(
         key=key,
         has_aux=has_aux,
     )
+    told = experience.load(predictor=predictor) if told is None else told
     predictor = load_predictor() if predictor is None else predictor
-    told = experience.load() if told is None else told
     with batch_source.random_states_kept(batches):
         facts = probe.facts(run, predictor)
     rate, deviation = base * 2.0**facts.log2_best, math.sqrt(facts.variance)

@@ -15,7 +15,7 @@ class Finding(NamedTuple):
     rate: float | None  # None: the run is of no known kind
     low: float | None  # the interval
     high: float | None
-    coverage: float  # share of such intervals that hold the best rate
+    coverage: float | None  # share of such intervals that hold the best rate, if known
     prior: float  # before any step: the facts alone
     relative: bool  # in multiples of the optimizer's own rate
     known: bool  # whether training has seen runs of the kind
@@ -42,7 +42,7 @@ class Suggestion(NamedTuple):
     rate: float
     low: float
     high: float
-    coverage: float
+    coverage: float | None
     relative: bool
     known: bool
     distance: float
@@ -90,10 +90,14 @@ def describe(found: Finding, shape: str = "its schedule") -> str:
 
 def _interval(found: Any, shape: str = "its schedule") -> str:
     unit = " x the optimizer's own" if found.relative else ""
+    holds = (
+        "how many such intervals hold the best one was not measured with this predictor"
+        if found.coverage is None
+        else f"{found.coverage:.0%} of such intervals hold the best one"
+    )
     return (
         f"rate {found.rate:.2g}{unit}, between {found.low:.2g} and {found.high:.2g} "
-        f"({found.coverage:.0%} of such intervals hold the best one), for "
-        f"{found.total_steps} steps of {shape}"
+        f"({holds}), for {found.total_steps} steps of {shape}"
     )
 
 

@@ -1,6 +1,7 @@
 """A probe finds what the predictor knows, and leaves everything as it was."""
 
 import hashlib
+import json
 import random
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import metalr
 from metalr.errors import MetalrError
 from metalr.finding import experience, finder, probe
 from metalr.predictor import Density, init_predictor
+from metalr.stored_predictor import load_predictor, save_predictor
 
 STEPS = 60
 
@@ -354,12 +356,9 @@ def test_forecasts_are_the_weights_times_what_was_seen():
 
 
 def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_path):
-    import json
-
-    from metalr.stored_predictor import save_predictor
-
     save_predictor(tmp_path, init_predictor(), {})
     assert experience.load(tmp_path).scale == 1.0
+    assert experience.load(tmp_path).coverage is None
     table = {
         "predictor_sha256": "of another",
         "coverage": 0.8,
@@ -372,10 +371,23 @@ def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_pat
     }
     (tmp_path / experience.FILE).write_text(json.dumps(table))
     told = experience.load(tmp_path)
-    assert (told.scale, told.prior_scale) == (1.0, 1.5)
+    assert (told.coverage, told.scale, told.prior_scale) == (None, 1.0, 1.5)
     assert told.losses == {"any": ([1.0], 0.2)}
     for wrong in ({}, table | {"scale": None}, table | {"losses": {"any": [1]}}):
         (tmp_path / experience.FILE).write_text(json.dumps(wrong))
         experience._load.cache_clear()
         with pytest.raises(MetalrError, match="no table of metalr's probes"):
             experience.load(tmp_path)
+
+
+def test_how_often_an_interval_holds_is_said_of_the_measured_weights_alone():
+    shipped = load_predictor()
+    assert experience.load().coverage == experience.load(predictor=shipped).coverage
+    assert experience.load(predictor=knowing()).coverage is None
+    params, batches = problem()
+    given = (loss_fn, params, optax.adam, batches)
+    measured = metalr.suggest(*given, steps=STEPS, predictor=shipped)
+    assert f"({measured.coverage:.0%} of such intervals hold" in measured.text
+    own = metalr.suggest(*given, steps=STEPS, predictor=knowing())
+    assert own.coverage is None
+    assert "not measured with this predictor" in own.text
