@@ -78,7 +78,7 @@ def find(args: argparse.Namespace) -> int:
         on_end=prepared.problem.evaluate,
     )
     print(findings.describe(found, _IN_WORDS[shape.__name__]))
-    if forecast := _score(found, prepared.data.task.metric, run["told"]):
+    if forecast := _score(found, prepared.data.task.metric, run["experience"]):
         print(forecast)
     if args.png:
         from metalr.report.finding import draw_finding
@@ -142,7 +142,7 @@ def _prepared(
     """Load a run, and return it with the arguments of `metalr.find`."""
     import jax
 
-    from metalr.finding import experience
+    from metalr.finding.experience import load_experience
     from metalr.finetune import preparation, schedulers
     from metalr.optax_schedule import warmup_of
     from metalr.stored_predictor import load_predictor
@@ -171,7 +171,7 @@ def _prepared(
         "schedule": shape(plan),
         "key": jax.random.key(pace.seed),
         "predictor": load_predictor(config.predictor),
-        "told": experience.load(config.predictor),
+        "experience": load_experience(config.predictor),
     }
 
 
@@ -199,12 +199,13 @@ def _in_parts(
     return whole
 
 
-def _score(found: Any, metric: str, told: Any) -> str | None:
+def _score(found: Any, metric: str, experience: Any) -> str | None:
     """Return a forecast of the last score in words."""
     now = (found.score or {}).get(metric)
     if now is None or not found.known:
         return None
-    forecast = told.final_score(metric, now, min(1.0, found.steps / found.total_steps))
+    share = min(1.0, found.steps / found.total_steps)
+    forecast = experience.final_score(metric, now, share)
     if forecast is None:
         return None
     low, middle, high = forecast

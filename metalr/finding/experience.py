@@ -112,7 +112,7 @@ def _first(losses: np.ndarray) -> float:
     return float(np.mean(losses[: _WINDOW // 2]))
 
 
-def load(
+def load_experience(
     path: str | Path | None = None, predictor: Predictor | None = None
 ) -> Experience:
     """Read the table beside a predictor, the shipped one if no path is given.

@@ -29,8 +29,8 @@ from metalr.arguments import (
     refuse_remembering,
 )
 from metalr.errors import MetalrError, unknown_name
-from metalr.finding import batch_source, experience, probe
-from metalr.finding.experience import Experience
+from metalr.finding import batch_source, probe
+from metalr.finding.experience import ANY, KINDS, Experience, load_experience
 from metalr.finding.findings import Finding, Suggestion
 from metalr.optax_schedule import default_schedule
 from metalr.predictor import Predictor
@@ -55,10 +55,10 @@ def find(
     key: jax.Array | None = None,
     has_aux: bool = False,
     predictor: Predictor | None = None,
-    kind: str = experience.ANY,
+    kind: str = ANY,
     most_steps: int = probe.MOST_STEPS,
     on_end: Callable[[Any], Any] | None = None,
-    told: Experience | None = None,
+    experience: Experience | None = None,
 ) -> Finding:
     """Find the peak learning rate of a run by its first steps, on copies.
 
@@ -85,8 +85,8 @@ def find(
       most_steps: Of the probe, at most 100; half of the run if that is less, but 20
         at least.
       on_end: Given the copy's parameters after the probe; what it returns is `score`.
-      told: What is known of such runs, as of `experience.load`; None: what is shipped,
-        less what is true of the shipped predictor alone.
+      experience: What is known of such runs, as of `load_experience`; None: what is
+        shipped, less what is true of the shipped predictor alone.
 
     Returns:
       The rate with an interval, what others cost, and a forecast: see `Finding`.
@@ -119,9 +119,9 @@ def find(
         raise MetalrError(
             f"`most_steps` must lie in [1, {probe.MOST_STEPS}], got {most_steps}"
         )
-    if kind not in experience.KINDS:
-        raise unknown_name("kind", kind, experience.KINDS)
-    told = experience.load(predictor=predictor) if told is None else told
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    experience = experience or load_experience(predictor=predictor)
     predictor = load_predictor() if predictor is None else predictor
     most = min(most_steps, longest(steps))
     with batch_source.random_states_kept(batches):
@@ -131,18 +131,18 @@ def find(
             predictor,
             facts.log2_best,
             most=most,
-            ended=lambda log: _is_over(log, facts, told),
+            ended=lambda log: _is_over(log, facts, experience),
         )
         score = on_end(last) if on_end is not None else None
         known, distance = _is_known(log, facts)
         curve = () if known else _curve(run, facts, log, base, most)
-    mean, deviation = log.mean[-1], told.deviation(log.variance[-1])
+    mean, deviation = log.mean[-1], experience.deviation(log.variance[-1])
     rate = base * 2.0 ** float(mean)
     return Finding(
         rate=rate if known else None,
-        low=rate * 2.0 ** (-told.width * deviation) if known else None,
-        high=rate * 2.0 ** (told.width * deviation) if known else None,
-        coverage=told.coverage,
+        low=rate * 2.0 ** (-experience.width * deviation) if known else None,
+        high=rate * 2.0 ** (experience.width * deviation) if known else None,
+        coverage=experience.coverage,
         prior=base * 2.0**facts.log2_best,
         relative=learning_rate is None and _is_finished(optimizer),
         known=known,
@@ -152,8 +152,8 @@ def find(
         losses=tuple(log.value.tolist()),
         rates=tuple((base * 2.0**log.rate).tolist()),
         means=tuple((base * 2.0**log.mean).tolist()),
-        costs=told.costs(kind) if known else {},
-        forecast=told.final_loss(kind, log.value) if known else None,
+        costs=experience.costs(kind) if known else {},
+        forecast=experience.final_loss(kind, log.value) if known else None,
         curve=curve,
         score=score,
     )
@@ -171,7 +171,7 @@ def suggest(
     key: jax.Array | None = None,
     has_aux: bool = False,
     predictor: Predictor | None = None,
-    told: Experience | None = None,
+    experience: Experience | None = None,
 ) -> Suggestion:
     """Suggest a peak learning rate from one gradient; no step is taken.
 
@@ -186,7 +186,7 @@ def suggest(
       key: Of the loss.
       has_aux: Whether the loss is the first of two that `loss_fn` returns.
       predictor: As in `metalr.wrap`.
-      told: As in `find`.
+      experience: As in `find`.
 
     Returns:
       The rate with an interval: see `Suggestion`.
@@ -205,17 +205,17 @@ def suggest(
         key=key,
         has_aux=has_aux,
     )
-    told = experience.load(predictor=predictor) if told is None else told
+    experience = experience or load_experience(predictor=predictor)
     predictor = load_predictor() if predictor is None else predictor
     with batch_source.random_states_kept(batches):
         facts = probe.facts(run, predictor)
     rate, deviation = base * 2.0**facts.log2_best, math.sqrt(facts.variance)
-    width = told.width * told.prior_scale * deviation
+    width = experience.width * experience.prior_scale * deviation
     return Suggestion(
         rate=rate,
         low=rate * 2.0**-width,
         high=rate * 2.0**width,
-        coverage=told.coverage,
+        coverage=experience.coverage,
         relative=learning_rate is None and _is_finished(optimizer),
         known=math.isfinite(facts.variance) and facts.distance <= 1,
         distance=facts.distance,
@@ -327,12 +327,12 @@ def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:
     return distance <= 1 and math.isfinite(facts.variance), distance
 
 
-def _is_over(log: probe.Log, facts: probe.Facts, told: Experience) -> bool:
+def _is_over(log: probe.Log, facts: probe.Facts, experience: Experience) -> bool:
     """Tell whether more steps of a probe would say nothing new."""
     if len(log.value) < LEAST_STEPS:
         return False
     known, _ = _is_known(log, facts)
-    return not known or told.deviation(log.variance[-1]) < SURE
+    return not known or experience.deviation(log.variance[-1]) < SURE
 
 
 def _curve(

@@ -176,7 +176,7 @@ def probed(
     key = jax.random.key(0)
     mine = params, optimizer.init(params), batches, key
     before = digest(mine)
-    told = experience.load()
+    told = experience.load_experience()
     (found, log), taken = seconds(
         lambda: _find(loss, params, optimizer, batches, sweep, shape, key, predictor)
     )
@@ -214,7 +214,7 @@ def found_deviation(found: findings.Finding) -> float:
     """Return the standard deviation that an interval was made of; NaN without one."""
     if found.high is None or found.rate is None:
         return math.nan
-    return math.log2(found.high / found.rate) / experience.load().width
+    return math.log2(found.high / found.rate) / experience.load_experience().width
 
 
 # ---------------------------------------------------------------- tasks and kinds
@@ -229,7 +229,7 @@ def recorded(part: str, done: set[str]) -> Iterator[dict[str, Any]]:
         runs = [run for run in runs if labels.size(run)]
     for found in probe_table.probes(runs, by=part.removesuffix("s"), tell=print):
         row = {k: x for k, x in found._asdict().items() if k not in ("name", "size")}
-        scale = experience.load().scale * experience.load().width
+        scale = experience.load_experience().scale * experience.load_experience().width
         yield {
             "part": part,
             "key": f"{part} {found.name}",
@@ -280,7 +280,7 @@ def kinds(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]
             "found": math.log2(found.means[-1]),
             "known": found.known,
             "distance": found.distance,
-            "interval": experience.load().width * found_deviation(found),
+            "interval": experience.load_experience().width * found_deviation(found),
             **range_test(lambda p, b, i, f=loss: f(p, b), params, inner, batches),
         }
 

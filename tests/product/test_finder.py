@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     labels: Any
 
 
-TOLD = experience.Experience(0.8, 1.28, 1.0, 1.0, {}, {})
+TABLE = experience.Experience(0.8, 1.28, 1.0, 1.0, {}, {})
 
 
 def loss_fn(params, batch):
@@ -102,7 +102,7 @@ def test_parameters_state_batches_and_keys_are_bit_for_bit_what_they_were(far):
         steps=100,
         key=mine["key"],
         predictor=knowing(far=far),
-        told=TOLD,
+        experience=TABLE,
         on_end=lambda copy: digest(copy),
     )
     after = digest(mine), random.getstate(), np.random.get_state()[1].tobytes()
@@ -120,7 +120,7 @@ def test_facts_of_micro_batches_are_those_of_the_update_that_moves():
         tx = optax.adam(1e-2)
         tx = tx if every == 1 else optax.MultiSteps(tx, every)
         params, batches = problem()
-        given = {"steps": STEPS, "predictor": knowing(), "told": TOLD}
+        given = {"steps": STEPS, "predictor": knowing(), "experience": TABLE}
         found.append(metalr.suggest(loss_fn, params, tx, batches, **given))
     assert found[0].known and found[1].known
     np.testing.assert_allclose(found[1].rate, found[0].rate, rtol=0.05)
@@ -141,7 +141,13 @@ def test_suggested_rate_makes_the_update_that_the_prior_asks_for(scale):
     norm = lambda tree: float(optax.tree.norm(tree))  # noqa: E731
     expected = 2.0**-7 * norm(params) / norm(grads)
     found = metalr.suggest(
-        loss_fn, params, optax.sgd, batches, steps=STEPS, predictor=knowing(), told=TOLD
+        loss_fn,
+        params,
+        optax.sgd,
+        batches,
+        steps=STEPS,
+        predictor=knowing(),
+        experience=TABLE,
     )
     assert found.rate == pytest.approx(expected, rel=1e-2)
     assert np.log2(found.high / found.rate) == pytest.approx(1.28, rel=1e-3)
@@ -150,10 +156,10 @@ def test_suggested_rate_makes_the_update_that_the_prior_asks_for(scale):
 
 def test_the_rate_does_not_depend_on_the_one_that_the_user_had():
     params, batches = problem()
-    told = {"steps": STEPS, "predictor": knowing(), "told": TOLD}
+    known = {"steps": STEPS, "predictor": knowing(), "experience": TABLE}
     tx = lambda peak: optax.adam(metalr.default_schedule(peak, STEPS))  # noqa: E731
     suggest = lambda tx, **more: metalr.suggest(  # noqa: E731
-        loss_fn, params, tx, batches, **told, **more
+        loss_fn, params, tx, batches, **known, **more
     )
     rate = suggest(optax.adam).rate
     for peak in (1e-5, 0.1):
@@ -175,7 +181,7 @@ def test_the_rate_is_the_peak_whatever_the_unit_of_a_given_schedule(unit):
         rates = [
             metalr.suggest(
                 loss_fn, params, batches=batches, steps=STEPS, schedule=schedule,
-                predictor=knowing(), told=TOLD, **given,
+                predictor=knowing(), experience=TABLE, **given,
             ).rate
             for schedule in (shape, lambda step: unit * shape(step))
         ]  # fmt: skip
@@ -186,7 +192,7 @@ def test_a_probe_ends_when_it_is_sure_where_the_evidence_agrees_with_the_prior()
     params, batches = problem()
     found = metalr.find(
         loss_fn, params, optax.sgd, batches, steps=400,
-        predictor=knowing(variance=0.01), told=TOLD,
+        predictor=knowing(variance=0.01), experience=TABLE,
     )  # fmt: skip
     assert found.steps == finder.LEAST_STEPS
     # An untrained network asks for no correction, so that the rate stays the prior's.
@@ -199,7 +205,7 @@ def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
     shape = optax.linear_schedule(0.0, 1.0, 5)
     found = metalr.find(
         loss_fn, params, optax.sgd(shape), batches, steps=400, learning_rate=1.0,
-        predictor=knowing(far=True), told=TOLD,
+        predictor=knowing(far=True), experience=TABLE,
     )  # fmt: skip
     assert found.rate is None and found.low is None and not found.costs
     assert found.distance > 1 and "no rate" in found.text
@@ -216,7 +222,7 @@ def test_an_unknown_kind_gets_the_curve_of_a_range_test_and_no_rate():
 
 def test_a_run_that_is_too_short_for_a_range_test_says_so():
     params, batches = problem()
-    short = {"steps": 30, "predictor": knowing(far=True), "told": TOLD}
+    short = {"steps": 30, "predictor": knowing(far=True), "experience": TABLE}
     found = metalr.find(loss_fn, params, optax.adam, batches, **short)
     assert found.curve == () and "no range test: too few steps" in found.text
     long = {**short, "steps": 80}
@@ -228,7 +234,7 @@ def test_a_range_test_of_losses_that_are_not_finite_has_no_points():
     broken = {k: np.full_like(v, np.nan) for k, v in batches[0].items()}
     found = metalr.find(
         loss_fn, params, optax.adam, lambda step: broken if step else batches[0],
-        steps=STEPS, predictor=knowing(far=True), told=TOLD,
+        steps=STEPS, predictor=knowing(far=True), experience=TABLE,
     )  # fmt: skip
     assert not found.known and found.text.startswith("no rate")
     assert "nan" not in found.text
@@ -249,7 +255,7 @@ def test_a_loader_of_pytorch_is_put_back_where_its_own_generator_was():
     fresh, used = loader(), loader()
     metalr.find(
         loss_fn, params, optax.adam, used,
-        steps=STEPS, predictor=knowing(), told=TOLD,
+        steps=STEPS, predictor=knowing(), experience=TABLE,
     )  # fmt: skip
     for one, other in zip(fresh, used, strict=True):
         assert digest(one) == digest(other)
@@ -260,7 +266,7 @@ def test_a_schedule_that_branches_in_python_is_read_step_by_step():
     rates = [
         metalr.find(
             loss_fn, params, optax.adam(1e-3), batches, steps=STEPS,
-            schedule=schedule, predictor=knowing(), told=TOLD,
+            schedule=schedule, predictor=knowing(), experience=TABLE,
         ).rate
         for schedule in (
             lambda step: 1.0 if step < 30 else 0.5,
@@ -275,7 +281,7 @@ def test_weights_of_zero_give_no_rate_since_every_update_is_as_large_beside_them
     params = {"w": params["w"] * 0}
     found = metalr.find(
         lambda p, batch: jnp.mean((batch["x"] @ p["w"] - 1) ** 2),
-        params, optax.adam, batches, steps=200, predictor=knowing(), told=TOLD,
+        params, optax.adam, batches, steps=200, predictor=knowing(), experience=TABLE,
     )  # fmt: skip
     assert found.rate is None and "weights are zero at the start" in found.text
     losses = np.array(found.curve)[:, 1]
@@ -316,7 +322,7 @@ def test_what_cannot_be_probed_is_refused_with_the_way_out(change, said):
         "steps": STEPS,
     } | change
     with pytest.raises(MetalrError, match=said):
-        metalr.find(**given, predictor=knowing(), told=TOLD)
+        metalr.find(**given, predictor=knowing(), experience=TABLE)
 
 
 @pytest.mark.parametrize("ask", [metalr.find, metalr.suggest])
@@ -338,27 +344,27 @@ def test_the_probe_rises_fast_and_then_follows_the_schedule():
 
 
 def test_forecasts_are_the_weights_times_what_was_seen():
-    told = TOLD._replace(
+    known = TABLE._replace(
         losses={"any": ([2.0], 0.1)},
         scores=([0.5], 0.03),
         lost={"any": {"w": (0, 1, 2)}},
     )
     losses = np.r_[np.full(30, 2.0), np.full(10, 1.0)]
-    low, middle, high = told.final_loss("encoder", losses)
+    low, middle, high = known.final_loss("encoder", losses)
     np.testing.assert_allclose(
         [low, middle, high], 2 * np.exp([-0.1, 0, 0.1]) * 0.25, rtol=1e-6
     )
-    assert told.final_loss("any", -losses) is None
-    low, middle, high = told.final_score("f1", 0.6, 1 / np.e)
+    assert known.final_loss("any", -losses) is None
+    low, middle, high = known.final_score("f1", 0.6, 1 / np.e)
     np.testing.assert_allclose([low, middle, high], [0.77, 0.8, 0.83])
-    assert told.final_score("pearson", 0.6, 1 / np.e) is None
-    assert told.costs("encoder") == {"w": (0, 1, 2)}
+    assert known.final_score("pearson", 0.6, 1 / np.e) is None
+    assert known.costs("encoder") == {"w": (0, 1, 2)}
 
 
 def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_path):
     save_predictor(tmp_path, init_predictor(), {})
-    assert experience.load(tmp_path).scale == 1.0
-    assert experience.load(tmp_path).coverage is None
+    assert experience.load_experience(tmp_path).scale == 1.0
+    assert experience.load_experience(tmp_path).coverage is None
     table = {
         "predictor_sha256": "of another",
         "coverage": 0.8,
@@ -370,20 +376,23 @@ def test_a_table_of_other_weights_is_read_without_its_narrower_intervals(tmp_pat
         "scores": None,
     }
     (tmp_path / experience.FILE).write_text(json.dumps(table))
-    told = experience.load(tmp_path)
-    assert (told.coverage, told.scale, told.prior_scale) == (None, 1.0, 1.5)
-    assert told.losses == {"any": ([1.0], 0.2)}
+    known = experience.load_experience(tmp_path)
+    assert (known.coverage, known.scale, known.prior_scale) == (None, 1.0, 1.5)
+    assert known.losses == {"any": ([1.0], 0.2)}
     for wrong in ({}, table | {"scale": None}, table | {"losses": {"any": [1]}}):
         (tmp_path / experience.FILE).write_text(json.dumps(wrong))
         experience._load.cache_clear()
         with pytest.raises(MetalrError, match="no table of metalr's probes"):
-            experience.load(tmp_path)
+            experience.load_experience(tmp_path)
 
 
 def test_how_often_an_interval_holds_is_said_of_the_measured_weights_alone():
     shipped = load_predictor()
-    assert experience.load().coverage == experience.load(predictor=shipped).coverage
-    assert experience.load(predictor=knowing()).coverage is None
+    assert (
+        experience.load_experience().coverage
+        == experience.load_experience(predictor=shipped).coverage
+    )
+    assert experience.load_experience(predictor=knowing()).coverage is None
     params, batches = problem()
     given = (loss_fn, params, optax.adam, batches)
     measured = metalr.suggest(*given, steps=STEPS, predictor=shipped)
