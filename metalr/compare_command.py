@@ -54,9 +54,33 @@ def add(commands: Any) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Carry out `metalr compare` and return the exit status."""
-    from metalr.compare import execute, store
+    from metalr.compare import execute
     from metalr.compare import plan as plans
-    from metalr.runtime import executors
+    from metalr.finetune import run_folder
+
+    plan = _plan(args)
+    path = args.output / execute.STORE
+    runs = plans.expand(plan)
+    if not args.report_only:
+        runs, note = plans.resolve_data(runs)
+        if note:
+            print(note)
+        _refuse_what_would_fail_after_hours(args, runs)
+    if args.dry_run:
+        print_table(*execute.forecast(runs, path))
+        return 0
+    with run_folder.held(args.output):
+        if not args.report_only:
+            status = _carry_out(args, runs, path, plan.protocol)
+            if status:
+                return status
+        _write_report(args, runs, path)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> Any:
+    """Return the plan with what the flags change; refuse those that do not fit."""
+    from metalr.compare import plan as plans
 
     for name, least in (("pairs", 0), ("workers", 1)):
         if (given := getattr(args, name)) is not None and given < least:
@@ -80,41 +104,37 @@ def compare(args: argparse.Namespace) -> int:
             "--rates are those that --tuned schedulers run at, and none is tuned: "
             "name one, as --tuned linear"
         )
-    path = args.output / execute.STORE
-    runs = plans.expand(plan)
-    if not args.report_only:
-        runs, note = plans.resolve_data(runs)
-        if note:
-            print(note)
-    if not args.report_only:  # what is wrong is refused before hours of runs
-        plans.choose_baseline(runs, args.baseline)
-        executors.check_kind(args.executor)
-    if args.dry_run:
-        print_table(*execute.forecast(runs, path))
-        return 0
-    from metalr.finetune import run_folder
+    return plan
+
+
+def _refuse_what_would_fail_after_hours(
+    args: argparse.Namespace, runs: Sequence[Any]
+) -> None:
+    """Refuse a baseline or an executor that there is not, before the runs."""
+    from metalr.compare import plan as plans
+    from metalr.runtime import executors
+
+    plans.choose_baseline(runs, args.baseline)
+    executors.check_kind(args.executor)
+
+
+def _write_report(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> None:
+    """Write up the runs of the plan, or with --report-only what the store holds."""
+    from metalr.compare import plan as plans
+    from metalr.compare import store
     from metalr.report import report
 
-    with run_folder.held(args.output):
-        if not args.report_only:
-            status = _carry_out(args, runs, path, plan.protocol)
-            if status:
-                return status
-        keys = {plans.key(config) for config in runs}
-        lines = [
-            line
-            for line in store.read_lines(path)
-            if line["kind"] == store.OVERHEAD
-            or (_is_named(line, args) if args.report_only else line["key"] in keys)
-        ]
-        written = report.write_report(
-            lines,
-            args.output,
-            baseline=args.baseline,
-            mix_devices=args.mix_devices,
-        )
-        print(written)
-    return 0
+    keys = {plans.key(config) for config in runs}
+    lines = [
+        line
+        for line in store.read_lines(path)
+        if line["kind"] == store.OVERHEAD
+        or (_is_named(line, args) if args.report_only else line["key"] in keys)
+    ]
+    written = report.write_report(
+        lines, args.output, baseline=args.baseline, mix_devices=args.mix_devices
+    )
+    print(written)
 
 
 def _refuse_flags_of_runs(args: argparse.Namespace) -> None:
