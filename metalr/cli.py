@@ -10,6 +10,7 @@ from metalr.errors import MetalrError
 from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
 from metalr.predict import command as predict_command
+from metalr.predict import evaluate_command
 from metalr.runtime import flags
 from metalr.runtime.console import print_table
 from metalr.runtime.program import (
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     find_command.add(commands)
     predict_command.add(commands)
+    evaluate_command.add(commands)
     compare_command.add(commands)
     _add_pretrain(commands)
     args = parser.parse_args(argv)
@@ -81,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "find": find_command.find,
         "suggest": find_command.suggest,
         "predict": predict_command.carry_out,
+        "evaluate": evaluate_command.carry_out,
         "compare": compare_command.compare,
         "pretrain": _pretrain,
     }

@@ -68,7 +68,7 @@ def read(
     if validation_file is not None:
         other = opening.look(Path(validation_file), given.options)
         notes += tuple(note for note in other.notes if note not in notes)
-        validation, differ = _validation(other, task)
+        validation, differ = labelled(other, task)
         notes += tuple(note for note in differ if note not in notes)
         where += f", validation: {validation_file}"
         held_out = validation.rows
@@ -86,7 +86,12 @@ def read(
     return TaskData(task, train.rows, {task.validation[0]: held_out}, origin, record)
 
 
-def _validation(table: DataFile, task: Task) -> tuple[Checked, tuple[str, ...]]:
+def labelled(table: DataFile, task: Task) -> tuple[Checked, tuple[str, ...]]:
+    """Return the rows of a file for a task whose labels are known, and notes.
+
+    Raises:
+      MetalrError: The file lacks a column, or a row is not of the task.
+    """
     found = rows.read(_wanted(table, task), task, str(table.path))
     found, notes = by_name(found, table, task)
     return rows.finish(found, task, str(table.path)), notes

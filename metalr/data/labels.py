@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from metalr.data.cells import DASH, NoLabel, is_missing, number, show, spelled
+from metalr.data.schema import SCORES
 from metalr.errors import MetalrError
 
 KINDS = ("classification", "regression", "qa", "tokens", "multilabel", "choice")
@@ -85,8 +86,8 @@ def define(
     kind = kind or _kind(kept, counts, where, column, first, notes)
     if kind == "regression":
         _check_scores(kept, counts, where, column, notes)
-        metrics = ("pearson", "spearman")
-        fields = {"kind": kind, "metric": metrics[0], "metrics": metrics}
+        scores = SCORES[kind]
+        fields = {"kind": kind, "metric": scores[0], "metrics": scores}
         return Labels(fields, tuple(notes))
     if all(number(name) is not None for name in kept):
         ordered = sorted(kept, key=lambda name: (number(name), name))
@@ -293,9 +294,7 @@ def _classes(names: list[str], where: str, column: str, notes: Sequence[str]) ->
             f"than {_MAX_CLASSES}; is it the right one? (--label-column), or are they "
             "scores? (--kind regression)"
         )
-    # Matthews beside accuracy, because nobody says which of the user's labels is
-    # the positive one that F1 would need.
-    fields = {"labels": tuple(names), "metrics": ("accuracy", "matthews")}
+    fields = {"labels": tuple(names), "metrics": SCORES["classification"]}
     return Labels(fields, tuple(notes))
 
 

@@ -2,6 +2,17 @@
 
 import dataclasses
 
+# The scores of a user's own task by kind, the one that picks the best step first; those
+# of tags and of questions depend on their labels and answers.
+SCORES: dict[str, tuple[str, ...]] = {
+    # Matthews beside accuracy, because nobody says which of the user's labels is the
+    # positive one that F1 would need.
+    "classification": ("accuracy", "matthews"),
+    "regression": ("pearson", "spearman"),
+    "multilabel": ("micro_f1", "macro_f1", "accuracy"),
+    "choice": ("accuracy",),
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:

@@ -13,10 +13,11 @@ from typing import Any
 
 from metalr.data.cells import NoLabel, is_missing, number, show, spelled, unwritten
 from metalr.data.labels import Labels
-from metalr.data.schema import Task
+from metalr.data.schema import SCORES, Task
 from metalr.errors import MetalrError
 
 KINDS = ("tokens", "multilabel", "choice")
+WAYS = ("number", "letter", "text")  # to say which choice is the right one
 OUTSIDE = "O"  # the tag of a word that is part of nothing
 
 WORDS = ("tokens", "words")
@@ -291,8 +292,7 @@ def define(
             "(--label-column)"
         )
     if kind == "multilabel":
-        scores = ("micro_f1", "macro_f1", "accuracy")
-        return Labels(_fields(kind, known or sorted(names), scores), ())
+        return Labels(_fields(kind, known or sorted(names), SCORES[kind]), ())
     # Of a word's place in an entity the type comes first: B-PER beside I-PER.
     ordered = known or sorted(names, key=lambda n: (n != OUTSIDE, n[2:], n[:2]))
     return Labels(_fields(kind, ordered, tag_scores(ordered)), ())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from metalr.data import derived, structured
 from metalr.data.columns import Rows
 from metalr.data.reading import Reading
-from metalr.data.schema import Task
+from metalr.data.schema import SCORES, Task
 from metalr.runtime.origin import Origin
 
 
@@ -97,7 +97,7 @@ TASKS: dict[str, Task] = {
             text="sentence1",
             pair="sentence2",
             metric="pearson",
-            metrics=("pearson", "spearman"),
+            metrics=SCORES["regression"],
             hub=("nyu-mll/glue", "stsb"),
         ),
         Task(
@@ -158,7 +158,7 @@ TASKS: dict[str, Task] = {
             label="labels",
             labels=_EMOTIONS,
             metric="micro_f1",
-            metrics=("micro_f1", "macro_f1", "accuracy"),
+            metrics=SCORES["multilabel"],
             hub=("google-research-datasets/go_emotions", "simplified"),
             max_length=64,
         ),

@@ -27,11 +27,28 @@ def scores(
       encoded: The rows as the model read them.
       rows: The rows, with labels.
     """
+    return scored(usage, *predicted(usage, logits, encoded, rows))
+
+
+def predicted(
+    usage: Usage, logits: Logits, encoded: Encoded, rows: Sequence[Row]
+) -> tuple[Any, Any]:
+    """Return predictions and references of labelled rows, as `scored` takes them.
+
+    Class ids and numbers, [n], and labels as [n, C] of 0 and 1, are arrays; answers and
+    tags of words are lists. The arguments are those of `scores`.
+    """
     task = usage.task
     if task.kind == "qa" and task.null:
-        found = spans(usage, logits, encoded, rows)
-        return squad_v2.score(found, golds(rows, task), usage.null_threshold)
-    predictions, references = _OF_KIND[task.kind](usage, logits, encoded, rows)
+        return spans(usage, logits, encoded, rows), golds(rows, task)
+    return _OF_KIND[task.kind](usage, logits, encoded, rows)
+
+
+def scored(usage: Usage, predictions: Any, references: Any) -> dict[str, float]:
+    """Return the scores of a task's `metrics` from what `predicted` returns."""
+    task = usage.task
+    if task.kind == "qa" and task.null:
+        return squad_v2.score(predictions, references, usage.null_threshold)
     return metrics.score(task.metrics, predictions, references)
 
 

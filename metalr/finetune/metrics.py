@@ -61,35 +61,85 @@ def micro_f1(predictions: Any, references: Any) -> float:
     return float(f1_score(references, predictions, average="micro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
+def by_class(
+    predictions: Any, references: Any, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and rows of each class.
+
+    Args:
+      predictions: Class ids [n], several labels as [n, C] of 0 and 1, or names of tags.
+      references: The same.
+      names: Of the classes, by id.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if np.ndim(references) == 2:  # a row for each label, and no classes to order
+        ids: Any = None
+    else:
+        ids = names if isinstance(references[0], str) else range(len(names))
+    found: Any = precision_recall_fscore_support(
+        references,
+        predictions,
+        labels=ids,
+        average=None,
+        zero_division=0,  # pyright: ignore[reportArgumentType]
+    )
+    return {
+        name: dict(zip(("precision", "recall", "f1"), map(float, each), strict=True))
+        | {"rows": int(rows)}
+        for name, *each, rows in zip(names, *found, strict=True)
+    }
+
+
+def by_entity(predictions: Any, references: Any) -> dict[str, dict[str, float]]:
+    """Return the same of each type of entity, as seqeval counts them."""
+    from seqeval.metrics import classification_report
+
+    report = _of_entities(classification_report, predictions, references, as_dict=True)
+    return {
+        name: {
+            "precision": float(row["precision"]),
+            "recall": float(row["recall"]),
+            "f1": float(row["f1-score"]),
+            "rows": int(row["support"]),
+        }
+        for name, row in report.items()
+        if not name.endswith(" avg")
+    }
+
+
 def entity_f1(predictions: Any, references: Any) -> float:
     """Return F1 of whole entities, as CoNLL's script and seqeval count them."""
     from seqeval.metrics import f1_score
 
-    return _of_entities(f1_score, predictions, references)
+    return float(_of_entities(f1_score, predictions, references))
 
 
 def entity_precision(predictions: Any, references: Any) -> float:
     """Return the share of predicted entities that are right in place and type."""
     from seqeval.metrics import precision_score
 
-    return _of_entities(precision_score, predictions, references)
+    return float(_of_entities(precision_score, predictions, references))
 
 
 def entity_recall(predictions: Any, references: Any) -> float:
     """Return the share of entities that were found, in place and type."""
     from seqeval.metrics import recall_score
 
-    return _of_entities(recall_score, predictions, references)
+    return float(_of_entities(recall_score, predictions, references))
 
 
-def _of_entities(score: Callable, predictions: Any, references: Any) -> float:
+def _of_entities(
+    score: Callable, predictions: Any, references: Any, *, as_dict: bool = False
+) -> Any:
     # seqeval has IOBES alone, where a unit is a single and the last one an end.
     same = str.maketrans("UL", "SE")
     spell = lambda tag: tag[:1].translate(same) + tag[1:]  # noqa: E731
     both = [[[*map(spell, row)] for row in rows] for rows in (references, predictions)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # neither has an entity
-        return float(score(*both, zero_division=0))
+        more = {"output_dict": True} if as_dict else {}
+        return score(*both, zero_division=0, **more)
 
 
 def matthews(predictions: Any, references: Any) -> float:

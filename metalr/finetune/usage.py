@@ -8,7 +8,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from metalr.data.schema import Task
+from metalr.data import structured
+from metalr.data.schema import SCORES, Task
+from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 from metalr.models import heads
 from metalr.runtime import files
@@ -17,6 +19,7 @@ FILE = "metalr.json"
 _VERSION = 1
 # What a task has to say where its rows have no labels any more.
 _OF_TASK = ("name", "kind", "text", "pair", "label", "labels", "null", "separator")
+_OF_CHOICE = ("told_by",)  # of newer versions alone
 _TEXTS = ("name", "kind", "text", "label")
 
 
@@ -43,7 +46,8 @@ def write(folder: Path, usage: Usage) -> None:
     """
     content: dict[str, Any] = {"format": _VERSION}
     content |= {f.name: getattr(usage, f.name) for f in dataclasses.fields(usage)}
-    content["task"] = {name: getattr(usage.task, name) for name in _OF_TASK}
+    names = (*_OF_TASK, *_OF_CHOICE)
+    content["task"] = {name: getattr(usage.task, name) for name in names}
     files.write_json(folder / FILE, content)
 
 
@@ -102,4 +106,19 @@ def _task(path: Path, content: Any) -> Task:
         raise MetalrError(f"{path}: {fields['kind']!r:.40} is not a kind of task")
     found: dict[str, Any] = {n: fields[n] for n in _OF_TASK if n in fields}
     found["labels"] = tuple(found["labels"])
-    return Task(**found, hub=("", None))
+    if fields.get("told_by") in structured.WAYS:
+        found["told_by"] = fields["told_by"]
+    task = Task(**found, hub=("", None))
+    return dataclasses.replace(task, metrics=scores_of(task))
+
+
+def scores_of(task: Task) -> tuple[str, ...]:
+    """Return the scores of a task: a model does not name them."""
+    known = TASKS.get(task.name)
+    if known is not None and known.kind == task.kind:
+        return known.metrics
+    if task.kind == "tokens":
+        return structured.tag_scores(task.labels)
+    if task.kind == "qa":
+        return TASKS["squad_v2" if task.null else "squad"].metrics
+    return SCORES[task.kind]

@@ -33,14 +33,46 @@ def add(commands: Any) -> None:
     add("--file", required=True, metavar="FILE", help="rows, or - for stdin")
     add("--output", type=Path, metavar="FILE", help="new file (default: stdout)")
     add("--format", help="of stdin and stdout: jsonl (the default), csv or tsv")
+    add_model_flags(parser)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how rows are read and where the model computes."""
+    add = parser.add_argument
     add("--text-column", metavar="NAME", help="column of the (first) text")
     add("--pair-column", metavar="NAME", help="column of the second text")
     add("--encoding", help="of a text file, such as cp1252 (default: UTF-8)")
     add("--no-header", action="store_true", help="columns are named by number, from 1")
     add("--batch-size", type=int, default=64, metavar="N", help="rows at once")
-    add("--dtype", default="float32", choices=("float32", "bfloat16"))
-    add("--parallel", default="auto", choices=("auto", "one", "jit", "pmap"))
+    add(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of matrix products",
+    )
+    add(
+        "--parallel",
+        default="auto",
+        choices=("auto", "one", "jit", "pmap"),
+        help="devices",
+    )
     add("--quiet", action="store_true", help="no progress and no notes on stderr")
+
+
+def load_model(args: argparse.Namespace, **columns: str | None) -> Any:
+    """Load the model that the flags name, with other names for some columns."""
+    from metalr.predict.model import load
+    from metalr.runtime import compilation
+
+    compilation.use_cache()
+    columns = {"text": args.text_column, "pair": args.pair_column, **columns}
+    return load(
+        args.run,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        parallel=args.parallel,
+        columns={of: name for of, name in columns.items() if name},
+    )
 
 
 def carry_out(args: argparse.Namespace) -> int:
@@ -49,8 +81,6 @@ def carry_out(args: argparse.Namespace) -> int:
     # After the flags are known to be good: these take seconds to import.
     from metalr.data.formats.table import Options
     from metalr.predict import files, source
-    from metalr.predict.model import load
-    from metalr.runtime import compilation
 
     form = args.format or "jsonl"
     output = files.format_of(args.output) if args.output else form
@@ -58,20 +88,9 @@ def carry_out(args: argparse.Namespace) -> int:
     if args.file == _STDIN:
         rows = source.from_stream(_stdin(args.encoding), form, options)
     else:
-        rows = source.from_file(
-            Path(args.file), options, functools.partial(_note, args)
-        )
+        rows = source.from_file(Path(args.file), options, functools.partial(note, args))
     rows = _without_blank(rows)
-    compilation.use_cache()
-    columns = {"text": args.text_column, "pair": args.pair_column}
-    model = load(
-        args.run,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        parallel=args.parallel,
-        columns={of: name for of, name in columns.items() if name},
-    )
-    found = joined(rows, model.stream)
+    found = joined(rows, load_model(args).stream)
     if not args.quiet:
         found = _watched(found)
     if args.output:
@@ -83,7 +102,8 @@ def carry_out(args: argparse.Namespace) -> int:
     return 0
 
 
-def _note(args: argparse.Namespace, line: str) -> None:
+def note(args: argparse.Namespace, line: str) -> None:
+    """Print a note on stderr, unless --quiet."""
     if not args.quiet:
         progress.say(f"note: {line}", sys.stderr)
 

@@ -9,13 +9,16 @@ import jax
 import numpy as np
 
 from metalr.data import batches, encode, structured
-from metalr.data.columns import Row
+from metalr.data.columns import Row, Rows
+from metalr.data.rows import check_rows
 from metalr.errors import MetalrError
 from metalr.finetune import sharding
 from metalr.finetune.usage import Usage
 from metalr.models import heads, huggingface
+from metalr.predict import evaluation, outputs, reading
 from metalr.predict import folder as folders
-from metalr.predict import outputs, reading
+from metalr.predict.evaluation import Evaluation
+from metalr.runtime import progress
 
 CHUNK = 2048  # rows that are tokenized, sorted by length and answered together
 # Each pair of a batch's rows and length compiles once, so there are few: a batch of one
@@ -105,6 +108,38 @@ class Model:
                 structured.check_counts(offered, name, count)
             yield from self._predict(checked)
 
+    def evaluate(self, rows: Iterable[Mapping[str, Any]]) -> Evaluation:
+        """Score the model on rows that have labels, as its fine-tune was scored.
+
+            model.evaluate([{"sentence": "a fine film", "label": 1}]).scores["accuracy"]
+
+        Args:
+          rows: Mappings of columns, the label's among them, as in a training file; of
+            `metalr.data.columns.Rows`, which are checked, as they are.
+
+        Returns:
+          The scores, what chance would score, and precision, recall and F1 by class.
+
+        Raises:
+          MetalrError: A row lacks a column, or its label is not one of the model's.
+        """
+        task = self.usage.task
+        checked = (
+            rows
+            if isinstance(rows, Rows)
+            else check_rows((dict(row) for row in rows), task, "the rows given")
+        )
+        return evaluation.evaluate(self.usage, checked, self._in_parts(checked))
+
+    def _in_parts(self, rows: Rows) -> Iterator[Any]:
+        """Yield labelled rows with their logits and entries, few at a time."""
+        with progress.loading("scoring", len(rows)) as log:
+            for first in range(0, len(rows), CHUNK):
+                part = rows[first : first + CHUNK]
+                entries = self._encode(part, labelled=True)
+                yield part, self._logits(entries), entries
+                log(first + len(part))
+
     def _row(self, row: Any) -> Mapping[str, Any]:
         if isinstance(row, Mapping):
             return row
@@ -119,16 +154,18 @@ class Model:
         return dict(zip(names, texts, strict=True))
 
     def _predict(self, rows: Sequence[Row]) -> list[Row]:
-        usage = self.usage
-        entries = encode.encode(
+        entries = self._encode(rows, labelled=False)
+        return outputs.outputs(self.usage, self._logits(entries), entries, rows)
+
+    def _encode(self, rows: Sequence[Row], *, labelled: bool) -> encode.Encoded:
+        return encode.encode(
             rows,
-            usage.task,
+            self.usage.task,
             self._model.tokenizer,
-            usage.max_length,
-            stride=usage.stride,
-            labelled=False,
+            self.usage.max_length,
+            stride=self.usage.stride,
+            labelled=labelled,
         )
-        return outputs.outputs(usage, self._logits(entries), entries, rows)
 
     def _logits(self, entries: encode.Encoded) -> list[np.ndarray]:
         count = entries.size
@@ -174,7 +211,7 @@ def load(
       batch_size: Most rows that the device works on at once.
       dtype: What the matrix products run in: float32 or bfloat16.
       parallel: auto, one, jit or pmap, as of finetune.py.
-      columns: Other names for the columns, by `text` and `pair`.
+      columns: Other names for the columns, by `text`, `pair` and `label`.
 
     Raises:
       MetalrError: The folder holds no model that was fine-tuned for a task.

@@ -12,20 +12,22 @@ from metalr.data.schema import Task
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune.usage import Usage
 
+_COLUMNS = ("text", "pair", "label")
+
 
 def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
     """Return a usage that reads other columns.
 
     Args:
       usage: As the model has it.
-      columns: New names by what they are of, `text` or `pair`.
+      columns: New names by what they are of: `text`, `pair` or `label`.
 
     Raises:
       MetalrError: The model reads one text, and a second is named.
     """
     for of in columns:
-        if of not in ("text", "pair"):
-            raise unknown_name("column", of, ("text", "pair"))
+        if of not in _COLUMNS:
+            raise unknown_name("column", of, _COLUMNS)
     task = usage.task
     if "pair" in columns and task.pair is None:
         raise MetalrError(

@@ -1,0 +1,63 @@
+"""`metalr evaluate`: the scores of a fine-tuned model on a file with labels."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from metalr.errors import MetalrError
+from metalr.predict import command
+from metalr.runtime.console import print_table
+
+
+def add(commands: Any) -> None:
+    """Add the command to those of a parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a fine-tuned model on a file with labels",
+        description="Scores a model on labelled rows that it has not seen (CSV, TSV, "
+        "JSON Lines, Parquet): the scores of its task, and precision, recall and F1 of "
+        "each class.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, or of a model")
+    add("--file", required=True, type=Path, metavar="FILE", help="rows with labels")
+    add("--output", type=Path, metavar="FILE", help="new JSON file for all of it")
+    add("--label-column", metavar="NAME", help="column of the labels")
+    command.add_model_flags(parser)
+
+
+def carry_out(args: argparse.Namespace) -> int:
+    """Carry out the command and return its exit status."""
+    if args.output and args.output.exists():
+        raise MetalrError(f"{args.output} exists; name a new file")
+    # After the flags are known to be good: these take seconds to import.
+    from metalr.data import files
+    from metalr.data.formats import opening
+    from metalr.data.formats.table import Options
+    from metalr.predict import evaluation
+    from metalr.runtime import progress
+    from metalr.runtime.files import write_json
+
+    options = Options(args.encoding, not args.no_header)
+    opening.refuse_ignored([args.file], options)
+    table = opening.look(args.file, options)
+    model = command.load_model(args, label=args.label_column)
+    checked, notes = files.labelled(table, model.usage.task)
+    for line in (*table.notes, *notes):
+        command.note(args, line)
+    progress.visible(not args.quiet)
+    found = model.evaluate(checked.rows)
+    left_out = evaluation.counted(checked.left_out)
+    print(
+        f"{args.file}: {found.rows:,} rows"
+        + (f"; left out: {left_out}" * bool(left_out))
+    )
+    for head, rows in evaluation.in_words(found):
+        print_table(head, rows)
+    if args.output:
+        about = {"run": str(args.run), "file": str(args.file)}
+        write_json(
+            args.output, about | {"left_out": checked.left_out} | found.to_json()
+        )
+        print(args.output)
+    return 0
