@@ -1,16 +1,25 @@
 """Predictors that say what a test wants, and a small problem to train on."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalr import features
+from metalr import features, inject, wrap
 from metalr.observe import Observation
 from metalr.predictor import init_predictor
 
 SURE = -6.0  # log variance of an answer that a single step suffices for
 UNSURE = 0.0
+DOORS = ("inject", "wrap")
+INNERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adamw": (optax.adamw, {}),
+    "sgd": (optax.sgd, {"momentum": 0.9}),
+    "lion": (optax.lion, {}),
+    "adafactor": (optax.adafactor, {"min_dim_size_to_factor": 4}),
+}
 
 
 def opinionated(seed=0, push=0.0, log_variance=UNSURE):
@@ -45,6 +54,14 @@ def knowing(relative_rate, variance=1.0):
     )
 
 
+def build(door, name):
+    """Return an optimizer of `INNERS` behind a door, its rate moved at every step."""
+    factory, kwargs = INNERS[name]
+    if door == "wrap":
+        return wrap(factory(3e-3, **kwargs), opinionated(), total_steps=30)
+    return inject(factory, 3e-3, opinionated(), total_steps=30, **kwargs)
+
+
 def falling(steps, grad=1.0, end=0.1):
     """Gradients and losses of a run whose loss leaves its start at once."""
     return [(grad, value) for value in np.geomspace(1.0, end, steps)]
@@ -69,6 +86,22 @@ def train_step(tx, params, state, batch, mean=lambda x: x, **extra):
     value, grads = mean(jax.value_and_grad(loss_fn)(params, batch))
     updates, state = tx.update(grads, state, params, value=value, **extra)
     return optax.apply_updates(params, updates), state
+
+
+def train(tx, steps=100):
+    """Train with the gradient, the update and its application compiled apart.
+
+    In one jit XLA contracts `params + updates` with the last product of the update, or
+    not, as the graph around it suggests.
+    """
+    params, batch = regression()
+    state = tx.init(params)
+    gradient, update = jax.jit(jax.value_and_grad(loss_fn)), jax.jit(tx.update)
+    for _ in range(steps):
+        value, grads = gradient(params, batch)
+        updates, state = update(grads, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+    return params, state
 
 
 def drive(tx, grads_and_values, params=None):
