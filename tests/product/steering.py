@@ -1,5 +1,6 @@
 """Predictors that say what a test wants, and a small problem to train on."""
 
+import functools
 from typing import Any
 
 import jax
@@ -20,6 +21,10 @@ INNERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lion": (optax.lion, {}),
     "adafactor": (optax.adafactor, {"min_dim_size_to_factor": 4}),
 }
+
+# The filter alone, and not the trust in the user's rate before it.
+wrap_without_trust = functools.partial(wrap, trust=0.0)
+inject_without_trust = functools.partial(inject, trust=0.0)
 
 
 def opinionated(seed=0, push=0.0, log_variance=UNSURE):
@@ -115,6 +120,11 @@ def drive(tx, grads_and_values, params=None):
         params = optax.apply_updates(params, updates)
         history.append((updates, params, state))
     return history
+
+
+def multipliers(history):
+    """Return the multiplier of every step that `drive` made."""
+    return np.array([float(state.lr_multiplier) for *_, state in history])
 
 
 def of_a_step(**numbers):

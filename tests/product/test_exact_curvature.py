@@ -1,0 +1,62 @@
+"""Exact curvature is that of the Hessian, along the step that was taken."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import metalr
+from metalr.predictor import init_predictor
+from tests.product.steering import wrap_without_trust as wrap
+
+
+def test_exact_curvature_is_that_of_the_applied_step():
+    hessian, rate = jnp.array([1.0, 4.0]), 0.3
+    tx = wrap(optax.sgd(rate), init_predictor(), curvature_every=2)
+    grad_fn = lambda params: hessian * params  # noqa: E731
+    params = jnp.array([1.0, 1.0])
+    state, curvatures = tx.init(params), []
+    for _ in range(4):
+        g = grad_fn(params)
+        # For each unit of the update's norm, which is rate * |g|.
+        norm = jnp.linalg.norm(g)
+        curvatures.append(jnp.vdot(g, hessian * g) / jnp.vdot(g, g) / norm)
+        updates, state = tx.update(g, state, params, value=1.0, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+    _, exact = state.observer
+    np.testing.assert_allclose(exact, curvatures[2], rtol=1e-4)
+
+
+def test_exact_curvature_is_that_of_a_step_that_was_taken():
+    tx = wrap(optax.sgd(0.3), init_predictor(), curvature_every=2)
+    grad_fn = lambda params: jnp.array([1.0, 4.0]) * params  # noqa: E731
+    params = jnp.array([1.0, 1.0])
+    state, found = tx.init(params), []
+    for value in (1.0, 1.0, np.nan, 1.0, 1.0):
+        g = grad_fn(params)
+        updates, state = tx.update(g, state, params, value=value, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+        found.append(float(state.observer[1]))
+    first, made_up = found[0], found[3]
+    assert first > 0 and found[1:3] == [first, first]  # kept where a step is skipped
+    assert made_up > 0 and made_up != first and found[4] == made_up
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_curvature_is_of_what_moves_wherever_the_rate_stands(every):
+    settings: dict = {"log_multiplier": 0.0, "curvature_every": every}
+    flat = optax.constant_schedule(1.0)
+    whole = wrap(optax.sgd(1e-3), schedule=flat, **settings)
+    link = optax.chain(metalr.scale_by_metalr(**settings), optax.scale(-1e-3))
+    grad_fn = lambda params: jnp.array([1.0, 3.0]) * params  # noqa: E731
+    seen = []
+    for tx in (whole, link):
+        params = jnp.array([1.0, 1.0])
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(
+                grad_fn(params), state, params, value=1.0, grad_fn=grad_fn
+            )
+            params = optax.apply_updates(params, updates)
+        seen.append(optax.tree.get(state, "lr_features"))
+    np.testing.assert_allclose(*seen, rtol=1e-3, atol=1e-6)
