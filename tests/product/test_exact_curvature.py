@@ -6,8 +6,47 @@ import optax
 import pytest
 
 import metalr
+from metalr import coordinates, features, observe
 from metalr.predictor import init_predictor
+from tests.product.descents import quadratic
 from tests.product.steering import wrap_without_trust as wrap
+
+
+def test_exact_line_curvature_equals_the_hessian_form():
+    hessian, theta, _ = quadratic()
+    step = np.random.default_rng(1).normal(size=theta.size)
+    expected = step @ hessian @ step / abs(theta @ hessian @ step)
+    h = jnp.asarray(hessian, jnp.float32)
+    theta, step = (jnp.asarray(x, jnp.float32) for x in (theta, step))
+    ours = features.line_curvature(lambda x: h @ x, theta, h @ theta, step)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [1.0, 1j, 0.6 + 0.8j])
+def test_exact_line_curvature_of_complex_parameters_is_that_of_their_real_parts(turned):
+    hessian, theta = jnp.array([1.0, 3.0]), jnp.array([2.0, -1.0])
+    grad_fn = lambda params: hessian * params  # noqa: E731
+    step = -0.1 * hessian * theta
+    expected = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    theta, step = theta * turned, step * turned
+    found = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_exact_curvature_takes_the_place_of_that_of_two_batches():
+    params, grads = {"w": jnp.ones(2)}, {"w": jnp.asarray([3.0, 4.0])}
+    where = coordinates.layout(params)
+    _, past = observe.observe(
+        grads, observe.init(params, where), params, where, value=1.0
+    )
+    moved = {"w": params["w"] - 0.1 * grads["w"]}
+    seen, _ = observe.observe(
+        grads, past, moved, where, value=1.0, exact_curvature=jnp.float32(3.0)
+    )
+    # |u| = 0.5, so g.u = -0.1 * 25 changes by 1.5 of its size: half of it is left,
+    # behind the minimum of the line.
+    assert float(seen.slope_before) == pytest.approx(-2.5, rel=1e-5)
+    assert float(seen.slope) == pytest.approx(1.25, rel=1e-5)
 
 
 def test_exact_curvature_is_that_of_the_applied_step():
