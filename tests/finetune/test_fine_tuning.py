@@ -10,15 +10,9 @@ import pytest
 import metalr
 from metalr.errors import MetalrError
 from metalr.fine_tuning import FineTuned
-from tests.models import small_models
 
 SMALL = {"data": "toy", "train_rows": 32, "validation_rows": 16, "epochs": 4}
 SMALL |= {"learning_rate": 3e-3, "scheduler": "linear", "log_every": 1}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return small_models.save_bert(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_run_has_scores_a_model_to_call_and_a_file_that_makes_it_again(

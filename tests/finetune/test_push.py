@@ -1,14 +1,10 @@
 """finetune.py leaves a card beside its model and takes both to a hub."""
 
-import signal
-import sys
-
 import pytest
 from huggingface_hub import ModelCard
 
-import finetune
-from metalr import cli
 from metalr.models import huggingface
+from tests.finetune.commands import call
 from tests.models import small_models
 from tests.runtime import hub_server
 
@@ -23,13 +19,7 @@ def run(tmp_path, monkeypatch):
     flags += ["--scheduler", "linear", "--output", str(tmp_path / "out")]
 
     def run(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["finetune.py", *flags, *more])
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return cli.guarded(finetune.main)
-        finally:
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
+        return call(*flags, *more, monkeypatch=monkeypatch)
 
     return run
 

@@ -24,7 +24,6 @@ from metalr.finetune.config import RunConfig, add_flags
 from metalr.finetune.config_rules import from_flags
 from metalr.finetune.run import run
 from metalr.runtime import hosts
-from tests.finetune.test_finetune import tiny  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +44,7 @@ def laid(name):
 
 
 @pytest.fixture(scope="module")
-def outcome(tiny):  # noqa: F811
+def outcome(tiny):
     """Return `name of a layout, parts -> the run`; neither 6 nor 22 divides by 8."""
     config = RunConfig(
         task="sst2",
@@ -295,7 +294,7 @@ def test_fault_of_one_process_of_several_ends_it_at_once_in_its_own_words(
 
 @pytest.mark.thorough
 def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
-    tiny,  # noqa: F811
+    tiny,
     tmp_path,
     monkeypatch,
 ):
@@ -342,7 +341,7 @@ def test_two_processes_one_and_two_again_go_on_to_the_numbers_of_one(
 
 @pytest.mark.robust
 def test_process_whose_partner_is_killed_ends_at_once_with_one_line(
-    tiny,  # noqa: F811
+    tiny,
     tmp_path,
     monkeypatch,
 ):
