@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from metalr.data import encode
 from metalr.errors import MetalrError
 from metalr.models import heads, huggingface, tokenizer
 from metalr.runtime.origin import Origin
+from tests.data import small_tokenizers
 from tests.models.small_models import CONFIGS, WORDS
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -157,6 +159,19 @@ def test_what_cannot_be_written_after_training_is_refused_before(
     (tmp_path / name).write_text(content)
     with pytest.raises(MetalrError, match=f"{name} holds half a surrogate pair"):
         tokenizer.load(tmp_path, config_for(CASED))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_tokenizer_of_a_general_class_tells_bert_its_segments(family, tmp_path):
+    made = small_tokenizers.word_piece()
+    made.model_input_names = ["input_ids", "attention_mask"]
+    made.save_pretrained(tmp_path)
+    config = dataclasses.replace(CONFIGS[family], vocab_size=200)
+    loaded, _ = tokenizer.load(tmp_path, config)
+    task = small_tokenizers.task("classification", "pair", ("no", "yes"))
+    rows = [{"text": "who said why", "pair": "the film", "label": 0}]
+    (types,) = encode.encode(rows, task, loaded, 64).token_type_ids
+    assert sorted({*types.tolist()}) == ([0, 1] if family == "bert" else [0])
 
 
 def write_sentence_piece(folder, name):
