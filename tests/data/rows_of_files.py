@@ -30,6 +30,12 @@ def write(path: Path, content) -> Path:
     return path
 
 
+def write_lines(path: Path, rows) -> Path:
+    """Write rows as lines of JSON."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def csv_of(folder: Path, labels) -> Path:
     """Write a CSV file of one row for each label."""
     body = "".join(f"text {n},{label}\n" for n, label in enumerate(labels))
@@ -45,9 +51,14 @@ def read_rows(path: str | Path, options: table.Options = table.PLAIN) -> list[Ro
     return rows
 
 
+def own(path: Path, **more):
+    """Load a user's own file, to train and to score on."""
+    return load("file", train_file=path, validation_file=path, **more)
+
+
 def rows_of(path: Path, **more):
     """Return texts and class names of all rows, and what is said of them."""
-    data = load("file", train_file=path, validation_file=path, **more)
+    data = own(path, **more)
     task = data.task
     texts = data.train.column(task.text)
     labels = data.train.column(task.label)
