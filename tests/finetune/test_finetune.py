@@ -29,8 +29,7 @@ def test_run_leaves_result_curves_and_a_model_that_transformers_loads(
     assert result["best_step"] in {row["step"] for row in result["history"]}
     assert (tmp_path / "out/curves.png").stat().st_size > 10_000
 
-    torch = pytest.importorskip("torch")
-    del torch
+    pytest.importorskip("torch")
     from transformers import (
         AutoModelForQuestionAnswering,
         AutoModelForSequenceClassification,

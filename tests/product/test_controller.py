@@ -111,11 +111,14 @@ def test_frozen_leaves_are_no_part_of_what_is_observed():
     np.testing.assert_allclose(both, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_constant_predictor_needs_no_predictor_and_exploring_is_bounded():
+def test_a_multiplier_that_is_given_needs_no_predictor():
     forced = optax.linear_schedule(0.0, 1.0, 4)
     tx = wrap(optax.sgd(0.1), log_multiplier=forced)
     for step, (_, _, state) in enumerate(drive(tx, [(1.0, 1.0)] * 4)):
         np.testing.assert_allclose(state.lr_multiplier, np.exp(step / 4), rtol=1e-6)
+
+
+def test_exploring_is_bounded_and_no_part_of_what_was_decided():
     tx = wrap(
         optax.sgd(1e-3),
         constant_predictor(),
