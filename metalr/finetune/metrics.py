@@ -73,10 +73,9 @@ def by_class(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    if np.ndim(references) == 2:  # a row for each label, and no classes to order
-        ids: Any = None
-    else:
-        ids = names if isinstance(references[0], str) else range(len(names))
+    ids: Any = names if isinstance(references[0], str) else range(len(names))
+    if np.shape(references)[1:] == (1,):  # scikit-learn would count its absence as well
+        predictions, references, ids = np.ravel(predictions), np.ravel(references), [1]
     found: Any = precision_recall_fscore_support(
         references,
         predictions,

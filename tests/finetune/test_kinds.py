@@ -60,6 +60,14 @@ def test_run_of_each_kind_is_scored_exported_and_used(task, model, tmp_path):
     loaded = metalr.load(tmp_path / "run", batch_size=8)
     found = loaded(rows)
     assert len(found) == 24 and SAID[task] in found[0]
+    scores = loaded.evaluate(rows).scores
+    if not tuned:
+        kept = {name: result["metrics"][name] for name in scores}
+        assert scores == pytest.approx(kept, abs=1e-6)
+    elif task == "squad_v2":  # its thresholds were tuned on these very rows
+        assert scores["f1"] == pytest.approx(scores["best_f1"])
+    else:
+        assert scores["macro_f1"] >= result["metrics"]["macro_f1"]
     if task == "conll2003":
         for row, said in zip(rows, found, strict=True):
             assert len(said["predicted_tags"]) == len(row["tokens"])

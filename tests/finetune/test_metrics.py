@@ -55,6 +55,35 @@ def test_several_labels_are_counted_together_or_each_alike():
     assert metrics.macro_f1(said, known) == pytest.approx(0.4)
 
 
+def test_classes_and_labels_are_counted_apart():
+    found = metrics.by_class([0, 0, 1, 0, 2], [0, 0, 0, 1, 2], ["a", "b", "c", "d"])
+    assert found["a"] == {
+        "precision": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 3),
+        "f1": pytest.approx(2 / 3),
+        "rows": 3,
+    }
+    assert found["b"]["recall"] == 0.0 and found["b"]["rows"] == 1
+    assert found["c"]["f1"] == 1.0
+    assert found["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
+    said, known = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [0, 1], [0, 1]])
+    several = metrics.by_class(said, known, ["x", "y"])
+    assert several["x"] == {
+        "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "rows": 1,
+    }  # fmt: skip
+    assert several["y"]["precision"] == 1.0 and several["y"]["recall"] == 0.5
+    assert metrics.by_class(said[:, 1:], known[:, 1:], ["y"])["y"] == several["y"]
+
+
+def test_types_of_entities_are_counted_apart_whole_ones_alone():
+    known = [["B-PER", "I-PER", "O", "U-LOC"], ["B-LOC", "O"]]
+    said = [["B-PER", "O", "O", "U-LOC"], ["B-LOC", "O"]]
+    found = metrics.by_entity(said, known)
+    assert found.keys() == {"PER", "LOC"}
+    assert found["LOC"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "rows": 2}
+    assert (found["PER"]["recall"], found["PER"]["rows"]) == (0.0, 1)
+
+
 def test_one_label_of_several_is_scored_as_a_class_is():
     # TP 1, FN 1: 2 / 3. scikit-learn takes [n, 1] for two classes.
     said, known = np.array([[0], [0], [0], [1]]), np.array([[1], [0], [0], [1]])

@@ -1,0 +1,134 @@
+"""`metalr evaluate` scores a model as its run did, and says where it is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+import metalr
+from metalr import cli
+from metalr.errors import MetalrError
+from metalr.finetune import usage
+from tests.predict.short_runs import TASKS, write
+
+
+def call(*argv, capsys):
+    status = cli.main(["evaluate", *map(str, argv)])
+    return status, capsys.readouterr()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_scores_of_the_validation_rows_are_those_of_the_run(task, run_of, rows):
+    model = metalr.load(run_of(task), batch_size=16)
+    found = model.evaluate(list(rows[task]))  # as mappings, to be checked again
+    kept = json.loads((run_of(task) / "metrics.json").read_text())
+    said = {name: found.scores[name] for name in found.chance}
+    assert said.keys() == {*model.usage.task.metrics}
+    assert said == pytest.approx({name: kept[name] for name in said}, abs=1e-3)
+    assert found.rows == len(rows[task])
+
+
+def test_classes_and_confusions_are_those_of_the_predictions(run_of, rows):
+    model = metalr.load(run_of("mnli"), batch_size=16)
+    names = model.usage.task.labels
+    gold = [names[row["label"]] for row in rows["mnli"]]
+    said = [p["predicted_label"] for p in model(rows["mnli"])]
+    found = model.evaluate(rows["mnli"])
+    for name in names:
+        right = sum(g == s == name for g, s in zip(gold, said, strict=True))
+        of = found.classes[name]
+        assert of["rows"] == gold.count(name)
+        assert of["recall"] == pytest.approx(right / max(1, gold.count(name)))
+        assert of["precision"] == pytest.approx(right / max(1, said.count(name)))
+    wrong = [pair for pair in zip(gold, said, strict=True) if pair[0] != pair[1]]
+    assert wrong
+    counts = {(x.label, x.predicted): x.rows for x in found.confusions}
+    assert counts == {pair: wrong.count(pair) for pair in wrong}
+    assert [*counts.values()] == sorted(counts.values(), reverse=True)
+
+
+def test_errors_of_a_regression_are_in_the_unit_of_its_labels(run_of, rows):
+    model = metalr.load(run_of("stsb"), batch_size=16)
+    off = np.array([p["predicted_score"] for p in model(rows["stsb"])])
+    off -= [row["label"] for row in rows["stsb"]]
+    found = model.evaluate(rows["stsb"]).scores
+    assert found["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-4)
+    squared = np.sqrt((off**2).mean())
+    assert found["root_mean_square_error"] == pytest.approx(squared, rel=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_file_is_scored_and_what_has_no_label_left_out(
+    ending, sst2, rows, tmp_path, capsys
+):
+    names = ("negative", "positive")
+    given = [
+        {"review": row["sentence"], "stars": names[row["label"]]}
+        for row in rows["sst2"]
+    ]
+    more = [{"review": "what a day", "stars": "-"}]
+    file = write(tmp_path / f"test{ending}", given + more)
+    out = tmp_path / "scores.json"
+    status, said = call(
+        sst2, "--file", file, "--text-column", "review", "--label-column", "stars",
+        "--output", out, capsys=capsys,
+    )  # fmt: skip
+    assert status == 0, said.err
+    found = json.loads(out.read_text())
+    wanted = metalr.load(sst2).evaluate(rows["sst2"])
+    assert found["scores"] == pytest.approx(wanted.scores)
+    assert found["classes"] == wanted.to_json()["classes"]
+    assert found["left_out"] == {"no gold label (-)": 1}
+    assert f"{len(given)} rows; left out: 1 no gold label (-)" in said.out
+    for word in ("accuracy", "chance", "precision", *names):
+        assert word in said.out
+
+
+REFUSED = {
+    "another label": ({"sentence": "x", "label": "odd"}, [], "sst2 knows 0, 1"),
+    "no label": ({"sentence": "x"}, [], "column 'label' is missing"),
+    "one text": (
+        {"sentence": "x", "label": 1}, ["--pair-column", "b"], "reads one text a row"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_not_of_the_model_is_refused(name, sst2, tmp_path, capsys):
+    row, more, message = REFUSED[name]
+    file = write(tmp_path / "test.jsonl", [row])
+    status, said = call(sst2, "--file", file, *more, capsys=capsys)
+    assert status == 2 and message in said.err
+
+
+def test_a_file_of_scores_is_not_written_over(sst2, tmp_path, capsys):
+    (tmp_path / "scores.json").write_text("mine")
+    status, said = call(
+        sst2, "--file", "none.csv", "--output", tmp_path / "scores.json", capsys=capsys
+    )
+    assert status == 2 and "exists; name a new file" in said.err
+    assert (tmp_path / "scores.json").read_text() == "mine"
+
+
+def test_a_label_that_a_model_does_not_know_is_refused_in_python(sst2):
+    with pytest.raises(MetalrError, match="row 2: column 'label' holds 'odd'"):
+        metalr.load(sst2).evaluate(
+            [{"sentence": "x", "label": 0}, {"sentence": "y", "label": "odd"}]
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "scores"),
+    [
+        ({"name": "mrpc", "pair": "b"}, ("accuracy", "f1")),
+        ({"name": "file"}, ("accuracy", "matthews")),
+        ({"name": "sst2", "kind": "regression"}, ("pearson", "spearman")),
+        ({"name": "file", "kind": "choice", "pair": "b"}, ("accuracy",)),
+    ],
+)
+def test_a_stored_model_is_scored_by_what_its_task_is(task, scores, tmp_path):
+    fields = {"text": "a", "kind": "classification", "told_by": "letter"} | task
+    stored = usage.Task(labels=("no", "yes"), hub=("", None), **fields)
+    usage.write(tmp_path, usage.Usage(task=stored, max_length=64))
+    read = usage.read(tmp_path).task
+    assert (read.metrics, read.told_by) == (scores, "letter")
