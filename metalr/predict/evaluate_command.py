@@ -28,6 +28,8 @@ def add(commands: Any) -> None:
 
 def carry_out(args: argparse.Namespace) -> int:
     """Carry out the command and return its exit status."""
+    if str(args.file) == "-":
+        raise MetalrError("metalr evaluate reads a file; write the rows into one")
     if args.output and args.output.exists():
         raise MetalrError(f"{args.output} exists; name a new file")
     # After the flags are known to be good: these take seconds to import.
@@ -38,6 +40,7 @@ def carry_out(args: argparse.Namespace) -> int:
     from metalr.runtime import progress
     from metalr.runtime.files import write_json
 
+    progress.visible(not args.quiet)
     options = Options(args.encoding, not args.no_header)
     opening.refuse_ignored([args.file], options)
     table = opening.look(args.file, options)
@@ -45,13 +48,10 @@ def carry_out(args: argparse.Namespace) -> int:
     checked, notes = files.labelled(table, model.usage.task)
     for line in (*table.notes, *notes):
         command.note(args, line)
-    progress.visible(not args.quiet)
     found = model.evaluate(checked.rows)
+    count = f"{found.rows:,} row{'s' * (found.rows != 1)}"
     left_out = evaluation.counted(checked.left_out)
-    print(
-        f"{args.file}: {found.rows:,} rows"
-        + (f"; left out: {left_out}" * bool(left_out))
-    )
+    print(f"{args.file}: {count}" + (f"; left out: {left_out}" if left_out else ""))
     for head, rows in evaluation.in_words(found):
         print_table(head, rows)
     if args.output:

@@ -127,7 +127,7 @@ class Model:
         checked = (
             rows
             if isinstance(rows, Rows)
-            else check_rows((dict(row) for row in rows), task, "the rows given")
+            else check_rows((dict(row) for row in rows), task, "`rows`")
         )
         return evaluation.evaluate(self.usage, checked, self._in_parts(checked))
 

@@ -101,6 +101,11 @@ def test_a_file_that_is_not_of_the_model_is_refused(name, sst2, tmp_path, capsys
     assert status == 2 and message in said.err
 
 
+def test_rows_of_stdin_are_refused_in_words(sst2, capsys):
+    status, said = call(sst2, "--file", "-", capsys=capsys)
+    assert status == 2 and "reads a file" in said.err
+
+
 def test_a_file_of_scores_is_not_written_over(sst2, tmp_path, capsys):
     (tmp_path / "scores.json").write_text("mine")
     status, said = call(
