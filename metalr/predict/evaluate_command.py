@@ -52,7 +52,7 @@ def carry_out(args: argparse.Namespace) -> int:
     count = f"{found.rows:,} row{'s' * (found.rows != 1)}"
     left_out = evaluation.counted(checked.left_out)
     print(f"{args.file}: {count}" + (f"; left out: {left_out}" if left_out else ""))
-    for head, rows in evaluation.in_words(found):
+    for head, rows in evaluation.tables(found):
         print_table(head, rows)
     if args.output:
         about = {"run": str(args.run), "file": str(args.file)}

@@ -117,7 +117,7 @@ def _confusions(
     )
 
 
-def in_words(found: Evaluation) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+def tables(found: Evaluation) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
     """Return the tables of an evaluation: a head and rows each."""
     number = lambda x: "" if x is None else f"{x:.4f}"  # noqa: E731
     scores = [
@@ -129,12 +129,12 @@ def in_words(found: Evaluation) -> list[tuple[tuple[str, ...], list[tuple[str, .
         for name, of in found.classes.items()
     ]
     pairs = [(x.label, x.predicted, f"{x.rows}") for x in found.confusions]
-    tables = [
+    every = [
         (("score", "value", "chance"), scores),
         (("class", "precision", "recall", "F1", "rows"), classes),
         (("class", "taken for", "rows"), pairs),
     ]
-    return [(head, rows) for head, rows in tables if rows]
+    return [(head, rows) for head, rows in every if rows]
 
 
 def counted(found: Mapping[str, int]) -> str:
