@@ -1,11 +1,12 @@
 """The card of a fine-tuned model: `README.md` beside its weights."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metalr.errors import MetalrError, without_secrets
+from metalr.models.huggingface import SORTS
 from metalr.runtime import files
 from metalr.runtime.origin import Origin
 
@@ -75,6 +76,7 @@ def card(result: Mapping[str, Any], *, picture: bool = False) -> str:
         f"{_plain(model)}, fine-tuned on {_plain(result['task'])} with metalr, the "
         f"learning rate set by `{result['scheduler']}`. These are the weights of step "
         f"{result['best_step']} of {result['steps']}, the best by {result['metric']}.",
+        *_use(kind, result.get("reading", {}).get("columns", ())),
         "## Scores",
         _scores(result),
         "## Data",
@@ -139,6 +141,27 @@ def _origin(origin: Mapping[str, str]) -> str:
     """Return where something comes from, without the folders of this machine."""
     kind, where, *_ = Origin.of(origin)
     return where if kind in ("hub", "toy", "package") else Path(where).name or where
+
+
+def _use(kind: str, columns: Sequence[str]) -> list[str]:
+    """Return how the model is called, on a row with the columns that it reads."""
+    if kind not in SORTS and kind not in ("regression", "multilabel"):
+        return []
+    texts = ("a text", "another text")[: len(columns) - 1]
+    row: Any = texts if len(texts) == 2 else "a text"
+    if kind == "tokens":
+        row = {columns[0]: ["some", "words"]}
+    elif kind == "choice":
+        row = {columns[0]: "a text", columns[1]: ["one end", "another"]}
+    # The name of a column may be markup.
+    shown = "".join(f"\\u{ord(c):04x}" if c in "<>`" else c for c in ascii(row))
+    sort = SORTS.get(kind, SORTS["classification"])
+    return [
+        "## Use",
+        "```python\nimport metalr\n\n"
+        f'model = metalr.load("FOLDER")  # of these files\nmodel({shown})\n```',
+        f"transformers loads them by `AutoModelFor{sort}`.",
+    ]
 
 
 def _scores(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A fine-tuned model in use says what its run and transformers say of the same rows."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from metalr.data import loading
 from metalr.errors import MetalrError
 from metalr.finetune import metrics, usage
 from metalr.predict import model as predicting
+from metalr.report import model_card
 from tests.predict.short_runs import TASKS
 from tests.tiers import some
 
@@ -144,3 +146,19 @@ def test_model_without_a_head_is_refused(sst2, tmp_path):
     (place / usage.FILE).unlink()
     with pytest.raises(MetalrError, match="was not fine-tuned for qa"):
         metalr.load(place)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_lines_of_the_model_card_call_the_model(task, run_of):
+    result = json.loads((run_of(task) / "result.json").read_text())
+    text = model_card.card(result)
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    *lines, call = code.replace("FOLDER", str(run_of(task) / "model")).splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    found = eval(call, names)
+    assert any(name.startswith("predicted_") for name in found)
+    (made_as,) = json.loads((run_of(task) / "model/config.json").read_text())[
+        "architectures"
+    ]
+    assert made_as.endswith(re.search(r"`AutoModel(For\w+)`", text)[1])

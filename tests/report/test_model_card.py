@@ -1,5 +1,6 @@
 """The card of a model: read by the hub's own library, and free of this machine."""
 
+import ast
 import copy
 import re
 
@@ -82,6 +83,17 @@ def test_card_names_no_folder_of_this_machine(monkeypatch):
     assert "/home" not in text and "averysecretword" not in text
     assert "mine.csv" in text and "my-bert" in text
     assert read(text).data.base_model is None
+
+
+@pytest.mark.parametrize("kind", ["tokens", "choice"])
+def test_names_of_columns_in_code_are_no_markup(kind):
+    hostile = "```\n<script>"
+    reading = {"kind": kind, "columns": [hostile, "b", "c"]}
+    text = model_card.card(changed(reading=reading))
+    (code,) = re.findall("```python\\n(.*?)\\n```\\n", text, re.DOTALL)
+    assert "`" not in code and "<" not in code
+    call = code.splitlines()[-1].removeprefix("model(").removesuffix(")")
+    assert next(iter(ast.literal_eval(call))) == hostile
 
 
 def test_names_of_files_and_classes_are_text_and_no_markup():
