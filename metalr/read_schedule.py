@@ -10,7 +10,7 @@ name, the copy takes the steps of the run one by one.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,7 +48,8 @@ def read_schedule(
 
     Returns:
       Levels within [0, 1]: [steps]; None where the optimizer cannot be run like this,
-      or its updates under a constant gradient are no schedule.
+      its updates under a constant gradient are no schedule, or its groups of parameters
+      follow several.
     """
 
     def one(leaf: Any) -> Any:
@@ -84,11 +85,8 @@ def levels(
     """
     if callable(schedule):
         last = _STEPS if total_steps is None else total_steps
-        grid = np.concatenate(
-            [np.linspace(0, last - 1, 513), np.geomspace(1, last, 512) - 1]
-        )
-        grid = np.unique(grid.astype(np.int32))
         size = lambda step: jnp.abs(jnp.asarray(schedule(step), jnp.float32))  # noqa: E731
+        grid = _grid(last)
         values = jax.vmap(size)(grid)  # a rate may be handed in with a descent's sign
         peak = jnp.maximum(jnp.max(values), TINY)
         level = lambda step: size(step) / peak  # noqa: E731
@@ -150,16 +148,14 @@ def _sizes(
     if any(map(_hides_its_count, jax.tree.leaves(state, is_leaf=_hides_its_count))):
         raise ValueError("its schedule counts by another name")
 
-    def step(state: Any, index: Any) -> tuple[Any, jax.Array]:
+    def step(state: Any, calls: Any) -> tuple[Any, list[jax.Array]]:
         # A loss that falls, or a plateau would lower the rate.
-        value = jnp.exp(-1e-3 * jnp.asarray(index, jnp.float32))
+        value = jnp.exp(-1e-3 * jnp.asarray(calls, jnp.float32))
         updates, state = inner.update(grads, state, tree, value=value)
         found = [x for x in jax.tree.leaves(updates) if is_trainable(x)]
-        # A leaf that comes out as it went in is masked, and follows no schedule.
-        sizes = (
-            jnp.abs(jnp.where(x == 1, 0, x)).sum().astype(jnp.float32) for x in found
-        )
-        return state, sum(sizes, jnp.zeros(()))
+        # One that comes out as it went in is marked by a sign, see `_passed`.
+        marked = [jnp.where(x == 1, -1, jnp.abs(x)) for x in found]
+        return state, [x.sum().astype(jnp.float32) for x in marked]
 
     counted = any(map(_is_counted, jax.tree.leaves(state, is_leaf=_is_counted)))
     if counted and not gathers(state):
@@ -169,8 +165,8 @@ def _sizes(
     return _sizes_by_steps(step, state, min(steps, _STEPS))
 
 
-# A step of the copy: its state and a step of the run, to its state and a size.
-_Step = Callable[[Any, Any], tuple[Any, jax.Array]]
+# A step of the copy: its state and the calls so far, to its state and a size a leaf.
+_Step = Callable[[Any, Any], tuple[Any, list[jax.Array]]]
 
 
 def _sizes_by_count(step: _Step, state: Any, steps: int) -> np.ndarray:
@@ -182,42 +178,54 @@ def _sizes_by_count(step: _Step, state: Any, steps: int) -> np.ndarray:
 
     @jax.jit
     def fill(state: Any, indices: jax.Array) -> Any:  # at the rates of these steps
-        return jax.lax.scan(lambda s, i: step(_at(s, i), i), state, indices)[0]
+        calls = jnp.arange(_FILLING)
+        take = lambda s, at: (step(_at(s, at[0]), at[1])[0], None)  # noqa: E731
+        return jax.lax.scan(take, state, (indices, calls))[0]
 
     @jax.jit
-    def at(filled: Any, indices: jax.Array) -> jax.Array:
-        return jax.vmap(lambda i: step(_at(filled, i), i)[1])(indices)
+    def at(filled: Any, indices: jax.Array) -> list[jax.Array]:
+        return jax.vmap(lambda i: step(_at(filled, i), _FILLING)[1])(indices)
 
-    def at_each(filled: Any, indices: np.ndarray) -> np.ndarray:
-        """Evaluate parts of one length, which bounds the memory."""
+    def at_each(filled: Any, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Evaluate parts of one length, which bounds the memory: [leaves, length]."""
         length = min(steps, _AT_ONCE)
-        parts = np.resize(indices, (-(-len(indices) // length), length))
-        return np.concatenate([at(filled, part) for part in parts])[: len(indices)]
+        for part in np.resize(indices, (-(-len(indices) // length), length)):
+            yield np.stack(at(filled, part))
 
     # A momentum behind the rate holds the rates of the steps before.
-    some = np.linspace(0, steps - 1, 5).astype(np.int32)
+    some = _grid(steps)
     waited = (fill(state, np.full(_FILLING, i, np.int32)) for i in (0, steps // 2))
+    parts = [next(at_each(filled, some))[:, : len(some)] for filled in waited]
+    passed = _passed(parts[1])
     with np.errstate(invalid="ignore"):  # a rate of 0 everywhere is NaN
-        one, other = (
-            sizes / sizes.max() for sizes in (at_each(x, some) for x in waited)
-        )
-    if not np.all(np.abs(one - other) < _SAME):
+        one, other = (_sum(part, passed) for part in parts)
+        apart = np.abs(one / one.max() - other / other.max())
+    if not (np.all(apart < _SAME) and all(_agree(part, passed) for part in parts)):
         return np.full(steps, np.nan)
     filled = fill(state, np.arange(_FILLING, dtype=np.int32))
-    return at_each(filled, np.arange(steps, dtype=np.int32))
+    whole = at_each(filled, np.arange(steps, dtype=np.int32))
+    return np.concatenate([_sum(part, passed) for part in whole])[:steps]
 
 
 def _sizes_by_steps(step: _Step, state: Any, steps: int) -> np.ndarray:
-    """Take the steps one by one; a micro-batch has the size of the move it makes."""
-    walk = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices))
-    sizes = np.array(walk(state, np.arange(steps))[1])
+    """Take the steps one by one; a micro-batch has the size of the move it makes.
+
+    NaN where leaves follow several schedules.
+    """
+    walk = jax.jit(lambda state, calls: jax.lax.scan(step, state, calls))
+    each = np.stack(walk(state, np.arange(steps))[1])
+    sizes = _sum(each, _passed(each))
     moved = np.flatnonzero(sizes)
     if not gathers(state) or not len(moved):
-        return sizes
+        filled = each[:, min(_FILLING, steps // 2) :]
+        return sizes if _agree(filled, _passed(each)) else np.full(steps, np.nan)
     # Micro-batches, and moves at the last of them.
     filling = min(_FILLING * int(moved[0] + 1), _STEPS)
     state = _restarted(walk(state, np.arange(filling))[0])
-    sizes = np.array(walk(state, np.arange(steps))[1])
+    each = np.stack(walk(state, filling + np.arange(steps))[1])
+    if not _agree(each, _passed(each)):
+        return np.full(steps, np.nan)
+    sizes = _sum(each, _passed(each))
     moved = np.flatnonzero(sizes)
     following = np.searchsorted(moved, np.arange(len(sizes)))
     held = sizes[moved[np.minimum(following, len(moved) - 1)]]
@@ -225,6 +233,41 @@ def _sizes_by_steps(step: _Step, state: Any, steps: int) -> np.ndarray:
     group = moved[-1] - moved[-2] if len(moved) > 1 else moved[0] + 1
     ended = moved[-1] + group < len(sizes)
     return np.where((following == len(moved)) & ended, 0, held)
+
+
+def _passed(sizes: np.ndarray) -> np.ndarray:
+    """Tell which leaves always come out as they went in: [leaves] bool.
+
+    They are masked and follow no schedule, unless all are: that is an ascent at a rate
+    of one.
+    """
+    marked = sizes == -1
+    passed = np.all(marked | (sizes == 0), 1) & np.any(marked, 1)
+    return passed & ~passed.all()
+
+
+def _agree(sizes: np.ndarray, passed: np.ndarray) -> bool:
+    """Tell whether the leaves that move follow one schedule, each in a unit of its own.
+
+    The levels of several are none: how far each group moves is not known here.
+    """
+    sizes = np.abs(sizes[~passed])
+    peaks = sizes.max(1, initial=0)
+    moving = peaks != 0
+    if not moving.any():
+        return True
+    return bool(np.all(np.ptp(sizes[moving] / peaks[moving, None], axis=0) < _SAME))
+
+
+def _sum(sizes: np.ndarray, passed: np.ndarray) -> np.ndarray:
+    """Add up the sizes of the leaves that are not passed on, in order: [steps]."""
+    return sum(np.abs(sizes[~passed]), np.zeros(sizes.shape[1], np.float32))
+
+
+def _grid(steps: int) -> np.ndarray:
+    """Return some steps of a run, the first of them densely, where rates warm up."""
+    even = np.linspace(0, steps - 1, 513)
+    return np.unique(np.append(even, np.geomspace(1, steps, 512) - 1).astype(np.int32))
 
 
 def _at(state: Any, step: jax.Array) -> Any:

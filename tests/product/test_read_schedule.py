@@ -36,6 +36,9 @@ OPTIMIZERS = {
     "plateau": lambda rate: optax.chain(
         optax.adam(rate), contrib.reduce_on_plateau(patience=3)
     ),
+    "plateau as it comes": lambda rate: optax.chain(
+        optax.adam(rate), contrib.reduce_on_plateau()
+    ),
     "radam": optax.radam,
     "rmsprop": optax.rmsprop,
     "safe": lambda rate: optax.apply_if_finite(optax.adamw(rate), 3),
@@ -123,6 +126,72 @@ def test_a_number_of_micro_batches_that_grows_is_followed():
 def test_what_would_be_read_wrongly_is_not_read(rule):
     inner = optax.with_extra_args_support(rule(SCHEDULES["warmed"]))
     assert read_schedule(inner, {"w": jnp.ones((3, 4))}, STEPS) is None
+
+
+LABELS = {"w": "one", "b": "other"}
+TWO = {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}
+
+
+@pytest.mark.parametrize("around", ["as it is", "MultiSteps"])
+@pytest.mark.parametrize("other", ["the same", "another", "frozen"])
+def test_groups_are_read_where_they_follow_one_schedule(other, around):
+    schedule = SCHEDULES["warmed"]
+    rules = {
+        "the same": optax.sgd(lambda t: 30 * schedule(t), 0.9),
+        "another": optax.sgd(0.1),
+        "frozen": optax.set_to_zero(),
+    }
+    inner = optax.partition(
+        {"one": optax.adamw(schedule), "other": rules[other]}, LABELS
+    )
+    if around == "MultiSteps":
+        inner = optax.MultiSteps(inner, every_k_schedule=2)
+    found = read_schedule(optax.with_extra_args_support(inner), TWO, STEPS)
+    if other == "another":
+        assert found is None
+        return
+    every = 1 if around == "as it is" else 2
+    expected = np.array([schedule(jnp.asarray(t // every)) for t in range(STEPS)])
+    expected /= expected.max()
+    # A group of micro-batches at a rate of 0 is read at that of the next move.
+    np.testing.assert_allclose(found[every:], expected[every:], rtol=5e-3, atol=1e-3)
+
+
+def test_groups_of_a_rule_that_is_not_optax_s_follow_one_schedule_or_are_not_read():
+    def own(level):
+        return optax.GradientTransformation(
+            lambda params: {"steps": jnp.int32(0)},
+            lambda grads, state, params=None: (
+                jax.tree.map(lambda g: -g * level(state["steps"]), grads),
+                {"steps": state["steps"] + 1},
+            ),
+        )
+
+    falling = lambda t: 1 - t / STEPS  # noqa: E731
+    for level, is_read in ((falling, True), (lambda t: 0.1 + 0 * t, False)):
+        inner = optax.partition({"one": own(falling), "other": own(level)}, LABELS)
+        found = read_schedule(optax.with_extra_args_support(inner), TWO, STEPS)
+        assert (found is not None) == is_read
+
+
+def test_groups_of_different_schedules_are_said():
+    inner = optax.partition(
+        {"one": optax.adam(SCHEDULES["warmed"]), "other": optax.sgd(0.1)}, LABELS
+    )
+    tx = wrap(inner, init_predictor(), total_steps=STEPS)
+    state = tx.init(TWO)
+    with pytest.warns(UserWarning, match="takes it for a constant rate.*schedule="):
+        tx.update(TWO, state, TWO, value=1.0)
+
+
+def test_an_ascent_at_a_rate_of_one_is_no_mask():
+    rising = lambda t: (t - STEPS) / STEPS  # noqa: E731
+    for rule, expected in (
+        (optax.sgd(rising), 1 - np.arange(STEPS) / STEPS),  # the first update is +1
+        (optax.sgd(lambda t: -1.0 + 0.0 * t), np.ones(STEPS)),
+    ):
+        found = read_schedule(optax.with_extra_args_support(rule), TWO, STEPS)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_nothing_is_said_of_parameters_that_are_none():
