@@ -18,8 +18,8 @@ from metalr.errors import MetalrError
 _REMEMBERING = {
     "ScheduleFreeState": "optax.contrib.schedule_free(metalr.wrap(base), ...)",
     "MechanicState": "optax.contrib.mechanize(metalr.wrap(base), ...)",
-    "LookaheadState": "optax.lookahead(metalr.wrap(base), ...)",
-    "SAMState": "optax.contrib.sam(metalr.wrap(base), ...)",
+    "LookaheadState": "the optimizer alone: it hands no loss on to what it wraps",
+    "SAMState": "the optimizer alone: it hands no loss on to what it wraps",
     "ProdigyState": "the optimizer alone: it estimates the rate itself",
     "DAdaptAdamWState": "the optimizer alone: it estimates the rate itself",
     "DoGState": "the optimizer alone: it estimates the rate itself",

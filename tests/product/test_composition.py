@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from metalr import scale_by_metalr, wrap
+from metalr.errors import MetalrError
 from metalr.features import NAMES
 from metalr.predictor import init_predictor
 from tests.product.steering import (
@@ -71,16 +72,43 @@ def test_a_projection_after_the_link_holds():
     assert history[-1][1]["w"][0] == 0
 
 
-def test_the_way_out_of_a_rule_that_remembers_trains():
-    base = wrap(optax.sgd(0.05), opinionated(), total_steps=100)
-    tx = optax.contrib.schedule_free(base, 0.05)
+@pytest.mark.parametrize("name", ["schedule_free", "mechanize"])
+def test_the_way_out_of_a_rule_that_remembers_trains(name):
+    base = wrap(optax.sgd(0.05), opinionated(), total_steps=300)
+    tx, served = {
+        "schedule_free": lambda: (
+            optax.contrib.schedule_free(base, 0.05),
+            optax.contrib.schedule_free_eval_params,
+        ),
+        "mechanize": lambda: (optax.contrib.mechanize(base), lambda _, params: params),
+    }[name]()
     params, batch = regression()
     before, state = loss_fn(params, batch), tx.init(params)
     step = jax.jit(functools.partial(train_step, tx))
-    for _ in range(100):
+    for _ in range(300):
         params, state = step(params, state, batch)
-    served = optax.contrib.schedule_free_eval_params(state, params)
-    assert loss_fn(served, batch) < 0.95 * before
+    assert loss_fn(served(state, params), batch) < 0.95 * before
+
+
+@pytest.mark.parametrize("name", ["lookahead", "sam"])
+def test_a_rule_that_hands_no_loss_on_is_to_be_used_alone(name):
+    params, seen = {"w": jnp.ones(3)}, []
+
+    def update(grads, state, params=None, **extra_args):
+        seen.append(extra_args)
+        return grads, state
+
+    base = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    if name == "lookahead":
+        tx, held = optax.lookahead(base, 2, 0.5), optax.LookaheadParams(params, params)
+    else:
+        tx, held = optax.contrib.sam(base, optax.sgd(0.1)), params
+    with pytest.raises(TypeError, match="value"):  # optax's own, of today
+        tx.update(params, tx.init(held), held, value=1.0)
+    tx.update(params, tx.init(held), held)
+    assert seen == [{}]
+    with pytest.raises(MetalrError, match="Use the optimizer alone: it hands no loss"):
+        wrap(tx, init_predictor()).init(held)
 
 
 # --- apply_if_finite -----------------------------------------------------------------
