@@ -64,7 +64,9 @@ def transformation(
         )
         changes = _dropped(finite, changes)
         first = state.summary.counted_steps == 0
-        inner_state = _forgetting(~finite & first, inner_state, inner.init(params))
+        inner_state = _forgetting(
+            ~finite & first, inner_state, lambda: inner.init(params)
+        )
         if gathers(state.inner_state):
             # A gradient of zero would count as a micro-batch of the group.
             inner_state = keep(inner_state, state.inner_state)
@@ -196,24 +198,31 @@ def _dropped(finite: jax.Array, tree: Any) -> Any:
     return jax.tree.map(drop, tree)
 
 
-def _forgetting(untouched: jax.Array, state: Any, first: Any) -> Any:
+def _forgetting(untouched: jax.Array, state: Any, first: Callable[[], Any]) -> Any:
     """Take the numbers of a state from the first one, where no step was taken yet.
 
     In a skipped step the inner optimizer is given the last loss again. Before the first
     step there is none, and whatever is given would be the best that a plateau has ever
     seen. Moments stay zero under a gradient of zero, and to choose between them would
-    copy them.
+    copy them. Most states hold no such number: their first one, whose moments an eager
+    step would write out, is then not made.
     """
 
     def choose(path, leaf, its_first):
-        if any(getattr(key, "name", "") == "hyperparams" for key in path):
-            return leaf  # what `inject` has just put there
-        number = jnp.ndim(leaf) == 0 and jnp.issubdtype(
-            jnp.result_type(leaf), jnp.floating
-        )
-        return jnp.where(untouched, its_first, leaf) if number else leaf
+        if not _is_number(path, leaf):
+            return leaf
+        return jnp.where(untouched, its_first, leaf)
 
-    return jax.tree.map_with_path(choose, state, first)
+    if not any(_is_number(*found) for found in jax.tree.leaves_with_path(state)):
+        return state
+    return jax.tree.map_with_path(choose, state, first())
+
+
+def _is_number(path: tuple, leaf: Any) -> bool:
+    """Tell whether a leaf of a state is a number that is not injected."""
+    if any(getattr(key, "name", "") == "hyperparams" for key in path):
+        return False  # what `inject` has just put there
+    return jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def _exact_curvature(

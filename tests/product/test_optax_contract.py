@@ -167,3 +167,19 @@ def test_masks_and_integers_need_no_static_args():
     )
     _, state = train(tx, steps=1)
     assert state.lr_step == 1 and "mask" not in state.hyperparams
+
+
+def test_an_eager_step_makes_no_first_state_anew():
+    adam, calls = optax.adam(0.1), []
+
+    def init(params):
+        calls.append(params)
+        return adam.init(params)
+
+    counted = optax.GradientTransformation(init, adam.update)
+    tx = wrap(counted, init_predictor(), schedule=optax.constant_schedule(1.0))
+    params = {"w": jnp.ones(3)}
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(params, state, params, value=1.0)
+    assert len(calls) == 1
