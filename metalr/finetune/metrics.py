@@ -43,12 +43,12 @@ def f1(predictions: Any, references: Any) -> float:
 
 def macro_f1(predictions: Any, references: Any) -> float:
     """Return the mean F1 of the classes, labels or tags, frequent or rare alike."""
-    if np.ndim(references) == 2 and np.shape(references)[1] == 1:
+    if isinstance(predictions[0], list):  # rows of tags, each as long as it is
+        predictions, references = _flat(predictions), _flat(references)
+    elif np.shape(references)[1:] == (1,):
         return f1(np.ravel(predictions), np.ravel(references))
     from sklearn.metrics import f1_score
 
-    if isinstance(predictions[0], list):
-        predictions, references = _flat(predictions), _flat(references)
     return float(f1_score(references, predictions, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 

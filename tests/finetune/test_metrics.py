@@ -55,6 +55,20 @@ def test_several_labels_are_counted_together_or_each_alike():
     assert metrics.macro_f1(said, known) == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize(
+    "lengths", [(1, 1, 1), (2, 2), (3, 1, 2)], ids=["a word each", "equal", "any"]
+)
+def test_tags_of_rows_are_scored_word_by_word(lengths):
+    known, said = iter("NVNXVN"), iter("NVVXXN")
+    gold = [[next(known) for _ in range(n)] for n in lengths]
+    found = [[next(said) for _ in range(n)] for n in lengths]
+    flat = [[tag for row in rows for tag in row] for rows in (gold, found)]
+    macro = sklearn.metrics.f1_score(*flat, average="macro")
+    assert metrics.macro_f1(found, gold) == pytest.approx(macro)
+    right = sklearn.metrics.accuracy_score(*flat)
+    assert metrics.accuracy(found, gold) == pytest.approx(right)
+
+
 def test_classes_and_labels_are_counted_apart():
     found = metrics.by_class([0, 0, 1, 0, 2], [0, 0, 0, 1, 2], ["a", "b", "c", "d"])
     assert found["a"] == {
