@@ -13,6 +13,7 @@ from typing import IO, Any, TypeVar
 from metalr.data.formats.delimited import UNNAMED
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import progress
+from metalr.runtime.files import check_new
 
 T = TypeVar("T")
 
@@ -151,8 +152,8 @@ def _check(args: argparse.Namespace) -> None:
         raise MetalrError(
             "--format is of stdin and stdout; the names of files say theirs"
         )
-    if args.output and args.output.exists():
-        raise MetalrError(f"{args.output} exists; name a new file")
+    if args.output:
+        check_new(args.output)
 
 
 def _watched(rows: Iterable[T]) -> Iterator[T]:

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from metalr.errors import MetalrError
+from metalr.errors import MetalrError, printable
 from metalr.predict import command
 from metalr.runtime.console import print_table
+from metalr.runtime.files import check_new, write_json
 
 
 def add(commands: Any) -> None:
@@ -30,15 +31,13 @@ def carry_out(args: argparse.Namespace) -> int:
     """Carry out the command and return its exit status."""
     if str(args.file) == "-":
         raise MetalrError("metalr evaluate reads a file; write the rows into one")
-    if args.output and args.output.exists():
-        raise MetalrError(f"{args.output} exists; name a new file")
+    if args.output:
+        check_new(args.output)
     # After the flags are known to be good: these take seconds to import.
     from metalr.data import files
     from metalr.data.formats import opening
     from metalr.data.formats.table import Options
-    from metalr.predict import evaluation
     from metalr.runtime import progress
-    from metalr.runtime.files import write_json
 
     progress.visible(not args.quiet)
     options = Options(args.encoding, not args.no_header)
@@ -49,15 +48,24 @@ def carry_out(args: argparse.Namespace) -> int:
     for line in (*table.notes, *notes):
         command.note(args, line)
     found = model.evaluate(checked.rows)
+    try:
+        if args.output:
+            about = {"run": str(args.run), "file": str(args.file)}
+            about |= {"left_out": checked.left_out}
+            write_json(args.output, about | found.to_json())
+    finally:  # a full disk does not take the scores, nor a closed pipe the file
+        _print(args, found, checked.left_out)
+    if args.output:
+        print(printable(str(args.output)))
+    return 0
+
+
+def _print(args: argparse.Namespace, found: Any, left_out: dict[str, int]) -> None:
+    from metalr.predict import evaluation
+
     count = f"{found.rows:,} row{'s' * (found.rows != 1)}"
-    left_out = evaluation.counted(checked.left_out)
-    print(f"{args.file}: {count}" + (f"; left out: {left_out}" if left_out else ""))
+    missing = evaluation.counted(left_out)
+    line = f"{args.file}: {count}" + (f"; left out: {missing}" if missing else "")
+    print(printable(line))
     for head, rows in evaluation.tables(found):
         print_table(head, rows)
-    if args.output:
-        about = {"run": str(args.run), "file": str(args.file)}
-        write_json(
-            args.output, about | {"left_out": checked.left_out} | found.to_json()
-        )
-        print(args.output)
-    return 0

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and JSON that is checked when read."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -99,6 +100,26 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         raise MetalrError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_new(path: Path) -> None:
+    """Refuse a file that exists or cannot be written, before the work for it is done.
+
+    Raises:
+      MetalrError: The file is there, its folder is not, or takes no files.
+    """
+    if os.path.lexists(path):
+        raise MetalrError(f"{path} exists; name a new file")
+    if not path.parent.is_dir():
+        raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
+    draft = path.with_name(f".{path.name}{_DRAFT}{os.getpid()}")
+    try:
+        draft.touch()
+    except OSError as error:
+        raise MetalrError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def fill(folder: Path, write: Callable[[Path], object]) -> None:

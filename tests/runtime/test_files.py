@@ -86,6 +86,26 @@ def test_writing_into_a_missing_folder_is_one_clear_line(tmp_path):
         files.write_json(tmp_path / "none" / "result.json", RESULT)
 
 
+UNWRITABLE = {
+    "there": ("old.json", "exists; name a new file"),
+    "a link": ("link.json", "exists; name a new file"),
+    "no folder": ("none/new.json", "there is no folder"),
+    "a file for a folder": ("old.json/new.json", "there is no folder"),
+    "a long name": ("x" * 300, "File name too long"),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_a_new_file_that_cannot_be_is_refused_beforehand(name, tmp_path):
+    (tmp_path / "old.json").touch()
+    (tmp_path / "link.json").symlink_to("nowhere")
+    path, message = UNWRITABLE[name]
+    with pytest.raises(MetalrError, match=message):
+        files.check_new(tmp_path / path)
+    files.check_new(tmp_path / "new.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"old.json", "link.json"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
