@@ -1,6 +1,7 @@
 """What a task is: its columns, labels and scores."""
 
 import dataclasses
+from collections.abc import Sequence
 
 # The scores of a user's own task by kind, the one that picks the best step first; those
 # of tags and of questions depend on their labels and answers.
@@ -12,6 +13,15 @@ SCORES: dict[str, tuple[str, ...]] = {
     "multilabel": ("micro_f1", "macro_f1", "accuracy"),
     "choice": ("accuracy",),
 }
+
+
+def of_own_rows(scores: Sequence[str]) -> tuple[str, ...]:
+    """Return the scores of classes in the user's own rows, rare ones among them.
+
+    A task of the table has the scores that its set is reported by; of other rows
+    nobody knows how frequent the classes are.
+    """
+    return tuple(dict.fromkeys((*scores, "macro_f1", "matthews")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

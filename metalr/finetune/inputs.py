@@ -8,6 +8,7 @@ import numpy as np
 
 from metalr.data import batches, encode, loading, reading, tasks, token_cache
 from metalr.data.encoded import column_of
+from metalr.data.schema import of_own_rows
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import score_scale
 from metalr.finetune.config import RunConfig
@@ -86,14 +87,10 @@ def _load_data(config: RunConfig) -> tasks.TaskData:
 
 
 def _scored(data: tasks.TaskData, metric: str | None) -> tasks.Task:
-    """Return the task with its scores, and with the one that picks the best step.
-
-    A task of the table has the scores that its set is reported by. The classes of the
-    user's own rows may be of any frequency, so these have scores for rare ones too.
-    """
+    """Return the task with its scores, and with the one that picks the best step."""
     task, names = data.task, data.task.metrics
     if task.kind == "classification" and data.origin.kind == "file":
-        names = tuple(dict.fromkeys((*names, "macro_f1", "matthews")))
+        names = of_own_rows(names)
     if metric is not None and metric not in (*names, "eval_loss"):
         raise unknown_name("metric", metric, (*names, "eval_loss"))
     _check_questions(data, metric)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metalr.data import structured
-from metalr.data.schema import SCORES, Task
+from metalr.data.schema import SCORES, Task, of_own_rows
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
 from metalr.models import heads
@@ -113,9 +113,12 @@ def _task(path: Path, content: Any) -> Task:
 
 
 def scores_of(task: Task) -> tuple[str, ...]:
-    """Return the scores of a task: a model does not name them."""
+    """Return the scores of a task on rows of a file: a model does not name them."""
     known = TASKS.get(task.name)
-    if known is not None and known.kind == task.kind:
+    known = known if known is not None and known.kind == task.kind else None
+    if task.kind == "classification":
+        return of_own_rows(known.metrics if known else SCORES[task.kind])
+    if known is not None:
         return known.metrics
     if task.kind == "tokens":
         return structured.tag_scores(task.labels)
