@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from metalr.data import cells
 from metalr.data.schema import Task
 from metalr.errors import MetalrError
 from metalr.finetune import usage as usages
@@ -67,18 +68,21 @@ def locate(folder: Path) -> Path:
 def guess(raw: dict[str, Any], place: Path) -> usages.Usage:
     """Return how a model of transformers is used, as far as config.json tells."""
     named = raw.get("architectures")
-    name = str(named[0]) if isinstance(named, list) and named else "none"
-    kind = next((kind for end, kind in _HEADS.items() if name.endswith(end)), None)
+    head = str(named[0]) if isinstance(named, list) and named else "none"
+    kind = next((kind for end, kind in _HEADS.items() if head.endswith(end)), None)
     if kind is None:
         raise MetalrError(
-            f"{place}/config.json names the architecture {name:.60}, which is "
+            f"{place}/config.json names the architecture {head:.60}, which is "
             f"fine-tuned for no task that metalr knows: {', '.join(_HEADS)}"
         )
     table = raw.get("id2label")
     table = table if isinstance(table, dict) else {}
     count = len(table) or 2  # what transformers leaves out where nobody named labels
     labels = tuple(str(table.get(str(i), f"LABEL_{i}")) for i in range(count))
-    task = Task(name="file", kind=kind, hub=("", None), **_COLUMNS[kind])
+    # Its labels are known by name and by id; where a name is a number, by name alone.
+    numbers = any(cells.number(label) is not None for label in labels)
+    name = "file" if numbers else "this model"
+    task = Task(name=name, kind=kind, hub=("", None), **_COLUMNS[kind])
     problem = raw.get("problem_type")
     if kind == "classification" and problem == "multi_label_classification":
         task = dataclasses.replace(task, kind="multilabel", label="labels")
@@ -86,5 +90,6 @@ def guess(raw: dict[str, Any], place: Path) -> usages.Usage:
         task = dataclasses.replace(task, kind="regression")
     if task.kind in ("classification", "tokens", "multilabel"):
         task = dataclasses.replace(task, labels=labels)
+    task = dataclasses.replace(task, metrics=usages.scores_of(task))
     positions = huggingface.read_config(raw, place / "config.json").max_length
     return usages.Usage(task=task, max_length=min(positions // 8 * 8, _LONGEST))
