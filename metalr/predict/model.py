@@ -124,12 +124,9 @@ class Model:
           MetalrError: A row lacks a column, or its label is not one of the model's.
         """
         task = self.usage.task
-        checked = (
-            rows
-            if isinstance(rows, Rows)
-            else check_rows((dict(row) for row in rows), task, "`rows`")
-        )
-        return evaluation.evaluate(self.usage, checked, self._in_parts(checked))
+        if not isinstance(rows, Rows):
+            rows = check_rows(reading.mappings(rows, task), task, "`rows`")
+        return evaluation.evaluate(self.usage, rows, self._in_parts(rows))
 
     def _in_parts(self, rows: Rows) -> Iterator[Any]:
         """Yield labelled rows with their logits and entries, few at a time."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from metalr.data import cells, structured
@@ -74,6 +74,23 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
             )
         found[column] = value
     return found
+
+
+def mappings(rows: Iterable[Any], task: Task) -> Iterator[Row]:
+    """Yield rows with labels as dictionaries.
+
+    Raises:
+      MetalrError: One is something else, which has no label.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            wanted = (task.text, task.pair, task.label)
+            names = " and ".join(repr(name) for name in wanted if name is not None)
+            raise MetalrError(
+                f"`rows` row {number} must be a mapping of columns ({names}), got "
+                f"{row!r:.60}"
+            )
+        yield dict(row)
 
 
 def _list(value: Any, task: Task, column: str, where: str) -> Row:

@@ -1,14 +1,21 @@
 """`metalr evaluate` scores a model as its run did, and says where it is wrong."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 
 import metalr
 from metalr import cli
+from metalr.data.tasks import TASKS as TASKS_OF_TABLE
 from metalr.errors import MetalrError
 from metalr.finetune import usage
+from metalr.predict import evaluate_command, folder
+from tests.models import small_models
 from tests.predict.short_runs import TASKS, write
 
 
@@ -22,8 +29,8 @@ def test_scores_of_the_validation_rows_are_those_of_the_run(task, run_of, rows):
     model = metalr.load(run_of(task), batch_size=16)
     found = model.evaluate(list(rows[task]))  # as mappings, to be checked again
     kept = json.loads((run_of(task) / "metrics.json").read_text())
-    said = {name: found.scores[name] for name in found.chance}
-    assert said.keys() == {*model.usage.task.metrics}
+    assert found.chance.keys() == {*model.usage.task.metrics}
+    said = {name: found.scores[name] for name in TASKS_OF_TABLE[task].metrics}
     assert said == pytest.approx({name: kept[name] for name in said}, abs=1e-3)
     assert found.rows == len(rows[task])
 
@@ -115,6 +122,86 @@ def test_a_file_of_scores_is_not_written_over(sst2, tmp_path, capsys):
     assert (tmp_path / "scores.json").read_text() == "mine"
 
 
+def test_a_folder_that_is_not_there_is_refused_before_rows_are_read(sst2, capsys):
+    status, said = call(
+        sst2, "--file", "none.csv", "--output", "none/scores.json", capsys=capsys
+    )
+    assert status == 2 and "there is no folder none" in said.err
+
+
+def test_a_full_disk_leaves_the_scores_and_a_closed_pipe_the_file(
+    sst2, rows, tmp_path, capsys, monkeypatch
+):
+    file, out = write(tmp_path / "test.jsonl", [*rows["sst2"]]), tmp_path / "a.json"
+
+    def full(path, content):
+        raise MetalrError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_command, "write_json", full)
+        status, said = call(sst2, "--file", file, "--output", out, capsys=capsys)
+        assert status == 2 and "no space left" in said.err and "accuracy" in said.out
+
+    def closed(head, rows):
+        raise RuntimeError
+
+    monkeypatch.setattr(evaluate_command, "print_table", closed)
+    with pytest.raises(RuntimeError):
+        call(sst2, "--file", file, "--output", out, capsys=capsys)
+    assert json.loads(out.read_text())["rows"] == len(rows["sst2"])
+
+
+def without_metalr_json(folder, place):
+    shutil.copytree(folder / "model", place)
+    (place / usage.FILE).unlink()
+    return metalr.load(place, batch_size=16)
+
+
+def test_a_model_of_transformers_is_scored_by_ids_and_by_names(sst2, rows, tmp_path):
+    model = without_metalr_json(sst2, tmp_path / "model")
+    names = model.usage.task.labels
+    said = [p["predicted_label"] for p in model([r["sentence"] for r in rows["sst2"]])]
+    gold = [names[row["label"]] for row in rows["sst2"]]
+    for labels in ([row["label"] for row in rows["sst2"]], gold):
+        given = [
+            {"text": row["sentence"], "label": label}
+            for row, label in zip(rows["sst2"], labels, strict=True)
+        ]
+        found = model.evaluate(given).scores
+        macro = sklearn.metrics.f1_score(gold, said, average="macro")
+        assert found == {
+            "accuracy": pytest.approx(sklearn.metrics.accuracy_score(gold, said)),
+            "matthews": pytest.approx(sklearn.metrics.matthews_corrcoef(gold, said)),
+            "macro_f1": pytest.approx(macro),
+        }
+
+
+def test_other_models_of_transformers_are_scored_as_their_kind_is(
+    run_of, rows, tmp_path
+):
+    model = without_metalr_json(run_of("stsb"), tmp_path / "stsb")
+    given = [
+        {"text": f"{row['sentence1']} {row['sentence2']}", "label": row["label"]}
+        for row in rows["stsb"]
+    ]
+    said = [p["predicted_score"] for p in model([row["text"] for row in given])]
+    found = model.evaluate(given).scores
+    wanted = scipy.stats.pearsonr(said, [row["label"] for row in given]).statistic
+    assert found["pearson"] == pytest.approx(wanted, abs=1e-4)
+    model = without_metalr_json(run_of("squad"), tmp_path / "squad")
+    found = model.evaluate(rows["squad"]).scores
+    assert found.keys() == {"exact_match", "f1"}
+
+
+@pytest.mark.parametrize(("names", "reads"), [(("1", "2"), "file"), (("a", "b"), None)])
+def test_ids_of_a_model_whose_names_are_numbers_are_not_taken_for_names(names, reads):
+    config = small_models.huggingface.config_json(
+        small_models.BERT, "classification", names
+    )
+    task = folder.guess(config, Path("model")).task
+    assert (task.labels, task.name == "file") == (names, reads == "file")
+
+
 def test_a_label_that_a_model_does_not_know_is_refused_in_python(sst2):
     with pytest.raises(MetalrError, match="row 2: column 'label' holds 'odd'"):
         metalr.load(sst2).evaluate(
@@ -122,11 +209,18 @@ def test_a_label_that_a_model_does_not_know_is_refused_in_python(sst2):
         )
 
 
+@pytest.mark.parametrize("rows", ["a good film", ["a good film"], [("a", 1)], [None]])
+def test_rows_without_columns_are_refused_in_words(rows, sst2):
+    with pytest.raises(MetalrError, match="row 1 .*'sentence' and 'label'"):
+        metalr.load(sst2).evaluate(rows)
+
+
 @pytest.mark.parametrize(
     ("task", "scores"),
     [
-        ({"name": "mrpc", "pair": "b"}, ("accuracy", "f1")),
-        ({"name": "file"}, ("accuracy", "matthews")),
+        # As a run on rows of a file has them, which may have rare classes.
+        ({"name": "mrpc", "pair": "b"}, ("accuracy", "f1", "macro_f1", "matthews")),
+        ({"name": "file"}, ("accuracy", "matthews", "macro_f1")),
         ({"name": "sst2", "kind": "regression"}, ("pearson", "spearman")),
         ({"name": "file", "kind": "choice", "pair": "b"}, ("accuracy",)),
     ],
