@@ -256,7 +256,8 @@ def ids(value: Sequence[Any], task: Task) -> list[int]:
             place = int(count or 0)
         if place is None:
             some = ", ".join(task.labels[:20])
-            raise ValueError(f"holds {show(one)}; {task.name} knows {some}")
+            whose = "the training file" if task.name == "file" else task.name
+            raise ValueError(f"holds {show(one)}; {whose} knows {some}")
         found.append(place)
     return found
 
