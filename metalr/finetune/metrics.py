@@ -103,7 +103,7 @@ def by_entity(predictions: Any, references: Any) -> dict[str, dict[str, float]]:
             "rows": int(row["support"]),
         }
         for name, row in report.items()
-        if not name.endswith(" avg")
+        if name not in ("micro avg", "macro avg", "weighted avg")
     }
 
 
