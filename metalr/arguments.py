@@ -56,6 +56,11 @@ def checked_value(value: Any) -> jax.Array:
             f"`value` must be the loss alone, got a {type(value).__name__}: with "
             f"`has_aux=True`, take the loss out first. {way_out}"
         )
+    if isinstance(value, str) or (callable(value) and not hasattr(value, "dtype")):
+        raise MetalrError(
+            f"`value` must be the loss, one number; got a {type(value).__name__}. "
+            f"{way_out}"
+        )
     if jnp.shape(value) != ():
         raise MetalrError(
             f"`value` must be one number, the mean loss of the batch; got an array of "
@@ -86,7 +91,7 @@ def known_number(value: Any) -> float | None:
 
     As Python's own: to compare a number of JAX inside of a trace makes a tracer.
     """
-    if np.ndim(value):
+    if isinstance(value, str) or np.ndim(value):
         return None
     try:
         return float(value)
@@ -94,15 +99,41 @@ def known_number(value: Any) -> float | None:
         return None
 
 
-def check_total_steps(total_steps: Any) -> None:
-    """Refuse a length of a run that is none; None is one that is not known."""
-    if total_steps is not None:
-        check_whole(
-            "total_steps",
-            total_steps,
-            1,
-            "Round it, as by `math.ceil(epochs * rows / batch)`; leave it out if the "
-            "length of the run is not known.",
+def checked_total_steps(total_steps: Any) -> int | None:
+    """Return the length of a run as Python's own number; None: it is not known.
+
+    Raises:
+      MetalrError: It is no length.
+    """
+    if total_steps is None:
+        return None
+    check_whole(
+        "total_steps",
+        total_steps,
+        1,
+        "Round it, as by `math.ceil(epochs * rows / batch)`; leave it out if the "
+        "length of the run is not known.",
+    )
+    return operator.index(total_steps)
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse a schedule that is no function; None is one that is not given."""
+    if schedule is not None and not callable(schedule):
+        raise MetalrError(
+            "`schedule` must be a function of the step, got a "
+            f"{type(schedule).__name__}. Give one of optax, as "
+            "optax.linear_schedule(1.0, 0.0, steps)"
+        )
+
+
+def check_state(state: Any, kind: type) -> None:
+    """Refuse a state that is not of a kind: of another optimizer, or of a file."""
+    if not isinstance(state, kind):
+        raise MetalrError(
+            f"the state must be that of metalr, got a {type(state).__name__}. Make it "
+            "by `tx.init(params)`; give `jax.eval_shape(tx.init, params)` to what "
+            "restores a saved one"
         )
 
 
@@ -186,6 +217,12 @@ def check_is_rate(learning_rate: Any) -> None:
         raise MetalrError(
             f"`learning_rate` must be a number, got the text {learning_rate!r}. Use "
             "`float`; YAML reads 2e-5 as a text, and 2.0e-5 as a number"
+        )
+    if not (isinstance(learning_rate, float | int) or hasattr(learning_rate, "dtype")):
+        raise MetalrError(
+            "`learning_rate` must be a number, got a "
+            f"{type(learning_rate).__name__}. A predictor is given by name, as "
+            "`predictor=`"
         )
 
 

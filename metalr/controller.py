@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import optax
 
 from metalr import brake, features, observe
-from metalr.arguments import check_total_steps, check_whole, known_number
+from metalr.arguments import check_whole, checked_total_steps, known_number
 from metalr.errors import MetalrError
 from metalr.features import OF_STATIC
 from metalr.observe import Observation
@@ -117,17 +117,19 @@ def new_controller(
     Raises:
       MetalrError: If one is outside of its range.
     """
-    if not 1 <= max_multiplier <= MAX_MULTIPLIER:
+    bound = known_number(max_multiplier)
+    if bound is None or not 1 <= bound <= MAX_MULTIPLIER:
         raise MetalrError(
             f"`max_multiplier` must lie in [1, {MAX_MULTIPLIER:g}], got "
             f"{max_multiplier}. 1 switches the predictor off."
         )
-    if not 0 <= trust < 1:
+    probability = known_number(trust)
+    if probability is None or not 0 <= probability < 1:
         raise MetalrError(
             f"`trust` must be a probability below 1, got {trust}. 0 takes the base "
             "rate for any guess; to keep it as it is, leave metalr out."
         )
-    check_total_steps(total_steps)
+    total_steps = checked_total_steps(total_steps)
     for name, value, least in (
         ("curvature_every", curvature_every, 0),
         ("stride", stride, 1),

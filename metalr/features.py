@@ -83,7 +83,8 @@ FEATURES = (
 NAMES = tuple(row.name for row in FEATURES)
 FACTS = NAMES[NAMES.index("relative_rate") :]
 STATIC = FACTS[1:]  # known before any step, and what the prior is of
-OF_STATIC = np.array([NAMES.index(name) for name in STATIC])  # their columns
+# Their columns. JAX takes no index of 64 bits both inside and outside `enable_x64`.
+OF_STATIC = np.array([NAMES.index(name) for name in STATIC], np.int32)
 _FAST, _SLOW, _BUDGET = 0, 1, 2  # the windows of a running mean
 _WINDOWS = (8.0, 32.0)  # steps; the third is a tenth of the budget
 

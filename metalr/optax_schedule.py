@@ -33,9 +33,10 @@ import optax
 from metalr.arguments import (
     check_is_rate,
     check_rate,
-    check_total_steps,
+    check_schedule,
     check_whole,
     checked_optimizer,
+    checked_total_steps,
     static_arguments,
 )
 from metalr.controller import new_controller
@@ -113,7 +114,8 @@ def wrap(
         curvature_every=curvature_every,
         stride=stride,
     )
-    inner = checked_optimizer(inner)
+    inner, total_steps = checked_optimizer(inner), fixed.total_steps
+    check_schedule(schedule)
     found: dict[Any, tuple[Callable, Any]] = {}
 
     def level(params: Any) -> tuple[Callable, Any]:
@@ -219,7 +221,8 @@ def inject(
     2.7e-06
     """
     check_rate(learning_rate, schedule)
-    check_total_steps(total_steps)
+    check_schedule(schedule)
+    total_steps = checked_total_steps(total_steps)
     if callable(learning_rate):
         peak, shape = 1.0, learning_rate
     else:
@@ -283,7 +286,7 @@ def default_schedule(
     [4.0, 8.0, 0.0]
     """
     check_is_rate(learning_rate)
-    check_total_steps(total_steps)
+    total_steps = checked_total_steps(total_steps)
     warmup = warmup_of(total_steps) if warmup_steps is None else warmup_steps
     check_whole("warmup_steps", warmup, 0, "0 begins at the peak.")
     return lambda step: jnp.float32(learning_rate) * linear(step, total_steps, warmup)

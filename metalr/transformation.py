@@ -9,7 +9,12 @@ import numpy as np
 import optax
 
 from metalr import controller, coordinates, features, observe
-from metalr.arguments import checked_value, gathers, refuse_remembering
+from metalr.arguments import (
+    check_state,
+    checked_value,
+    gathers,
+    refuse_remembering,
+)
 from metalr.controller import Controller
 from metalr.coordinates import is_trainable
 from metalr.errors import MetalrError
@@ -48,6 +53,7 @@ def transformation(
     ) -> Any:
         if params is None:
             raise ValueError("metalr reads the parameters: `update(..., params, ...)`.")
+        check_state(state, controller.MetalrState)
         where = coordinates.layout(params, fixed.stride)
         read = _read(fixed, state, updates, params, checked_value(value), where, level)
         finite, seen = read.finite, read.seen

@@ -24,6 +24,7 @@ import optax
 
 from metalr.arguments import (
     check_is_rate,
+    check_schedule,
     check_whole,
     checked_optimizer,
     refuse_remembering,
@@ -302,11 +303,7 @@ def _levels(schedule: optax.Schedule, steps: int) -> np.ndarray:
     Raises:
       MetalrError: It is no function, 0 at every step, or not finite at one.
     """
-    if not callable(schedule):
-        raise MetalrError(
-            "`schedule` must be a function of the step, got a "
-            f"{type(schedule).__name__}"
-        )
+    check_schedule(schedule)
     try:
         found = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
     except Exception:  # whatever a function of somebody else's raises

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from metalr import inject, wrap
+from metalr import inject, scale_by_metalr, wrap
 from metalr.errors import MetalrError
 from metalr.optax_schedule import default_schedule
 from metalr.predictor import init_predictor
+from tests.product.steering import loss_fn, opinionated
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,10 @@ from metalr.predictor import init_predictor
         ({"learning_rate": np.float32("nan")}, "must be positive, got nan"),
         ({"learning_rate": None}, "must be a number, got None.*`metalr.find` has no"),
         ({"learning_rate": "2e-5"}, "must be a number, got the text '2e-5'. Use"),
+        ({"learning_rate": optax.sgd(0.1)}, "a number, got a Gradient.*`predictor=`"),
+        ({"schedule": 2e-5}, "`schedule` must be a function of the step, got a float"),
+        ({"max_multiplier": "8"}, r"must lie in \[1, 1024\], got 8. 1 switches"),
+        ({"trust": None}, "`trust` must be a probability below 1, got None. 0 takes"),
         ({"log_multiplier": math.nan}, "`log_multiplier` must be finite"),
         ({"learning_rate": lambda t: 1.0, "schedule": lambda t: 1.0}, "two schedules"),
     ],
@@ -104,6 +109,7 @@ def test_leaving_out_value_params_or_grad_fn_is_a_plain_error():
         ((1.0, {"accuracy": 0.5}), "the loss alone, got a tuple: with `has_aux=True`"),
         (np.ones(1), r"one number, .* got an array of shape \(1,\). Take its mean"),
         (jnp.ones((2, 2)), r"shape \(2, 2\)"),
+        (loss_fn, "the loss, one number; got a function. Call"),
     ],
 )
 def test_a_loss_that_is_none_is_one_clear_line(value, message):
@@ -112,6 +118,43 @@ def test_a_loss_that_is_none_is_one_clear_line(value, message):
     with pytest.raises(MetalrError, match=message) as raised:
         tx.update(params, tx.init(params), params, value=value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_state_of_another_optimizer_or_of_a_file_is_refused_with_the_way_out():
+    params = {"w": jnp.ones(3)}
+    tx = wrap(optax.adam(0.1), init_predictor())
+    for state in (optax.adam(0.1).init(params), tx.init(params)._asdict()):
+        with pytest.raises(MetalrError, match="got a (tuple|dict). Make it by.*eval_"):
+            tx.update(params, state, params, value=1.0)
+
+
+def test_a_schedule_that_is_no_function_is_refused_by_all_doors():
+    for door in (wrap, scale_by_metalr):
+        with pytest.raises(MetalrError, match="function of the step, got a .*Array"):
+            door(optax.sgd(0.1), init_predictor(), schedule=jnp.ones(5))
+
+
+@pytest.mark.parametrize("total_steps", [np.int64(5), jnp.int32(5), np.array(5)])
+def test_a_length_of_any_whole_type_is_that_of_python(total_steps):
+    params = {"w": jnp.ones(3)}
+    found = []
+    for length in (5, total_steps):
+        tx = wrap(optax.sgd(0.1), opinionated(), total_steps=length)
+        state = tx.init(params)
+        for value in (1.0, 0.9, 0.8):
+            updates, state = tx.update(params, state, params, value=value)
+        found.append((updates, state.lr_features))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_a_process_may_go_in_and_out_of_64_bits():
+    params = {"w": jnp.ones(3)}
+    tx = wrap(optax.sgd(0.1), opinionated(), total_steps=5)
+    run = lambda: tx.update(params, tx.init(params), params, value=1.0)[0]["w"]  # noqa: E731
+    expected = run()
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(run(), expected)
+    np.testing.assert_array_equal(run(), expected)
 
 
 MISSING = {
