@@ -56,7 +56,7 @@ def checked_value(value: Any) -> jax.Array:
             f"`value` must be the loss alone, got a {type(value).__name__}: with "
             f"`has_aux=True`, take the loss out first. {way_out}"
         )
-    if isinstance(value, str) or (callable(value) and not hasattr(value, "dtype")):
+    if isinstance(value, str) or _is_function(value):
         raise MetalrError(
             f"`value` must be the loss, one number; got a {type(value).__name__}. "
             f"{way_out}"
@@ -67,6 +67,10 @@ def checked_value(value: Any) -> jax.Array:
             f"shape {jnp.shape(value)}. Take its mean."
         )
     return jnp.asarray(value, jnp.float32)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not hasattr(value, "dtype")
 
 
 def check_whole(name: str, value: Any, least: int, way_out: str) -> None:
