@@ -110,6 +110,9 @@ SHARES = {
     "metalr_prior": "metalr, its prior alone",
     "kerashub": "KerasHub's recipe",
     "autogluon": "AutoGluon's recipe",
+    "lr_find_valley": "fastai's valley, then linear",
+    "schedule_free_plus": "ScheduleFree+",
+    "prodigy": "Prodigy",
 }
 
 
@@ -139,6 +142,16 @@ def test_the_best_shape_without_its_last_candidate_is_as_the_results_say():
     gap = difference(found, "metalr", "best shape tuned")
     said = f"ends at {shares(found, 'best shape tuned')} (difference of metalr {gap})"
     assert said in WORDS
+
+
+def test_words_on_rivals_on_fresh_tasks_are_what_their_store_says():
+    found = shipped("fresh")
+    rows = ("lr_find_valley", "prodigy", "schedule_free_plus")
+    valley, prodigy, plus = (shares(found, row) for row in rows)
+    assert (
+        f"fastai's valley ends at {valley} of the best, Prodigy at {prodigy}, "
+        f"ScheduleFree+ at {plus} (three seeds)"
+    ) in WORDS
 
 
 def test_words_on_fresh_tasks_are_what_their_store_says():
