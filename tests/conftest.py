@@ -5,8 +5,10 @@ XLA reads its flags when jax starts, here and in the processes that tests start.
 """
 
 import os
+import tempfile
 from importlib import metadata
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 flags = ["--xla_backend_optimization_level=0"]
@@ -24,3 +26,13 @@ settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def ray_folder():
+    """Return a folder for Ray's sessions: tests side by side share none, nor its links.
+
+    Its name is short, since the paths of sockets have to be.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name:
+        yield name

@@ -265,7 +265,9 @@ def sweep(tmp_path_factory):
     importlib.util.find_spec("ray") is None or not Path("/proc/self/environ").exists(),
     reason="Ray is not installed, or processes cannot be told apart",
 )
-def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(sweep, tmp_path):
+def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(
+    sweep, tmp_path, ray_folder
+):
     todo = [
         sweeps.Job(sweep._replace(sweep_id=i, peaks=sweep.peaks[:4], also=(), walks=0))
         for i in (0, 1)
@@ -276,12 +278,17 @@ def test_ray_worker_killed_in_a_run_loses_no_trace_and_doubles_none(sweep, tmp_p
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", KILLS_A_WORKER]
         + [str(tmp_path / "jobs"), str(tmp_path / "out"), mark],
-        env={**os.environ, "PYTHONPATH": str(root), "MARK": mark},
-        check=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "MARK": mark,
+            "RAY_TMPDIR": ray_folder,
+        },
         capture_output=True,
         text=True,
         timeout=400,
     )
+    assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert "killed" in lines
     names = [f"{job.name}-{run:02d}.parquet" for job in todo for run in range(4)]

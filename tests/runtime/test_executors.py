@@ -190,14 +190,15 @@ ray.shutdown()
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"
 )
-def test_ray_retries_what_died_and_loses_and_doubles_nothing(tmp_path):
-    subprocess.run(
+def test_ray_retries_what_died_and_loses_and_doubles_nothing(tmp_path, ray_folder):
+    ended = subprocess.run(
         [sys.executable, "-c", ON_RAY, str(tmp_path)],
-        env=environment(),
-        check=True,
+        env=environment() | {"RAY_TMPDIR": ray_folder},
         capture_output=True,
+        text=True,
         timeout=400,
     )
+    assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     whole, results = found["own cluster"]
     assert whole and sorted(results) == [[2, 4], [3, 9]]
