@@ -1,6 +1,7 @@
 """What was read, left out and assumed, for the first lines of a run and its result."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ class Reading:
             counts = tuple(f"{_short(n)} {count}" for n, count in self.classes.items())
             found.append(f"{len(counts)} classes: {_some(counts)}")
         if self.left_out:
-            reasons = (f"{count} {reason}" for reason, count in self.left_out.items())
-            found.append(f"rows left out: {', '.join(reasons)}")
+            found.append(f"rows left out: {by_reason(self.left_out)}")
         if self.rows_cut:
             more = "the model reads no more"
             if self.longest and self.max_length and self.max_length < self.longest:
@@ -53,6 +53,15 @@ class Reading:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
         return dataclasses.asdict(self)
+
+
+def by_reason(left_out: Mapping[str, int]) -> str:
+    """Return in words how many rows were left out, by reason.
+
+    >>> by_reason({"blank": 2, "no gold label (-1)": 1})
+    '2 blank, 1 no gold label (-1)'
+    """
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
 def of(

@@ -19,7 +19,6 @@ FILE = "metalr.json"
 _VERSION = 1
 # What a task has to say where its rows have no labels any more.
 _OF_TASK = ("name", "kind", "text", "pair", "label", "labels", "null", "separator")
-_OF_CHOICE = ("told_by",)  # of newer versions alone
 _TEXTS = ("name", "kind", "text", "label")
 
 
@@ -46,7 +45,7 @@ def write(folder: Path, usage: Usage) -> None:
     """
     content: dict[str, Any] = {"format": _VERSION}
     content |= {f.name: getattr(usage, f.name) for f in dataclasses.fields(usage)}
-    names = (*_OF_TASK, *_OF_CHOICE)
+    names = (*_OF_TASK, "told_by")  # the last of newer versions alone
     content["task"] = {name: getattr(usage.task, name) for name in names}
     files.write_json(folder / FILE, content)
 

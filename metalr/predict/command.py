@@ -49,13 +49,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="float32",
         choices=("float32", "bfloat16"),
-        help="of matrix products",
+        help="of the matrix products",
     )
     add(
         "--parallel",
         default="auto",
         choices=("auto", "one", "jit", "pmap"),
-        help="devices",
+        help="over which devices, as of finetune.py",
     )
     add("--quiet", action="store_true", help="no progress and no notes on stderr")
 

@@ -61,10 +61,11 @@ def carry_out(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, found: Any, left_out: dict[str, int]) -> None:
+    from metalr.data import reading
     from metalr.predict import evaluation
 
     count = f"{found.rows:,} row{'s' * (found.rows != 1)}"
-    missing = evaluation.counted(left_out)
+    missing = reading.by_reason(left_out)
     line = f"{args.file}: {count}" + (f"; left out: {missing}" if missing else "")
     print(printable(line))
     for head, rows in evaluation.tables(found):

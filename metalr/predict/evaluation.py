@@ -1,7 +1,7 @@
 """Scores of a fine-tuned model on labelled rows: of the whole, and by class."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,12 +135,3 @@ def tables(found: Evaluation) -> list[tuple[tuple[str, ...], list[tuple[str, ...
         (("class", "taken for", "rows"), pairs),
     ]
     return [(head, rows) for head, rows in every if rows]
-
-
-def counted(found: Mapping[str, int]) -> str:
-    """Return in words which rows were left out.
-
-    >>> counted({"blank": 2, "no gold label (-1)": 1})
-    '2 blank, 1 no gold label (-1)'
-    """
-    return ", ".join(f"{n} {reason}" for reason, n in found.items())

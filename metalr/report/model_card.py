@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metalr.data.labels import KINDS
 from metalr.errors import MetalrError, without_secrets
 from metalr.models.huggingface import SORTS
 from metalr.runtime import files
@@ -145,7 +146,7 @@ def _origin(origin: Mapping[str, str]) -> str:
 
 def _use(kind: str, columns: Sequence[str]) -> list[str]:
     """Return how the model is called, on a row with the columns that it reads."""
-    if kind not in SORTS and kind not in ("regression", "multilabel"):
+    if kind not in KINDS or not columns:
         return []
     texts = ("a text", "another text")[: len(columns) - 1]
     row: Any = texts if len(texts) == 2 else "a text"
