@@ -5,6 +5,7 @@ is paid for, so it has at most a quarter of the run; then parameters and optimiz
 anew over the steps that are left.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,33 +37,7 @@ def find(*, learned: bool) -> Build:
     """
 
     def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
-        predictor = plan.predictor()
-        shape = shapes.hold_then_decay if learned else shapes.linear
-        size = max(1, min(MOST_STEPS, plan.total_steps // 4))
-        left = max(1, plan.total_steps - size)
-        short = plan._replace(warmup_steps=min(plan.warmup_steps, RAMP))
-        warmup = optax_schedule.warmup_of(left, plan.warmup_steps)
-        rest = plan._replace(total_steps=left, warmup_steps=warmup)
-        probe = optax_schedule.inject(
-            inner,
-            plan.learning_rate,
-            predictor._replace(base_variance=np.float32(NO_GUESS)),
-            total_steps=plan.total_steps,
-            schedule=shape(short),
-            max_multiplier=MAX_MULTIPLIER,
-            trust=0.0,
-        )
-
-        def after(rate: Any) -> optax.GradientTransformationExtraArgs:
-            return optax_schedule.inject(
-                inner,
-                rate,
-                predictor,
-                total_steps=left,
-                schedule=shape(rest),
-                max_multiplier=MAX_MULTIPLIER,
-                log_multiplier=None if learned else 0.0,
-            )
+        size, probe, after = _halves(inner, plan, learned)
 
         def init(params: Any) -> FindState:
             return FindState(
@@ -93,15 +68,8 @@ def find(*, learned: bool) -> Build:
 
             def begin_anew() -> Any:
                 rate = plan.learning_rate * jnp.exp2(inner_state.lr_mean)
-                fresh: Any = after(rate).init(state.first_params)
-                # What the log of this step shows is its own rate.
-                shown = inner_state.inner_state.hyperparams
-                inside = fresh.inner_state._replace(hyperparams=shown)
-                return optax.tree.sub(state.first_params, params), state._replace(
-                    find_step=jnp.zeros((), jnp.int32),
-                    found_rate=jnp.asarray(rate, jnp.float32),
-                    inner_state=fresh._replace(inner_state=inside),
-                )
+                begun = _begun(state, after(rate), rate)
+                return optax.tree.sub(state.first_params, params), begun
 
             ended = is_probe & (state.find_step >= size)
             return jax.lax.cond(ended, begin_anew, lambda: (updates, state))
@@ -110,3 +78,59 @@ def find(*, learned: bool) -> Build:
         return optax.GradientTransformationExtraArgs(init, as_optax)
 
     return build
+
+
+class _Halves(NamedTuple):
+    """What a run consists of."""
+
+    size: int  # of the probe, in steps
+    probe: optax.GradientTransformationExtraArgs
+    after: Callable[[Any], optax.GradientTransformationExtraArgs]  # at a peak rate
+
+
+def _halves(inner: Inner, plan: RunPlan, learned: bool) -> _Halves:
+    """Divide a run into its probe and the steps that are left."""
+    predictor = plan.predictor()
+    shape = shapes.hold_then_decay if learned else shapes.linear
+    size = max(1, min(MOST_STEPS, plan.total_steps // 4))
+    left = max(1, plan.total_steps - size)
+    short = plan._replace(warmup_steps=min(plan.warmup_steps, RAMP))
+    warmup = optax_schedule.warmup_of(left, plan.warmup_steps)
+    rest = plan._replace(total_steps=left, warmup_steps=warmup)
+    probe = optax_schedule.inject(
+        inner,
+        plan.learning_rate,
+        predictor._replace(base_variance=np.float32(NO_GUESS)),
+        total_steps=plan.total_steps,
+        schedule=shape(short),
+        max_multiplier=MAX_MULTIPLIER,
+        trust=0.0,
+    )
+
+    def after(rate: Any) -> optax.GradientTransformationExtraArgs:
+        return optax_schedule.inject(
+            inner,
+            rate,
+            predictor,
+            total_steps=left,
+            schedule=shape(rest),
+            max_multiplier=MAX_MULTIPLIER,
+            log_multiplier=None if learned else 0.0,
+        )
+
+    return _Halves(size, probe, after)
+
+
+def _begun(
+    state: FindState, tx: optax.GradientTransformationExtraArgs, rate: jax.Array
+) -> FindState:
+    """Return the state before the first step of the run after the probe."""
+    fresh: Any = tx.init(state.first_params)
+    # What the log of this step shows is its own rate.
+    shown = state.inner_state.inner_state.hyperparams
+    inside = fresh.inner_state._replace(hyperparams=shown)
+    return state._replace(
+        find_step=jnp.zeros((), jnp.int32),
+        found_rate=jnp.asarray(rate, jnp.float32),
+        inner_state=fresh._replace(inner_state=inside),
+    )
