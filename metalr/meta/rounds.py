@@ -18,6 +18,7 @@ from metalr.meta.sweeps import Job, Sweep
 from metalr.meta.zoo.collect import collect as collect_zoo
 from metalr.meta.zoo.problems import KINDS
 from metalr.meta.zoo.sweeps import FIRST_ID, PER_PROGRAM
+from metalr.predictor import Predictor
 from metalr.runtime.program import stopped
 
 INFORMATIVE = 0.1  # signal above which a sweep gets the runs of a round
@@ -84,11 +85,7 @@ def gather(
         # A fit to a part would differ after a restart.
         if not whole or stopped(stop):
             return False
-        paths = trace_files.paths_in(output / "traces")
-        paths = [path for path in paths if round_of(path) < number]
-        _, runs = trace_files.read_all(paths, skip=skip)
-        informative = _informative(runs)
-        predictor = fit.fit(fit.examples(runs, settings), settings)
+        informative, predictor = _before(number, output, settings, skip)
         jobs = [
             Job(sweep, number, predictor, runs_per_sweep)
             for sweep in chosen
@@ -108,6 +105,19 @@ def gather(
         if jobs and whole:
             whole = collect.collect(jobs, output, seconds=left(), **options)
     return whole
+
+
+def _before(
+    number: int,
+    output: Path,
+    settings: fit.Settings | None,
+    skip: Callable[[str], object] | None,
+) -> tuple[set[int], Predictor]:
+    """Return the informative sweeps and the predictor of all rounds before this one."""
+    paths = trace_files.paths_in(output / "traces")
+    paths = [path for path in paths if round_of(path) < number]
+    _, runs = trace_files.read_all(paths, skip=skip)
+    return _informative(runs), fit.fit(fit.examples(runs, settings), settings)
 
 
 def _informative(runs: Sequence[traces.Run]) -> set[int]:
