@@ -143,7 +143,9 @@ def tuned(
         limit = squad_v2.best_threshold(found, golds(rows, task))
         # inf: of a question without a span, which no threshold makes one.
         return {"null_threshold": float(np.clip(limit, -1e9, 1e9))}
-    chances = 1 / (1 + np.exp(-np.stack(list(logits)).astype(np.float64)))
+    from scipy.special import expit
+
+    chances = expit(np.stack(list(logits)).astype(np.float64))
     known = np.asarray(encoded.labels)
     limits = tuple(_limit(chances[:, i], known[:, i]) for i in range(known.shape[1]))
     return {"thresholds": limits}

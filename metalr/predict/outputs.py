@@ -26,11 +26,11 @@ def outputs(
     return _OF_KIND[usage.task.kind](usage, logits, encoded, rows)
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis, in float64."""
-    shifted = np.asarray(logits, np.float64)
-    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+def probabilities(logits: list[np.ndarray]) -> np.ndarray:
+    """Return the softmax over the last axis of the rows' logits, in float64."""
+    from scipy.special import softmax
+
+    return softmax(np.stack(logits).astype(np.float64), axis=-1)
 
 
 def _short(value: Any) -> float:
@@ -56,7 +56,7 @@ def _classes(
             "predicted_label": names[int(values.argmax())],
             "predicted_probabilities": _named(names, values),
         }
-        for values in probabilities(np.stack(logits))
+        for values in probabilities(logits)
     ]
 
 
@@ -109,9 +109,11 @@ def _tags(
 def _several(
     usage: Usage, logits: list[np.ndarray], encoded: Encoded, rows: Sequence[Row]
 ) -> list[Row]:
+    from scipy.special import expit
+
     del encoded, rows
     names = usage.task.labels
-    chances = 1 / (1 + np.exp(-np.stack(logits).astype(np.float64)))
+    chances = expit(np.stack(logits).astype(np.float64))
     return [
         {
             "predicted_labels": [n for n, y in zip(names, yes, strict=True) if y],
@@ -126,7 +128,7 @@ def _choices(
 ) -> list[Row]:
     del encoded
     found = []
-    for row, values in zip(rows, probabilities(np.stack(logits)), strict=True):
+    for row, values in zip(rows, probabilities(logits), strict=True):
         place = int(values.argmax())
         found.append(
             {

@@ -18,7 +18,7 @@ from metalr.controller import MAX_MULTIPLIER
 from metalr.meta import traces
 from metalr.meta.zoo import sweeps
 from metalr.meta.zoo.problems import Problem
-from metalr.meta.zoo.sweeps import ZooSweep
+from metalr.meta.zoo.sweeps import ZooSweep, row_order
 from metalr.optax_schedule import TRUST, wrap
 from metalr.predictor import Predictor
 
@@ -106,14 +106,8 @@ def make_programs(
 
 def orders(sweep: ZooSweep, rows: int, seeds: range) -> np.ndarray:
     """Draw which rows each step of each seed takes: [S, T, B] int32."""
-    batch = min(sweep.batch, rows)
-    needed = sweep.horizon * batch
-    found = []
-    for seed in seeds:
-        rng = np.random.default_rng([sweep.seed, 7, sweep.number, seed])
-        passes = [rng.permutation(rows) for _ in range(-(-needed // rows))]
-        found.append(np.concatenate(passes)[:needed].reshape(sweep.horizon, batch))
-    return np.array(found, np.int32)
+    draw = lambda seed: np.random.default_rng([sweep.seed, 7, sweep.number, seed])  # noqa: E731
+    return np.array([row_order(sweep, rows, draw(seed)) for seed in seeds])
 
 
 def carry_out(

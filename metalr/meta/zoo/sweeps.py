@@ -240,6 +240,15 @@ def make_program(sweep: ZooSweep, problem: Problem) -> Callable[..., Any]:
     return jax.jit(jax.vmap(one, in_axes=(None, None, None, None, 0, 0, 0, None)))
 
 
+def row_order(sweep: ZooSweep, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw which of so many rows each step takes, pass by pass: [T, B] int32."""
+    batch = min(sweep.batch, rows)
+    needed = sweep.horizon * batch
+    passes = [rng.permutation(rows) for _ in range(-(-needed // rows))]
+    order = np.concatenate(passes)[:needed].reshape(sweep.horizon, batch)
+    return order.astype(np.int32)
+
+
 def run(
     sweep: ZooSweep, problem: Problem, program: Callable[..., Any]
 ) -> list[traces.Run]:
@@ -249,16 +258,13 @@ def run(
     multipliers = rates / np.maximum(peaks[:, None] * np.exp(logs), 1e-30)
     rows = len(next(iter(problem.train.values())))
     rng = np.random.default_rng([sweep.seed, 6, sweep.number])
-    batch = min(sweep.batch, rows)
-    needed = sweep.horizon * batch
-    passes = [rng.permutation(rows) for _ in range(-(-needed // rows))]
-    order = np.concatenate(passes)[:needed].reshape(sweep.horizon, batch)
+    order = row_order(sweep, rows, rng)
     first, losses, found = jax.device_get(
         program(
             problem.params,
             problem.train,
             problem.validation,
-            jnp.asarray(order, jnp.int32),
+            jnp.asarray(order),
             rates,
             np.log(multipliers),
             logs,
