@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metalr.compare import aggregates, criteria
-from metalr.compare.comparison import Comparison, score_difference
+from metalr.compare.comparison import Comparison
 from metalr.compare.criteria import Reference, Run, Workload
+from metalr.compare.paired import score_difference
 from metalr.report.style import DASHES, GUIDE, PALETTE, label_powers, save_figure
 
 if TYPE_CHECKING:

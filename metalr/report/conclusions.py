@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from metalr.compare import aggregates, criteria, methods
-from metalr.compare.comparison import (
-    Comparison,
+from metalr.compare.comparison import Comparison
+from metalr.compare.paired import (
     ahead,
     best_untuned,
     score_difference,

@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from metalr.compare import aggregates, criteria
-from metalr.compare.comparison import (
-    WITHOUT_EFFECT,
-    Comparison,
-    part_of,
-    score_difference,
-    sensitivity,
-)
+from metalr.compare.comparable import WITHOUT_EFFECT
+from metalr.compare.comparison import Comparison, part_of
 from metalr.compare.criteria import Run, Workload, format_time
 from metalr.compare.methods import Method
+from metalr.compare.paired import score_difference, sensitivity
 from metalr.compare.store import OVERHEAD_FIELDS
 from metalr.finetune.schedulers import SCHEDULERS
 from metalr.runtime.origin import Origin

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metalr.compare import comparison, criteria, store
+from metalr.compare import comparable, comparison, criteria, paired, store
 from metalr.errors import MetalrError
 from tests.compare.synthetic_store import a_run, overhead
 
@@ -30,7 +30,7 @@ def test_a_rerun_under_another_predictor_takes_the_place_of_the_first():
 
 
 def test_a_rerun_takes_the_place_of_one_from_before_a_setting_existed():
-    whole = comparison.DEFAULTS | a_run(scheduler="metalr")["settings"]
+    whole = comparable.DEFAULTS | a_run(scheduler="metalr")["settings"]
     older = {name: value for name, value in whole.items() if name != "train_file"}
     lines = [
         a_run(scores=[x], key=k, settings=s, scheduler="metalr")
@@ -106,12 +106,12 @@ def test_pairs_from_two_kinds_of_device_are_refused_unless_asked_for():
     message = r"sst2 with minilm:2, seed 0, metalr at 2e-5 \(NVIDIA H200\) and linear"
     with pytest.raises(MetalrError, match=message):
         found = comparison.from_lines(lines, "linear 2e-5")
-        comparison.score_difference(found, "metalr")
+        paired.score_difference(found, "metalr")
     found = comparison.from_lines(lines, "linear 2e-5", mix_devices=True)
-    assert comparison.score_difference(found, "metalr").pairs == 2
+    assert paired.score_difference(found, "metalr").pairs == 2
     same = [line | {"device": cpu} for line in lines]
     found = comparison.from_lines(same, "linear 2e-5")
-    assert comparison.score_difference(found, "metalr").pairs == 2
+    assert paired.score_difference(found, "metalr").pairs == 2
 
 
 def test_lines_of_two_versions_of_the_protocol_are_refused():
@@ -163,12 +163,12 @@ def test_what_nobody_learns_is_shown_and_not_averaged():
     found = comparison.from_lines(lines, "linear 2e-5")
     assert [of.task for of in found.unlearned] == ["squad"]
     assert [of.task for of in found.references] == ["sst2", "squad"]
-    gap = comparison.score_difference(found, "metalr")
+    gap = paired.score_difference(found, "metalr")
     assert gap.pairs == 3 and gap.estimate == pytest.approx(0.5)
-    apart = comparison.ahead(found, "metalr", "linear 2e-5")
+    apart = paired.ahead(found, "metalr", "linear 2e-5")
     assert {of.task: gap for of, gap in apart.items()} == {"sst2": pytest.approx(0.5)}
     alone = comparison.from_lines(lines[6:], "linear 2e-5")
-    assert comparison.score_difference(alone, "metalr").pairs == 3
+    assert paired.score_difference(alone, "metalr").pairs == 3
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_sensitivity_is_what_a_rate_16_times_off_costs():
     lines = [a_run(rate=rate, scores=[score]) for rate, score in finals.items()]
     found = comparison.from_lines(lines, "linear 2e-5")
     # Shares of the best: 0, 0.8, 0.4.
-    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
+    assert paired.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
     # A seed that did not run at all three rates says nothing of them.
     more = [*lines, a_run(seed=1, scores=[0.6]), a_run(seed=1, rate=3.2e-4)]
     found = comparison.from_lines(more, "linear 2e-5")
-    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
+    assert paired.sensitivity(found, "linear") == (pytest.approx(0.4), 1)
     found = comparison.from_lines(lines[:2], "linear 2e-5")
-    assert math.isnan(comparison.sensitivity(found, "linear")[0])
+    assert math.isnan(paired.sensitivity(found, "linear")[0])
 
 
 def test_sensitivity_is_the_mean_over_tasks_of_each_ones_own():
@@ -208,7 +208,7 @@ def test_sensitivity_is_the_mean_over_tasks_of_each_ones_own():
     ]
     found = comparison.from_lines(lines, "linear 2e-5")
     # sst2: shares 0, 1 and 0.5 lose 1, 0 and 0.5; cola loses nothing.
-    assert comparison.sensitivity(found, "linear") == (pytest.approx(0.25), 2)
+    assert paired.sensitivity(found, "linear") == (pytest.approx(0.25), 2)
 
 
 def test_best_untuned_is_the_best_rival_without_a_choice():
@@ -225,7 +225,7 @@ def test_best_untuned_is_the_best_rival_without_a_choice():
     ]
     found = comparison.from_lines(lines)
     assert found.baseline == "linear tuned"
-    assert comparison.best_untuned(found) == "linear 3.2e-4"
+    assert paired.best_untuned(found) == "linear 3.2e-4"
 
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
@@ -239,16 +239,16 @@ def test_lines_of_an_older_metalr_are_read(name, method):
     older = [line for line in lines if line["kind"] != "run" or "device" not in line]
     found = comparison.from_lines(older)
     assert {criteria.device(run) for run in found.runs} == {"unknown"}
-    assert comparison.score_difference(found, method).pairs >= 9
-    assert math.isnan(comparison.speed_ratio(found, method, "seconds").estimate)
+    assert paired.score_difference(found, method).pairs >= 9
+    assert math.isnan(paired.speed_ratio(found, method, "seconds").estimate)
 
 
 def test_lines_that_name_a_device_are_paired_with_those_that_name_none_when_told():
     lines = store.read_lines(CHECKPOINTS / "comparison" / "runs.jsonl")
     with pytest.raises(MetalrError, match="one kind of device.*--mix-devices"):
-        comparison.score_difference(comparison.from_lines(lines), "metalr")
+        paired.score_difference(comparison.from_lines(lines), "metalr")
     told = comparison.from_lines(lines, mix_devices=True)
-    assert comparison.score_difference(told, "metalr").pairs == 9
+    assert paired.score_difference(told, "metalr").pairs == 9
 
 
 ROWS = {of: {"kind": "folder", "where": "data/sst2", "sha256": of} for of in ("1", "2")}
@@ -286,7 +286,7 @@ def test_each_task_counts_alike_however_many_seeds_it_has():
     ]
     found = comparison.from_lines(lines, "linear 2e-5")
     means = [found.mean(name, "share of the best") for name in found.methods]
-    gap = comparison.score_difference(found, "metalr")
+    gap = paired.score_difference(found, "metalr")
     assert gap.estimate == pytest.approx(means[0] - means[1]) and gap.estimate < 0
 
 
@@ -294,6 +294,6 @@ def test_best_untuned_row_is_one_that_ran_everywhere():
     lines = [a_run(task=task, scores=[0.6]) for task in ("sst2", "cola")]
     lines += [a_run(task=t, scheduler="prodigy", rate=1.0) for t in ("sst2", "cola")]
     lines += [a_run(scheduler="dowg", rate=1.0, scores=[0.99])]
-    assert comparison.best_untuned(comparison.from_lines(lines, "linear 2e-5")) == (
+    assert paired.best_untuned(comparison.from_lines(lines, "linear 2e-5")) == (
         "prodigy"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metalr.compare import comparison, criteria
+from metalr.compare import comparison, criteria, paired
 from metalr.compare import store as stores
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def rate(number):
 
 def difference(found, method, other):
     """Return the paired difference of two methods with its interval, as it is said."""
-    gap = comparison.score_difference(found, method, other)
+    gap = paired.score_difference(found, method, other)
     return f"{gap.estimate:+.3f}, 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metalr.compare import comparison, criteria
+from metalr.compare import comparison, criteria, paired
 from metalr.report import document, report
 from tests.report.shipped_stores import (
     FRESH,
@@ -42,7 +42,7 @@ def test_words_on_the_methods_are_what_their_store_says():
     ]
     for method, other, before in said:
         assert f"{before}{difference(found, method, other)}" in WORDS
-    lost, _ = comparison.sensitivity(found, "metalr")
+    lost, _ = paired.sensitivity(found, "metalr")
     assert f"at a sensitivity of {lost:.3f}" in WORDS
     for shape, words in (("constant", "constant ("), ("static", "static (")):
         assert f"{words}{shares(found, f'{shape} tuned')})" in WORDS
@@ -156,7 +156,7 @@ def test_words_on_rivals_on_fresh_tasks_are_what_their_store_says():
 
 def test_words_on_fresh_tasks_are_what_their_store_says():
     found = shipped("fresh")
-    lost, _ = comparison.sensitivity(found, "metalr")
+    lost, _ = paired.sensitivity(found, "metalr")
     assert f"sensitivity of {lost:.3f}" in WORDS
     for row, words in (
         ("linear tuned", "1, tuned linear decay |"),
@@ -212,5 +212,5 @@ def test_scores_on_tasks_of_other_kinds_are_those_of_their_store():
         ("wsd 3.2e-4", "3 no win ("),
         ("metalr_prior", "7 **not met** ("),
     ):
-        gap = comparison.score_difference(found, "metalr", row)
+        gap = paired.score_difference(found, "metalr", row)
         assert f"{words}{gap.estimate:+.3f})" in WORDS

@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from metalr.compare import comparison, criteria
+from metalr.compare import comparison, criteria, paired
 from metalr.compare import store as stores
 from tests.report.shipped_stores import (
     FRESH,
@@ -84,7 +84,7 @@ def test_shares_over_all_depths_are_those_of_their_stores():
     }
     assert f"| metalr from 2e-5 | {shown['metalr']} | |" in TEXT
     for row, name in ALL_DEPTHS.items():
-        gap = comparison.score_difference(found, "metalr", row)
+        gap = paired.score_difference(found, "metalr", row)
         ends = f"{gap.low:+.3f} to {gap.high:+.3f}, {gap.pairs} pairs"
         assert f"| {name} | {shown[row]} | {gap.estimate:+.3f} ({ends}) |" in TEXT
         if row in ("wsd 1e-4", "wsd 3.2e-4"):
