@@ -10,7 +10,8 @@ import pytest
 from metalr import coordinates, observe
 from metalr.features import NAMES
 from metalr.meta import labels, trace_files, traces
-from metalr.meta.zoo import collect, problems, sweeps
+from metalr.meta.zoo import collect, problems, sweeps, text_problems
+from metalr.meta.zoo.problem import Problem
 from metalr.observe import Observation
 from metalr.runtime.program import Stop
 
@@ -149,14 +150,14 @@ def test_a_walk_s_multiplier_is_its_rate_over_its_schedule(found):
     ],
 )
 def test_every_kind_has_a_finite_loss_and_a_gradient(kind, monkeypatch):
-    monkeypatch.setattr(problems, "PRETRAINING", 1)  # the whole takes minutes
-    problems._pretrained.cache_clear()
+    monkeypatch.setattr(text_problems, "PRETRAINING", 1)  # the whole takes minutes
+    text_problems._pretrained.cache_clear()
     problem = sweeps.build(tiny(kind))
     batch = {k: v[:4] for k, v in problem.train.items()}
     loss, grads = jax.value_and_grad(problem.loss)(
         problem.params, batch, jax.random.key(0)
     )
-    problems._pretrained.cache_clear()
+    text_problems._pretrained.cache_clear()
     assert np.isfinite(loss)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
@@ -180,9 +181,7 @@ def test_what_is_done_is_not_done_twice(tmp_path, monkeypatch):
             np.zeros((2, len(Observation._fields)), np.float32),
         )
     ]
-    monkeypatch.setattr(
-        sweeps, "build", lambda sweep: problems.Problem((), *[None] * 4)
-    )
+    monkeypatch.setattr(sweeps, "build", lambda sweep: Problem((), *[None] * 4))
     monkeypatch.setattr(sweeps, "make_program", lambda sweep, problem: None)
     monkeypatch.setattr(sweeps, "run", one)
     assert not collect.collect(range(3), tmp_path, stop=lambda: len(asked) == 2)

@@ -17,7 +17,7 @@ import optax
 from metalr.controller import MAX_MULTIPLIER
 from metalr.meta import traces
 from metalr.meta.zoo import sweeps
-from metalr.meta.zoo.problems import Problem
+from metalr.meta.zoo.problem import Problem
 from metalr.meta.zoo.sweeps import ZooSweep, row_order
 from metalr.optax_schedule import TRUST, wrap
 from metalr.predictor import Predictor

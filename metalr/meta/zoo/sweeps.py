@@ -19,7 +19,8 @@ from optax import contrib
 from metalr import coordinates, observe
 from metalr.finetune.rules.shapes import COOLDOWN
 from metalr.meta import traces
-from metalr.meta.zoo.problems import KINDS, Problem
+from metalr.meta.zoo.problem import Problem
+from metalr.meta.zoo.problems import KINDS
 
 SHAPES = ("linear", "hold", "cosine", "constant")
 EVALUATIONS = 20
