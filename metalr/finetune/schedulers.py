@@ -1,24 +1,18 @@
 """The scheduler table: a name -> an optax transformation with its rate in sight.
 
-Each row is handed an optimizer as a function of its learning rate and returns an
-`optax.inject_hyperparams` transformation of it, so that the rate of the last step
-is in the state, at `state.hyperparams["learning_rate"]`.
-
 Methods that are optimizers of their own, and estimate the rate, leave that optimizer
 aside and take weight decay and clipping from the plan. Each has one setting for all
 tasks: its authors' or optax's default, as the table says.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from metalr import optax_schedule, stored_predictor
-from metalr.controller import CONTROLLER_VERSION, MAX_MULTIPLIER
+from metalr.controller import CONTROLLER_VERSION
 from metalr.errors import unknown_name
 from metalr.finetune.config import RunConfig
 from metalr.finetune.loss_schedules import GreedySchedule, PlateauSchedule
@@ -35,8 +29,14 @@ from metalr.finetune.rules import (
 )
 from metalr.finetune.rules.estimating import own
 from metalr.finetune.rules.plan import Build, Inner, RunPlan, adamw
-from metalr.finetune.rules.shapes import Shape
-from metalr.predictor import Predictor
+from metalr.finetune.scheduler import (
+    Scheduler,
+    loss_driven,
+    metalr_row,
+    scheduled,
+    shuffled,
+    without_evidence,
+)
 
 __all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get"]
 
@@ -44,135 +44,36 @@ __all__ = ["SCHEDULERS", "Inner", "RunPlan", "Scheduler", "adamw", "get"]
 # tests/benchmarks/fixed_rate.py.
 FIXED_RATE = 3.2e-4
 
-
-def _as_they_are(opt_state: Any, params: Any) -> Any:
-    del opt_state
-    return params
-
-
-class Scheduler(NamedTuple):
-    """A row of the table."""
-
-    summary: str  # one line for `metalr schedulers`
-    source: str  # where the rule and its settings come from
-    build: Build
-    # What the base rate is multiplied by, m aside; None: the rule sets it otherwise.
-    shape: Shape | None = None
-    # 2e-5 is the experiment plan's; methods that estimate the rate have a factor here.
-    learning_rate: float = 2e-5  # base rate where the user gives none
-    # (optimizer state, parameters) -> the parameters to score and to keep
-    served: Callable[[Any, Any], Any] = _as_they_are
-    tunable: bool = False  # people try several base rates, and so do comparisons
-    learned: bool = False  # it asks the predictor
-    is_control: bool = False  # it shows what another row owes to one of its parts
-    # It finds the rate by itself: the base rate is a factor of that, or is not read.
-    rate_free: bool = False
-    ignores: tuple[str, ...] = ()  # settings that it does not read
-
-    @property
-    def averages(self) -> bool:
-        """Whether it serves an average of its own."""
-        return self.served is not _as_they_are
-
-
-def _loss_driven(rule: Callable[[float, optax.Schedule], Any]) -> Build:
-    """Make a row's `build` from a schedule that the loss drives."""
-
-    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
-        schedule: Any = rule(plan.learning_rate, shapes.ramp(plan))
-        return optax.inject_hyperparams(inner)(learning_rate=schedule)
-
-    return build
-
-
-def _scheduled(summary: str, source: str, shape: Shape, **more: Any) -> Scheduler:
-    """Make a row from a schedule that is known in advance."""
-    build = shapes.scheduled(shape)
-    return Scheduler(summary, source, build, shape, tunable=True, **more)
-
-
-def _metalr(
-    summary: str,
-    source: str = "metalr.optax_schedule",
-    *,
-    change: Callable[[Predictor], Predictor] = lambda predictor: predictor,
-    shape: Shape = shapes.hold_then_decay,
-    max_multiplier: float = MAX_MULTIPLIER,
-    trust: float = 0.0,
-    **more: Any,
-) -> Scheduler:
-    """Make a row from what differs between the rows of metalr."""
-
-    def build(inner: Inner, plan: RunPlan) -> optax.GradientTransformationExtraArgs:
-        return optax_schedule.inject(
-            inner,
-            plan.learning_rate,
-            change(plan.predictor()),
-            total_steps=plan.total_steps,
-            schedule=shape(plan),
-            max_multiplier=max_multiplier,
-            trust=trust,
-        )
-
-    return Scheduler(summary, source, build, shape, **more)
-
-
 _OWN_RECIPE = ("warmup_steps", "weight_decay", "clip_norm")
 
-
-def _shuffled(predictor: Predictor) -> Predictor:
-    """Let the network take each feature for another one.
-
-    The same scales, ranges and weights: what is lost is what the features mean. The
-    prior stays as it is.
-    """
-    order = np.random.default_rng(0).permutation(len(predictor.mean))
-
-    def mixed(network: Any) -> Any:
-        rows = {
-            name: {**layer, "kernel": np.asarray(layer["kernel"])[order]}
-            for name, layer in network.weights.items()
-            if name in ("hidden", "skip")
-        }
-        return network._replace(weights={**network.weights, **rows})
-
-    own = predictor.own and mixed(predictor.own)
-    return mixed(predictor)._replace(own=own)
-
-
-def _without_evidence(predictor: Predictor) -> Predictor:
-    """Leave the prior alone: no number of steps counts as evidence."""
-    return predictor._replace(correlation=np.float32(np.inf))
-
-
 SCHEDULERS: dict[str, Scheduler] = {
-    "static": _scheduled(
+    "static": scheduled(
         "the base rate from the first step to the last",
         "experiment plan",
         shapes.static,
         ignores=("warmup_steps",),
     ),
-    "constant": _scheduled(
+    "constant": scheduled(
         "linear warm-up, then the base rate",
         "experiment plan",
         shapes.ramp,
     ),
-    "linear": _scheduled(
+    "linear": scheduled(
         "linear warm-up, then linear decay to 0",
         "Devlin et al. 2019",
         shapes.linear,
     ),
-    "cosine": _scheduled(
+    "cosine": scheduled(
         "linear warm-up, then half a cosine to 0",
         "Loshchilov and Hutter 2017, without restarts",
         shapes.cosine,
     ),
-    "wsd": _scheduled(
+    "wsd": scheduled(
         "linear warm-up, hold, linear decay to 0 in the last fifth",
         "arXiv 2405.18392",
         shapes.hold_then_decay,
     ),
-    "rex": _scheduled(
+    "rex": scheduled(
         "linear warm-up, then (1 - t) / (1/2 + (1 - t) / 2)",
         "arXiv 2107.04197",
         shapes.rex,
@@ -180,12 +81,12 @@ SCHEDULERS: dict[str, Scheduler] = {
     "plateau": Scheduler(
         "warm-up, then x0.1 after 100 steps without 1 % less loss",
         "optax.contrib.reduce_on_plateau, experiment plan",
-        _loss_driven(PlateauSchedule),
+        loss_driven(PlateauSchedule),
     ),
     "greedylr": Scheduler(
         "warm-up, then /0.95 while the mean loss of 50 steps falls, else x0.95",
         "arXiv 2512.14527; defaults of transformers, lower bound 1e-7",
-        _loss_driven(GreedySchedule),
+        loss_driven(GreedySchedule),
     ),
     "adalrs": Scheduler(
         "trials of higher rates, kept where the loss falls faster, on linear decay",
@@ -297,38 +198,38 @@ SCHEDULERS: dict[str, Scheduler] = {
         learning_rate=recipes.KERASHUB_RATE,
         ignores=_OWN_RECIPE,
     ),
-    "metalr": _metalr(
+    "metalr": metalr_row(
         "a learned multiplier, 1/1024 to 1024, on warm-up, hold and linear decay",
         learned=True,
     ),
-    "metalr_prior": _metalr(
+    "metalr_prior": metalr_row(
         "control: the rate that metalr starts from, by the facts of the run alone",
         "metalr.predictor.prior",
-        change=_without_evidence,
+        change=without_evidence,
         learned=True,
         is_control=True,
     ),
-    "metalr_linear": _metalr(
+    "metalr_linear": metalr_row(
         "metalr on linear warm-up and decay, without the hold",
         shape=shapes.linear,
         learned=True,
     ),
-    "metalr_wrap": _metalr(
+    "metalr_wrap": metalr_row(
         "metalr as metalr.wrap has it unless told otherwise, on the same shape",
         "metalr.optax_schedule, defaults",
         max_multiplier=optax_schedule.GENERAL_MULTIPLIER,
         trust=optax_schedule.TRUST,
         learned=True,
     ),
-    "metalr_fixed": _metalr(
+    "metalr_fixed": metalr_row(
         "control: metalr with its multiplier bound to 1",
         "metalr.optax_schedule, max_multiplier=1",
         max_multiplier=1.0,
         is_control=True,  # not `learned`: it makes no difference who would be asked
     ),
-    "metalr_shuffled": _metalr(
+    "metalr_shuffled": metalr_row(
         "control: metalr whose features are shuffled, one fixed order",
-        change=_shuffled,
+        change=shuffled,
         learned=True,
         is_control=True,
     ),
