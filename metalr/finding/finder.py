@@ -32,7 +32,9 @@ from metalr.arguments import (
 from metalr.errors import MetalrError, unknown_name
 from metalr.finding import batch_source, probe
 from metalr.finding.experience import ANY, KINDS, Experience, load_experience
+from metalr.finding.facts import Facts, read_facts
 from metalr.finding.findings import Finding, Suggestion
+from metalr.finding.probed_run import ProbedRun
 from metalr.optax_schedule import default_schedule
 from metalr.predictor import Predictor
 from metalr.read_schedule import read_schedule
@@ -126,7 +128,7 @@ def find(
     predictor = load_predictor() if predictor is None else predictor
     most = min(most_steps, longest(steps))
     with batch_source.random_states_kept(batches):
-        facts = probe.facts(run, predictor)
+        facts = read_facts(run, predictor)
         log, last = probe.respond(
             run,
             predictor,
@@ -209,7 +211,7 @@ def suggest(
     experience = experience or load_experience(predictor=predictor)
     predictor = load_predictor() if predictor is None else predictor
     with batch_source.random_states_kept(batches):
-        facts = probe.facts(run, predictor)
+        facts = read_facts(run, predictor)
     rate, deviation = base * 2.0**facts.log2_best, math.sqrt(facts.variance)
     width = experience.width * experience.prior_scale * deviation
     return Suggestion(
@@ -251,7 +253,7 @@ def _run(
     schedule: optax.Schedule | None = None,
     key: jax.Array | None = None,
     has_aux: bool = False,
-) -> tuple[probe.ProbedRun, float]:
+) -> tuple[ProbedRun, float]:
     """Check what was given, and returns it with the rate that octaves count from."""
     check_whole("steps", steps, 2, "It is of the whole run.")
     if learning_rate is not None:
@@ -282,7 +284,7 @@ def _run(
             "the schedule of this optimizer cannot be read; give its shape, a function "
             "of the step, as `schedule=`"
         )
-    run = probe.ProbedRun(
+    run = ProbedRun(
         loss_fn,
         params,
         inner,
@@ -316,7 +318,7 @@ def _levels(schedule: optax.Schedule, steps: int) -> np.ndarray:
     return np.abs(found)
 
 
-def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:
+def _is_known(log: probe.Log, facts: Facts) -> tuple[bool, float]:
     """Tell whether training has seen runs of the kind, and how far they are."""
     seen = log.distance[1:]  # before the first update there is nothing to see
     distance = float(np.median(seen)) if len(seen) else 0.0
@@ -324,7 +326,7 @@ def _is_known(log: probe.Log, facts: probe.Facts) -> tuple[bool, float]:
     return distance <= 1 and math.isfinite(facts.variance), distance
 
 
-def _is_over(log: probe.Log, facts: probe.Facts, experience: Experience) -> bool:
+def _is_over(log: probe.Log, facts: Facts, experience: Experience) -> bool:
     """Tell whether more steps of a probe would say nothing new."""
     if len(log.value) < LEAST_STEPS:
         return False
@@ -333,7 +335,7 @@ def _is_over(log: probe.Log, facts: probe.Facts, experience: Experience) -> bool
 
 
 def _curve(
-    run: probe.ProbedRun, facts: probe.Facts, log: probe.Log, base: float, most: int
+    run: ProbedRun, facts: Facts, log: probe.Log, base: float, most: int
 ) -> tuple[tuple[float, float], ...]:
     """Take what is left of the steps for a range test."""
     left = most - len(log.value)
