@@ -26,38 +26,15 @@ import numpy as np
 from metalr.errors import MetalrError
 from metalr.finding import experience, finder
 from metalr.finding.experience import ANY, ENCODER
-from metalr.meta import fit, labels, replays, trace_files, traces
+from metalr.meta import fit, forecasts, replays, trace_files, traces
+from metalr.meta.forecasts import COVERAGE, forecast, good_runs
+from metalr.meta.peak_curves import PeakCurve, curves
 from metalr.predictor import Predictor
 from metalr.runtime import files
 from metalr.stored_predictor import folder_of, read_metadata
 
-COVERAGE, WIDTH = 0.8, 1.2816  # of a normal error: 80 % lie within so many deviations
+WIDTH = 1.2816  # deviations: a normal error lies within with a chance of COVERAGE
 _OFF = 2.0  # octaves: 4x
-_TELLING = 0.5  # least signal of a sweep that is learned from
-_RIDGE = 3.0  # rows' worth of pull of a forecast's weights to zero
-_GOOD = 0.25  # share of what the rate decides, lost by runs that forecasts learn from
-
-
-class PeakCurve(NamedTuple):
-    """The runs of a sweep on linear decay, from the lowest peak to the highest."""
-
-    name: str
-    kind: str  # encoder, or a kind of the zoo
-    task: str  # of an encoder, or its kind
-    size: str
-    runs: list[traces.Run]
-    peaks: np.ndarray  # [P] log2
-    outcome: np.ndarray  # [P] J, at most that of a run that learned nothing
-    best: float  # log2 of the best peak
-
-    @property
-    def row(self) -> str:
-        """Its row in the table."""
-        return ENCODER if self.kind == ENCODER else "zoo"
-
-    def nearest(self, log2_rate: float) -> int:
-        """Return which run has the nearest peak."""
-        return int(np.argmin(abs(self.peaks - log2_rate)))
 
 
 class Probe(NamedTuple):
@@ -74,43 +51,6 @@ class Probe(NamedTuple):
     deviation: float
     steps: int
     distance: float
-
-
-def curves(runs: Sequence[traces.Run]) -> list[PeakCurve]:
-    """Return the sweeps that tell a best rate under linear decay."""
-    found = []
-    for number, of_sweep in labels.by_sweep(runs).items():
-        own = labels.at_peaks(of_sweep, "linear")
-        if len(own) < 3 or labels.best_rate(own).signal < _TELLING:
-            continue
-        peaks = np.log2([run.peak for run in own])
-        about = own[0].about
-        outcome = labels.outcomes(own)
-        found.append(
-            PeakCurve(
-                name=str(number),
-                kind=about.get("problem", ENCODER),
-                task=about["task"],
-                size=labels.size(own[0]),
-                runs=[traces.held(run) for run in own],
-                peaks=peaks,
-                outcome=outcome,
-                best=best_peak(peaks, outcome),
-            )
-        )
-    return found
-
-
-def best_peak(peaks: np.ndarray, outcome: np.ndarray) -> float:
-    """Return the best peak of a sweep as `labels.best_rate` does: a softmin.
-
-    >>> best_peak(np.array([-3.0, -2.0, -1.0]), np.array([-0.5, -2.0, -0.5]))
-    -2.0
-    """
-    return round(float(labels.of_the_best(peaks, outcome)), 6)
-
-
-# ------------------------------------------------------------ probes, left out
 
 
 def probes(
@@ -195,9 +135,6 @@ def _scale(errors: np.ndarray, deviations: np.ndarray) -> float:
     return float(ratios[place] / WIDTH)
 
 
-# ---------------------------------------------------------- costs and forecasts
-
-
 def lost(sweeps: Sequence[PeakCurve]) -> dict[str, tuple[float, float, float]]:
     """Return the share of the fall of the loss that a rate 4x off loses: quartiles."""
     found = {}
@@ -213,92 +150,6 @@ def lost(sweeps: Sequence[PeakCurve]) -> dict[str, tuple[float, float, float]]:
             low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75]).round(3)
             found[way] = (float(low), float(middle), float(high))
     return found
-
-
-class Row(NamedTuple):
-    """A run that a forecast is learned from."""
-
-    group: str  # left out together: a task, or a kind of the zoo
-    inputs: np.ndarray
-    target: float
-
-
-def good_runs(
-    runs: Sequence[traces.Run], sweeps: Sequence[PeakCurve]
-) -> list[tuple[PeakCurve, traces.Run]]:
-    """Return the runs that end about as well as the best peak, on any schedule."""
-    of = {sweep.name: sweep for sweep in sweeps}
-    found = []
-    for run in runs:
-        sweep = of.get(str(run.about["sweep_id"]))
-        if sweep is None:
-            continue
-        best, worst = sweep.outcome.min(), min(0.0, sweep.outcome.max())
-        if labels.outcome(run.evaluations) <= best + _GOOD * (worst - best):
-            found.append((sweep, traces.held(run)))
-    return found
-
-
-def loss_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
-    """Return what forecasts of the loss are learned from."""
-    found = []
-    for sweep, run in good:
-        first, last = (run.evaluations[k]["eval_loss"] for k in (0, -1))
-        inputs = experience.loss_inputs(run.loss[: finder.longest(run.steps)])
-        if inputs is not None and min(first, last) > 0:
-            found.append(Row(sweep.task, inputs, math.log(last / first)))
-    return found
-
-
-def score_rows(good: Sequence[tuple[PeakCurve, traces.Run]]) -> list[Row]:
-    """Return what forecasts of the score are learned from: runs of encoders."""
-    found = []
-    for sweep, run in good:
-        rows, most = run.evaluations, finder.longest(run.steps)
-        name = next((n for n in experience.SCORES if n in rows[0]), None)
-        early = [row for row in rows[1:-1] if row["step"] <= most]
-        if name is None or not early:
-            continue
-        now, last = early[-1], rows[-1]
-        inputs = experience.score_inputs(now[name], now["step"] / run.steps)
-        found.append(Row(sweep.task, inputs, last[name] - now[name]))
-    return found
-
-
-def forecast(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Fit a ridge; its error is what 80 % of those on groups left out are below.
-
-    None where there are too few rows, or no second group to tell the error by.
-    """
-    group = np.array([row.group for row in rows])
-    if len(rows) < 12 or len(np.unique(group)) < 2:
-        return None
-    x = np.array([row.inputs for row in rows], np.float64)
-    y = np.array([row.target for row in rows], np.float64)
-    errors = np.zeros(len(y))
-    for name in np.unique(group):
-        out = group == name
-        errors[out] = abs(x[out] @ _solved(x[~out], y[~out]) - y[out])
-    return {
-        "weights": [round(float(w), 6) for w in _solved(x, y)],
-        "error": round(float(np.quantile(errors, COVERAGE)), 4),
-        "median_error": round(float(np.median(errors)), 4),
-        "runs": len(y),
-        "groups": len(np.unique(group)),
-    }
-
-
-def _solved(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Solve a ridge whose far rows count less (Huber 1964): a run may learn late."""
-    scale = np.maximum(x.std(0), 1e-3)
-    z, weight = x / scale, np.ones(len(y))
-    found = np.zeros(z.shape[1])
-    for _ in range(10):
-        left = (z * weight[:, None]).T
-        found = np.linalg.solve(left @ z + _RIDGE * np.eye(z.shape[1]), left @ y)
-        errors = abs(z @ found - y)
-        weight = np.minimum(1, 1.3 * np.median(errors) / np.maximum(errors, 1e-9))
-    return found / scale
 
 
 def make(
@@ -325,7 +176,7 @@ def make(
     encoders = [sweep for sweep in sweeps if sweep.row == ENCODER]
     kinds = {ANY: sweeps, ENCODER: encoders}
     good = {kind: good_runs(runs, its) for kind, its in kinds.items()}
-    losses = {kind: forecast(loss_rows(its)) for kind, its in good.items()}
+    losses = {kind: forecast(forecasts.loss_rows(its)) for kind, its in good.items()}
     return {
         "predictor_sha256": sha256,
         "sweeps": len(found),
@@ -335,7 +186,7 @@ def make(
         "prior_scale": round(_scale(prior - best, of_prior), 4),
         "lost": {kind: lost(its) for kind, its in kinds.items() if lost(its)},
         "losses": {kind: row for kind, row in losses.items() if row},
-        "scores": forecast(score_rows(good[ENCODER])),
+        "scores": forecast(forecasts.score_rows(good[ENCODER])),
     }, found
 
 

@@ -35,6 +35,7 @@ import optax
 from metalr.finding import experience, finder, findings
 from metalr.finetune.rules import lr_find
 from metalr.meta import labels, probe_table, trace_files, traces
+from metalr.meta.peak_curves import best_peak
 from metalr.meta.zoo import sweeps
 from metalr.optax_schedule import default_schedule
 from metalr.runtime import compilation
@@ -146,7 +147,7 @@ def zoo(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]]:
         )
         inner = sweeps.optimizer(sweep.optimizer, sweep.weight_decay, sweep.clip)
         batches = batches_of(problem.train, sweep.batch, index)
-        best = probe_table.best_peak(peaks, outcome)
+        best = best_peak(peaks, outcome)
         good = runs[int(np.argmin(abs(peaks - best)))]
         yield {
             "part": "zoo",
@@ -276,7 +277,7 @@ def kinds(count: int, done: set[str], predictor: Any) -> Iterator[dict[str, Any]
             "key": f"kinds {name} {optimizer}",
             "kind": name,
             "optimizer": optimizer,
-            "best": probe_table.best_peak(peaks, outcome.mean(0)),
+            "best": best_peak(peaks, outcome.mean(0)),
             "found": math.log2(found.means[-1]),
             "known": found.known,
             "distance": found.distance,

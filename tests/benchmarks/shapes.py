@@ -20,7 +20,7 @@ import numpy as np
 
 from metalr.features import OF_STATIC
 from metalr.meta import labels, trace_files
-from metalr.meta.probe_table import best_peak
+from metalr.meta.peak_curves import best_peak
 from metalr.predictor import best_relative_rate
 from metalr.stored_predictor import load_predictor
 

@@ -8,7 +8,7 @@ import pytest
 
 from metalr.features import NAMES
 from metalr.finding.probe import NO_GUESS
-from metalr.meta import probe_table, replays, traces
+from metalr.meta import forecasts, peak_curves, probe_table, replays, traces
 from metalr.optax_schedule import inject
 from metalr.predictor import init_predictor
 
@@ -37,7 +37,7 @@ def parabola(best=-6.0):
 
 
 def test_costs_and_the_best_peak_of_a_parabola_are_its_own():
-    (sweep,) = probe_table.curves(parabola())
+    (sweep,) = peak_curves.curves(parabola())
     assert sweep.best == pytest.approx(-6.0, abs=0.01)
     lost = probe_table.lost([sweep])
     for way in ("4x lower", "4x higher"):
@@ -46,7 +46,7 @@ def test_costs_and_the_best_peak_of_a_parabola_are_its_own():
 
 def test_only_runs_that_end_well_make_forecasts():
     runs = parabola()
-    good = probe_table.good_runs(runs, probe_table.curves(runs))
+    good = forecasts.good_runs(runs, peak_curves.curves(runs))
     off = [abs(np.log2(run.peak) + 6) for _, run in good]
     # A quarter of what the rate decides, 0.05 * 4^2, is lost two octaves off.
     assert sorted(off) == [0, 1, 1, 2, 2]
@@ -57,18 +57,18 @@ def test_a_forecast_recovers_a_line_and_its_error_that_of_left_out_groups():
     x = rng.uniform(1, 3, 200)
     group = rng.integers(5, size=200).astype(str)
     rows = [
-        probe_table.Row(g, np.array([v]), 0.7 * v + e)
+        forecasts.Row(g, np.array([v]), 0.7 * v + e)
         for g, v, e in zip(group, x, rng.normal(0, 0.1, 200), strict=True)
     ]
     # One in twenty learned late: they do not bend the line.
     rows[::20] = [row._replace(target=9.0) for row in rows[::20]]
-    found = probe_table.forecast(rows)
+    found = forecasts.forecast(rows)
     assert found is not None
     assert found["weights"][0] == pytest.approx(0.7, abs=0.02)
     assert found["error"] == pytest.approx(0.1 * 1.28, abs=0.06)
-    assert probe_table.forecast(rows[:8]) is None
+    assert forecasts.forecast(rows[:8]) is None
     of_one = [row._replace(group="sst2") for row in rows]
-    assert probe_table.forecast(of_one) is None  # nothing to leave out
+    assert forecasts.forecast(of_one) is None  # nothing to leave out
 
 
 @pytest.mark.parametrize("wrong", [0.5, 1.0, 3.0])
