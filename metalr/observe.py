@@ -108,7 +108,7 @@ def observe(
       squares: `squared_norms(grads, where)`, if the caller has it already: [blocks].
       log_level: log(schedule_t / its peak): [].
       log_multiplier: log m_{t-1}, as applied in the last step: [].
-      exact_curvature: u'Hu / abs(g'u), see `line_curvature`, for each unit of u's
+      exact_curvature: u'Hu / abs(g'u), see `metalr.curvature`, for each unit of u's
         norm: what has moved may be a multiple of the update that was measured. None: it
         is estimated from the gradients of two batches.
 

@@ -17,6 +17,7 @@ from metalr.arguments import (
 )
 from metalr.controller import Controller
 from metalr.coordinates import is_trainable
+from metalr.curvature import line_curvature
 from metalr.errors import MetalrError
 
 _UPDATE_NORM = observe.Observation._fields.index("update_norm")
@@ -255,7 +256,7 @@ def _exact_curvature(
     taken = state.lr_step - state.skipped_steps
 
     def measured() -> jax.Array:
-        found = features.line_curvature(grad_fn, params, grads, updates)
+        found = line_curvature(grad_fn, params, grads, updates)
         return observe.ratio(found, observe.norm(updates, where))
 
     due = finite & (taken % fixed.curvature_every == 0)

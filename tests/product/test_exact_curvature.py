@@ -6,7 +6,8 @@ import optax
 import pytest
 
 import metalr
-from metalr import coordinates, features, observe
+from metalr import coordinates, observe
+from metalr.curvature import line_curvature
 from metalr.predictor import init_predictor
 from tests.product.descents import quadratic
 from tests.product.steering import wrap_without_trust as wrap
@@ -18,7 +19,7 @@ def test_exact_line_curvature_equals_the_hessian_form():
     expected = step @ hessian @ step / abs(theta @ hessian @ step)
     h = jnp.asarray(hessian, jnp.float32)
     theta, step = (jnp.asarray(x, jnp.float32) for x in (theta, step))
-    ours = features.line_curvature(lambda x: h @ x, theta, h @ theta, step)
+    ours = line_curvature(lambda x: h @ x, theta, h @ theta, step)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
@@ -27,9 +28,9 @@ def test_exact_line_curvature_of_complex_parameters_is_that_of_their_real_parts(
     hessian, theta = jnp.array([1.0, 3.0]), jnp.array([2.0, -1.0])
     grad_fn = lambda params: hessian * params  # noqa: E731
     step = -0.1 * hessian * theta
-    expected = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    expected = line_curvature(grad_fn, theta, grad_fn(theta), step)
     theta, step = theta * turned, step * turned
-    found = features.line_curvature(grad_fn, theta, grad_fn(theta), step)
+    found = line_curvature(grad_fn, theta, grad_fn(theta), step)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
