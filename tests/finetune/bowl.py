@@ -8,10 +8,7 @@ import optax
 from metalr.finetune.rules.plan import RunPlan
 
 PLAN = RunPlan(learning_rate=0.1, total_steps=200, warmup_steps=0)
-
-
 CURVATURES = np.array([1.0, 4.0], np.float32)
-
 
 TRUE, FALSE = jnp.asarray(True), jnp.asarray(False)
 

@@ -10,84 +10,21 @@ import pytest
 from metalr import optax_schedule
 from metalr.errors import MetalrError
 from metalr.finetune import schedulers
-from metalr.finetune.rules import shapes
+from tests.finetune.scheduler_rows import (
+    INNERS,
+    INNERS_OF,
+    OWN_OPTIMIZER,
+    OWN_RATE,
+    PLAN,
+    ROWS,
+    SETTING,
+    USUAL,
+    build,
+    quadratic,
+    run,
+    start_params,
+)
 from tests.tiers import some
-
-PLAN = schedulers.RunPlan(learning_rate=0.1, total_steps=100, warmup_steps=9)
-ROWS = schedulers.SCHEDULERS
-OWN_OPTIMIZER = [  # which leave the given one aside
-    name for name, row in ROWS.items() if row.learning_rate != 2e-5
-]
-SETTING = [name for name in ROWS if name not in OWN_OPTIMIZER]
-# Recipes have an ordinary base rate; 0.1 fits the parabola as it fits any.
-OWN_RATE = [name for name in OWN_OPTIMIZER if name not in ("autogluon", "kerashub")]
-
-USUAL = ("linear", "metalr", "prodigy")  # rows that are tested whole each time
-
-
-# They bring programs of their own, whose compilation is most of a test.
-INNERS_OF = dict.fromkeys(
-    ("adalrs", "gala", "gen", "lr_find_valley", "lr_find_steep"),
-    ("adamw", "adafactor"),
-) | dict.fromkeys(("find_linear", "find_metalr"), ("adamw",))
-
-
-def build(name, inner="adamw", plan=PLAN):
-    row = ROWS[name]
-    if name in OWN_RATE:
-        plan = plan._replace(learning_rate=row.learning_rate)
-    return row.build(INNERS[inner], plan)
-
-
-INNERS = {
-    "adamw": lambda learning_rate: optax.adamw(learning_rate, weight_decay=0.01),
-    "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
-    "lion": optax.lion,
-    "adafactor": lambda learning_rate: optax.adafactor(
-        learning_rate, multiply_by_parameter_scale=False
-    ),
-}
-
-
-def quadratic(params):
-    return 0.5 * sum(jnp.sum(p.astype(jnp.float32) ** 2) for p in params.values())
-
-
-def is_array(path, value):
-    del path
-    return isinstance(value, jax.Array)
-
-
-def start_params(dtype=jnp.float32):
-    return {"w": jnp.linspace(-1, 1, 12, dtype=dtype).reshape(3, 4), "b": jnp.ones(3)}
-
-
-def run(tx, params, steps, losses=None):
-    """Take steps on the parabola; return parameters, state and the rates used."""
-    state = tx.init(params)
-
-    @jax.jit
-    def step(params, state, value):
-        grads = jax.grad(quadratic)(params)
-        updates, state = tx.update(
-            grads,
-            state,
-            params,
-            value=value,
-            value_fn=quadratic,
-            grad_fn=jax.grad(quadratic),
-            unknown=1,
-        )
-        rate = optax.tree.get(state, "learning_rate", filtering=is_array)
-        return optax.apply_updates(params, updates), state, rate
-
-    rates = []
-    for index in range(steps):
-        value = quadratic(params) if losses is None else jnp.float32(losses[index])
-        params, state, rate = step(params, state, value)
-        rates.append(float(rate))
-    assert step._cache_size() == 1, "retraced"
-    return params, state, np.array(rates)
 
 
 @pytest.mark.fast
@@ -140,106 +77,6 @@ def test_row_goes_on_after_save_and_restore_to_equal_bits(name, tmp_path):
     found = tx.update(grads, restored, params, value=value, **more)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def optax_shape(name):
-    """Compose the same rates from optax's own schedules."""
-    peak, steps, w = PLAN.learning_rate, PLAN.total_steps, PLAN.warmup_steps
-    ramp = optax.linear_schedule(peak / (w + 1), peak, w)
-    fifth = steps // 5
-    cooldown = optax.linear_schedule(peak, 0.0, fifth)
-    hold = optax.join_schedules([optax.constant_schedule(peak), cooldown], [71])
-    tail = {
-        "static": lambda: optax.constant_schedule(peak),
-        "constant": lambda: optax.constant_schedule(peak),
-        "linear": lambda: optax.linear_schedule(peak, 0.0, steps - w),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, steps - w),
-        "wsd": lambda: hold,
-        "rex": lambda: lambda t: peak * (91 - t) / (45.5 + (91 - t) / 2),
-    }[name]()
-    return tail if name == "static" else optax.join_schedules([ramp, tail], [w])
-
-
-@pytest.mark.parametrize(
-    "name", ["static", "constant", "linear", "cosine", "wsd", "rex"]
-)
-def test_rates_are_those_of_optax_composition(name):
-    _, _, rates = run(build(name), start_params(), PLAN.total_steps)
-    expected = [float(optax_shape(name)(t)) for t in range(PLAN.total_steps)]
-    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
-
-
-def test_plateau_cuts_the_rate_when_100_steps_bring_less_than_one_percent():
-    plan = schedulers.RunPlan(learning_rate=2e-5, total_steps=400, warmup_steps=0)
-    tx = schedulers.SCHEDULERS["plateau"].build(INNERS["adamw"], plan)
-    # Windows of 100 steps: first, 2 % lower (kept), 0.5 % lower (cut after it).
-    losses = np.repeat([1.0, 0.98, 0.9751, 0.9], 100)
-    _, _, rates = run(tx, start_params(), 400, losses)
-    np.testing.assert_allclose(rates[:300], 2e-5, rtol=1e-6)
-    np.testing.assert_allclose(rates[300:], 2e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["plateau", "greedylr"])
-def test_a_loss_that_is_not_finite_does_not_reach_the_rate(name):
-    losses = np.linspace(2, 1, 30)
-    _, _, expected = run(build(name), start_params(), 30, losses)
-    _, _, rates = run(
-        build(name), start_params(), 32, np.insert(losses, 3, [np.nan, np.inf])
-    )
-    assert np.isfinite(rates).all()
-    ramp = shapes.ramp(PLAN)
-    factors = lambda n: np.array([float(ramp(t)) for t in range(n)])  # noqa: E731
-    np.testing.assert_allclose(
-        np.delete(rates / factors(32), [4, 5]), expected / factors(30), rtol=1e-6
-    )
-
-
-def test_greedylr_takes_the_rates_of_transformers():
-    torch = pytest.importorskip("torch")
-    from transformers.optimization import GreedyLR
-
-    losses = np.concatenate(
-        [np.linspace(3, 2, 40), np.linspace(2, 3, 160), np.linspace(3, 0.5, 60)]
-    )
-    losses += np.random.default_rng(0).normal(0, 0.02, len(losses))
-    oracle_optimizer = torch.optim.SGD([torch.zeros(1)], lr=2e-5)
-    # Their eps forbids steps below 1e-8, which only changes rates below 2e-7.
-    oracle = GreedyLR(oracle_optimizer, smooth=True, min_lr=1e-7, eps=0.0)
-    expected = []
-    for loss in losses:
-        expected.append(oracle_optimizer.param_groups[0]["lr"])
-        oracle.step(float(np.float32(loss)))
-    plan = schedulers.RunPlan(learning_rate=2e-5, total_steps=260, warmup_steps=0)
-    _, _, rates = run(build("greedylr", plan=plan), start_params(), 260, losses)
-    assert np.diff(expected).max() > 0 > np.diff(expected).min()  # up and down
-    np.testing.assert_allclose(rates, expected, rtol=1e-5)
-
-
-def test_control_with_the_multiplier_bound_to_1_is_the_shape_that_metalr_rides_on():
-    held, _, _ = run(build("wsd"), start_params(), 50)
-    fixed, _, _ = run(build("metalr_fixed"), start_params(), 50)
-    for a, b in zip(jax.tree.leaves(held), jax.tree.leaves(fixed), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("rate", [1e-4, 3e-2])
-def test_wrap_row_has_the_rates_of_the_defaults_of_the_transformation(rate):
-    plan = PLAN._replace(learning_rate=rate)
-    held = shapes.hold_then_decay(plan)
-    mine = optax_schedule.inject(
-        optax.adamw, rate, total_steps=100, schedule=held, weight_decay=0.01
-    )
-    _, _, rates = run(build("metalr_wrap", plan=plan), start_params(), 50)
-    _, _, expected = run(mine, start_params(), 50)
-    np.testing.assert_allclose(rates, expected, rtol=1e-5)
-    _, _, trusting_nobody = run(build("metalr", plan=plan), start_params(), 50)
-    assert not np.allclose(rates, trusting_nobody, rtol=0.01)
-
-
-def test_control_with_shuffled_features_takes_other_rates_from_the_same_numbers():
-    _, _, rates = run(build("metalr"), start_params(), 50)
-    _, _, shuffled = run(build("metalr_shuffled"), start_params(), 50)
-    assert not np.allclose(rates[10:], shuffled[10:], rtol=0.01)
 
 
 def test_schedule_free_is_scored_on_its_average_and_others_as_they_are():
