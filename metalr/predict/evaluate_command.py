@@ -39,7 +39,7 @@ def carry_out(args: argparse.Namespace) -> int:
     from metalr.data.formats.table import Options
     from metalr.runtime import progress
 
-    progress.visible(not args.quiet)
+    progress.visible(not args.quiet, stderr=True)
     options = Options(args.encoding, not args.no_header)
     opening.refuse_ignored([args.file], options)
     table = opening.look(args.file, options)

@@ -72,13 +72,18 @@ def _pace(done: int, total: int, seconds: float) -> str:
     return f"{per_minute:.1f} runs/min, {left:.0f} min left"
 
 
-_visible = False
+_visible = _on_stderr = False
 
 
-def visible(on: bool) -> None:
-    """Say whether `loading` shows anything in this process; at first it does not."""
-    global _visible
-    _visible = on
+def visible(on: bool, *, stderr: bool = False) -> None:
+    """Say whether `loading` shows anything in this process; at first it does not.
+
+    Args:
+      on: Whether it does.
+      stderr: Show it there, where stdout is for a result.
+    """
+    global _visible, _on_stderr
+    _visible, _on_stderr = on, stderr
 
 
 @contextlib.contextmanager
@@ -101,7 +106,7 @@ def loading(
         return
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr or _on_stderr, highlight=False)
     shown = begun = time.monotonic()
     wait = 0.5 if console.is_terminal else _PLAIN_SECONDS
 

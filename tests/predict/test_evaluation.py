@@ -15,6 +15,7 @@ from metalr.data.tasks import TASKS as TASKS_OF_TABLE
 from metalr.errors import MetalrError
 from metalr.finetune import usage
 from metalr.predict import evaluate_command, folder
+from metalr.runtime import progress
 from tests.models import small_models
 from tests.predict.short_runs import TASKS, write
 
@@ -106,6 +107,20 @@ def test_a_file_that_is_not_of_the_model_is_refused(name, sst2, tmp_path, capsys
     file = write(tmp_path / "test.jsonl", [row])
     status, said = call(sst2, "--file", file, *more, capsys=capsys)
     assert status == 2 and message in said.err
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_progress_is_on_stderr_and_the_result_alone_on_stdout(
+    quiet, sst2, rows, tmp_path, capsys, monkeypatch
+):
+    file = write(tmp_path / "test.jsonl", [*rows["sst2"]])
+    _, plain = call(sst2, "--file", file, capsys=capsys)
+    monkeypatch.setattr(progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", -1.0)
+    status, said = call(sst2, "--file", file, *quiet, capsys=capsys)
+    assert status == 0 and said.out == plain.out
+    for word in ("reading", "tokenizing", "scoring"):
+        assert (word in said.err) != bool(quiet)
 
 
 def test_rows_of_stdin_are_refused_in_words(sst2, capsys):
