@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from metalr.data.cells import DASH, NoLabel, is_missing, number, show, spelled
-from metalr.data.schema import SCORES
+from metalr.data.schema import SCORES, Task
 from metalr.errors import MetalrError
+
+# The way out for a row whose label is none.
+LEAVE_OUT = "leave the row out, or write - for a row without a gold label"
 
 KINDS = ("classification", "regression", "qa", "tokens", "multilabel", "choice")
 
@@ -35,6 +38,20 @@ class Labels(NamedTuple):
 
     fields: dict[str, Any]  # of the task
     notes: tuple[str, ...]  # what was assumed
+
+
+def unknown(value: Any, task: Task) -> ValueError:
+    """Return the error for a label that a task does not have."""
+    some = task.labels[:_FEW]
+    known = ", ".join(some)
+    if task.name != "file":
+        known = f"{', '.join(map(str, range(len(some))))} ({known})"
+    if more := len(task.labels) - len(some):
+        known += f" and {more} more"
+    whose = "the training file" if task.name == "file" else task.name
+    marks = task.kind == "classification" and DASH not in task.labels
+    way = LEAVE_OUT if marks else "leave the row out"
+    return ValueError(f"holds {show(value)}; {whose} knows {known}; {way}")
 
 
 def is_hidden(name: str, task_labels: Sequence[str]) -> bool:
@@ -113,7 +130,7 @@ def _name(value: Any, where: str, row: int, column: str) -> str:
     if is_missing(value) or not isinstance(value, str | int | float):
         raise MetalrError(
             f"{where} row {row}: column {column!r} holds {show(value)}, which is not a "
-            "label; leave the row out, or write - for a row without a gold label"
+            f"label; {LEAVE_OUT}"
         )
     return spelled(value)
 
@@ -308,5 +325,7 @@ def score(value: Any) -> float:
     number_of = _value(value.strip()) if text else number(value)
     found = None if isinstance(value, bool) else number_of
     if found is None or not math.isfinite(found):
-        raise ValueError(f"holds {show(value)}, which is not a finite number")
+        raise ValueError(
+            f"holds {show(value)}, which is not a finite number; {LEAVE_OUT}"
+        )
     return found

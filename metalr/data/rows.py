@@ -253,16 +253,7 @@ def _class_id(value: Any, task: Task) -> int | None:
             return int(number)
         if labels.is_hidden(name, task.labels):
             return None
-    if own:
-        known = f"the training file knows {_some(task.labels)}"
-    else:
-        ids = ", ".join(map(str, range(len(task.labels))))
-        known = f"{task.name} knows {ids} ({', '.join(task.labels)})"
-    raise ValueError(f"holds {show(value)}; {known}")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:20] + (f"... ({len(names)})",) * (len(names) > 20))
+    raise labels.unknown(value, task)
 
 
 def _answers(value: Any, context: str, task: Task) -> dict[str, list[Any]]:

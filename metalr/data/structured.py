@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from metalr.data.cells import NoLabel, is_missing, number, show, spelled, unwritten
-from metalr.data.labels import Labels
+from metalr.data.labels import Labels, unknown
 from metalr.data.schema import SCORES, Task
 from metalr.errors import MetalrError
 
@@ -126,7 +126,9 @@ def label(row: dict[str, Any], task: Task) -> Any:
             return NoLabel.NULL
         value = _split(value, task.separator)
     if not isinstance(value, list):
-        raise ValueError(f"holds {show(value)}, which is not a list of labels")
+        raise ValueError(
+            f"holds {show(value)}, which is not a list of labels; leave the row out"
+        )
     if task.kind == "tokens" and len(value) != len(row[task.text]):
         raise ValueError(
             f"holds {len(value)} tags, and {task.text!r} {len(row[task.text])} words"
@@ -255,9 +257,7 @@ def ids(value: Sequence[Any], task: Task) -> list[int]:
         if place is None and task.name != "file" and count in range(len(names)):
             place = int(count or 0)
         if place is None:
-            some = ", ".join(task.labels[:20])
-            whose = "the training file" if task.name == "file" else task.name
-            raise ValueError(f"holds {show(one)}; {whose} knows {some}")
+            raise unknown(one, task)
         found.append(place)
     return found
 

@@ -134,6 +134,33 @@ def test_a_validation_label_that_training_lacks_is_refused(tmp_path):
             load("file", train_file=train, validation_file=other)
 
 
+# The labels of training, one of validation, and the end of the error.
+WITHOUT_LABEL: dict[str, tuple[list[Any], Any, str]] = {
+    "class": (["n", "p"], None, "or write - for a row without a gold label"),
+    "dash is a class": (["-", "+"], "x", "knows +, -; leave the row out"),
+    "score": ([0.25, 0.5], None, "or write - for a row without a gold label"),
+    "other tag": ([["O", "B-X"]] * 2, ["O", "B-Y"], "knows O, B-X; leave the row out"),
+    "no tags": ([["O", "B-X"]] * 2, None, "not a list of labels; leave the row out"),
+    "many": ([f"{n:02}" for n in range(25)], "x", " 19 and 5 more; leave the row out"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_LABEL)
+def test_a_validation_row_without_a_label_is_refused_with_a_way_out(tmp_path, name):
+    known, label, message = WITHOUT_LABEL[name]
+    tags = isinstance(known[0], list)
+    row = {"tokens": ["a", "b"]} if tags else {"text": "a"}
+    column = "tags" if tags else "label"
+    train = [{**row, column: one} for one in known]
+    files = {
+        "train_file": write_lines(tmp_path / "x.jsonl", train),
+        "validation_file": write_lines(tmp_path / "y.jsonl", [{**row, column: label}]),
+    }
+    with pytest.raises(MetalrError, match="y.jsonl row 1") as fault:
+        load("file", **files)
+    assert message in str(fault.value)
+
+
 BAD_CALLS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "task": ("sst22", "toy", {}, "unknown task 'sst22'; did you mean 'sst2'"),
     "task of a file": ("sst", "auto", {"train_file": "x"}, "unknown task 'sst'"),

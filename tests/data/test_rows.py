@@ -20,7 +20,7 @@ BAD_ROWS: dict[str, tuple[str, dict, str]] = {
     "label": (
         "sst2",
         {"sentence": "a", "label": 7},
-        r"column 'label' holds 7; sst2 knows 0, 1 \(negative, positive\)$",
+        r"column 'label' holds 7; sst2 knows 0, 1 \(negative, positive\); leave",
     ),
     "-2": ("sst2", {"sentence": "a", "label": -2}, "holds -2; sst2 knows"),
     "half label": ("sst2", {"sentence": "a", "label": 0.5}, "holds 0.5; sst2 knows"),
