@@ -271,9 +271,10 @@ def _answers(value: Any, context: str, task: Task) -> dict[str, list[Any]]:
     if len(texts) != len(starts):
         raise ValueError(f"has {len(texts)} texts and {len(starts)} answer_start")
     if not texts and not task.null:
+        whose = "the training file" if task.name == "file" else task.name
         raise ValueError(
-            f"has no answer, and every question of {task.name} must have one in its "
-            "context; --task squad_v2 takes questions without"
+            f"has no answer, and every question of {whose} has one in its context; "
+            "leave the row out, or train with --task squad_v2, which takes it"
         )
     texts = [well_formed(text) if isinstance(text, str) else text for text in texts]
     for text, start in zip(texts, starts, strict=True):

@@ -23,7 +23,8 @@ def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
       columns: New names by what they are of: `text`, `pair` or `label`.
 
     Raises:
-      MetalrError: The model reads one text, and a second is named.
+      MetalrError: The model reads one text, and a second is named; or questions, whose
+        columns have no other names.
     """
     for of in columns:
         if of not in _COLUMNS:
@@ -33,9 +34,20 @@ def renamed(usage: Usage, columns: Mapping[str, str]) -> Usage:
         raise MetalrError(
             f"this model reads one text a row; drop the pair column {columns['pair']!r}"
         )
-    if task.kind == "qa" and columns:
-        raise MetalrError("questions are read from the columns question and context")
+    if task.kind == "qa":
+        _refuse_other_names(task, columns)
     return dataclasses.replace(usage, task=dataclasses.replace(task, **columns))
+
+
+def _refuse_other_names(task: Task, columns: Mapping[str, str]) -> None:
+    """Refuse other names for the columns of questions."""
+    for of, name in columns.items():
+        if name != getattr(task, of):
+            raise MetalrError(
+                f"a model of questions reads the columns {task.text}, {task.pair} and, "
+                f"to score, {task.label}; rename the column {name!r}, and leave out "
+                f"--{of}-column (columns= in Python)"
+            )
 
 
 def check(row: Mapping[str, Any], task: Task, where: str) -> Row:

@@ -123,6 +123,32 @@ def test_progress_is_on_stderr_and_the_result_alone_on_stdout(
         assert (word in said.err) != bool(quiet)
 
 
+REFUSED_QUESTIONS = {
+    "another name": (
+        ["--label-column", "gold"], "context and, to score, answers; rename the column"
+    ),
+    "no answer": ([], "leave the row out, or train with --task squad_v2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_QUESTIONS)
+def test_questions_that_are_not_of_the_model_are_refused(
+    name, run_of, tmp_path, capsys
+):
+    more, message = REFUSED_QUESTIONS[name]
+    none = {"text": [], "answer_start": []}
+    row = {"id": "1", "question": "who", "context": "a man", "answers": none}
+    file = write(tmp_path / "test.jsonl", [row])
+    status, said = call(run_of("squad"), "--file", file, *more, capsys=capsys)
+    assert status == 2 and message in said.err
+
+
+def test_columns_of_questions_may_be_given_by_their_own_names(run_of, rows):
+    names = {"text": "question", "pair": "context", "label": "answers"}
+    model = metalr.load(run_of("squad"), columns=names)
+    assert model.evaluate(rows["squad"]).rows == len(rows["squad"])
+
+
 def test_rows_of_stdin_are_refused_in_words(sst2, capsys):
     status, said = call(sst2, "--file", "-", capsys=capsys)
     assert status == 2 and "reads a file" in said.err
