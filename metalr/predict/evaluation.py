@@ -12,6 +12,7 @@ from metalr.finetune import decode, metrics
 from metalr.finetune.usage import Usage
 
 _MOST_CONFUSED = 10
+_SQUARED = "root_mean_square_error"
 
 
 class Confusion(NamedTuple):
@@ -62,6 +63,7 @@ def evaluate(
     chance = {name: decode.chance(name, task, rows) for name in scores}
     if task.kind == "regression":
         scores |= _errors(predictions, references)
+        chance |= _chance_of_errors(references)
     return Evaluation(
         rows=len(rows),
         scores=scores,
@@ -77,13 +79,23 @@ def _joined(parts: Sequence[Any]) -> Any:
     return [answer for part in parts for answer in part]
 
 
-def _errors(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+def _errors(predictions: Any, references: np.ndarray) -> dict[str, float]:
     """Return mean absolute and root mean square error, in the unit of the labels."""
     off = np.asarray(predictions, np.float64) - np.asarray(references, np.float64)
     return {
         "mean_absolute_error": float(np.mean(np.abs(off))),
-        "root_mean_square_error": float(np.sqrt(np.mean(off**2))),
+        _SQUARED: float(np.sqrt(np.mean(off**2))),
     }
+
+
+def _chance_of_errors(references: np.ndarray) -> dict[str, float]:
+    """Return the least errors of a constant: that of the median, that of the mean.
+
+    >>> _chance_of_errors(np.array([1.0, 1.0, 4.0]))["mean_absolute_error"]
+    1.0
+    """
+    of_mean = _errors(np.mean(references), references)
+    return {**_errors(np.median(references), references), _SQUARED: of_mean[_SQUARED]}
 
 
 def _by_class(

@@ -30,7 +30,7 @@ def test_scores_of_the_validation_rows_are_those_of_the_run(task, run_of, rows):
     model = metalr.load(run_of(task), batch_size=16)
     found = model.evaluate(list(rows[task]))  # as mappings, to be checked again
     kept = json.loads((run_of(task) / "metrics.json").read_text())
-    assert found.chance.keys() == {*model.usage.task.metrics}
+    assert found.chance.keys() == found.scores.keys() >= {*model.usage.task.metrics}
     said = {name: found.scores[name] for name in TASKS_OF_TABLE[task].metrics}
     assert said == pytest.approx({name: kept[name] for name in said}, abs=1e-3)
     assert found.rows == len(rows[task])
@@ -63,6 +63,15 @@ def test_errors_of_a_regression_are_in_the_unit_of_its_labels(run_of, rows):
     assert found["mean_absolute_error"] == pytest.approx(np.abs(off).mean(), rel=1e-4)
     squared = np.sqrt((off**2).mean())
     assert found["root_mean_square_error"] == pytest.approx(squared, rel=1e-4)
+
+
+def test_chance_of_a_regression_is_the_error_of_the_best_constant(run_of, rows):
+    chance = metalr.load(run_of("stsb")).evaluate(rows["stsb"]).chance
+    labels = np.array([row["label"] for row in rows["stsb"]])
+    off = np.linspace(labels.min(), labels.max(), 2001)[:, None] - labels
+    least = np.abs(off).mean(1).min(), np.sqrt((off**2).mean(1)).min()
+    found = chance["mean_absolute_error"], chance["root_mean_square_error"]
+    assert found == pytest.approx(least, rel=1e-3)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
