@@ -32,7 +32,7 @@ def carry_out(args: argparse.Namespace) -> int:
     if str(args.file) == "-":
         raise MetalrError("metalr evaluate reads a file; write the rows into one")
     if args.output:
-        check_new(args.output)
+        _check_output(args.output)
     # After the flags are known to be good: these take seconds to import.
     from metalr.data import files
     from metalr.data.formats import opening
@@ -58,6 +58,15 @@ def carry_out(args: argparse.Namespace) -> int:
     if args.output:
         print(printable(str(args.output)))
     return 0
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix.lower() != ".json":
+        raise MetalrError(
+            f"--output must end in .json, since scores are no table, got {path}; "
+            "metalr predict writes rows"
+        )
+    check_new(path)
 
 
 def _print(args: argparse.Namespace, found: Any, left_out: dict[str, int]) -> None:

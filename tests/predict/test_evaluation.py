@@ -172,6 +172,16 @@ def test_a_file_of_scores_is_not_written_over(sst2, tmp_path, capsys):
     assert (tmp_path / "scores.json").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "scores", "scores.json.gz"])
+def test_scores_are_not_written_under_the_name_of_another_format(
+    name, sst2, tmp_path, capsys
+):
+    status, said = call(
+        sst2, "--file", "none.csv", "--output", tmp_path / name, capsys=capsys
+    )
+    assert status == 2 and "--output must end in .json" in said.err
+
+
 def test_a_folder_that_is_not_there_is_refused_before_rows_are_read(sst2, capsys):
     status, said = call(
         sst2, "--file", "none.csv", "--output", "none/scores.json", capsys=capsys
