@@ -112,6 +112,15 @@ def test_what_a_file_holds_says_whether_later_rows_may_have_a_column(
     assert ("--text-column" in str(fault.value)) is flags
 
 
+@pytest.mark.parametrize("columns", [{}, {"text_column": "text"}])
+@pytest.mark.parametrize("place", ["train_file", "validation_file"])
+def test_a_file_of_nothing_is_said_to_be_empty(tmp_path, place, columns):
+    full = write(tmp_path / "full.csv", "text,label\nx,1\ny,0\n")
+    files = {"train_file": full, place: write(tmp_path / "none.csv", "")}
+    with pytest.raises(MetalrError, match="none.csv is empty: it holds no rows"):
+        load("file", **files, **columns)
+
+
 TWICE = {
     "label": {"text_column": "text", "label_column": "text"},
     "pair": {"text_column": "text", "pair_column": "text"},

@@ -82,6 +82,8 @@ def look(path: Path, options: Options) -> DataFile:
     with _caught(path):
         reader = _reader(path)
         table = reader(path, options=options)
+    if not table.names and not table.may_have_more:
+        raise MetalrError(f"{path} is empty: it holds no rows")
     if reader is json_rows.look and is_delimited(path):
         said = f"{path.name} holds JSON, whatever its name says"
         table = table._replace(notes=(*table.notes, said))
