@@ -82,10 +82,12 @@ class Model:
           row may have several, and `predicted_choice`.
 
         Raises:
-          MetalrError: A row lacks a column, or holds no text in it.
+          MetalrError: A row lacks a column, or holds no text in it; or the rows are a
+            table, or nothing that holds rows.
         """
         if isinstance(rows, str | tuple | Mapping):
             return next(self.stream([self._row(rows)]))
+        reading.refuse_other_things(rows)
         return list(self.stream(self._row(row) for row in rows))
 
     def stream(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:

@@ -88,12 +88,39 @@ def check(row: Mapping[str, Any], task: Task, where: str) -> Row:
     return found
 
 
+def refuse_other_things(rows: Any) -> None:
+    """Refuse what holds no rows that can be gone through one by one.
+
+    Raises:
+      MetalrError: A table, which is gone through by its columns; the name of a file; or
+        what cannot be gone through.
+    """
+    kind = type(rows).__name__
+    if hasattr(rows, "columns"):
+        raise MetalrError(
+            f"`rows` must be a list of rows, got a {kind}, which is a table; "
+            'give frame.to_dict("records") of pandas, to_dicts() of Polars or '
+            "to_pylist() of pyarrow"
+        )
+    if not isinstance(rows, Iterable):
+        raise MetalrError(
+            f"`rows` must be a list of rows, got {rows!r:.60}; metalr predict and "
+            "metalr evaluate read files"
+        )
+
+
 def mappings(rows: Iterable[Any], task: Task) -> Iterator[Row]:
     """Yield rows with labels as dictionaries.
 
     Raises:
-      MetalrError: One is something else, which has no label.
+      MetalrError: They are no list, or one is no mapping, which has no label.
     """
+    refuse_other_things(rows)
+    if isinstance(rows, str | Mapping):
+        raise MetalrError(
+            f"`rows` must be a list of rows, got {rows!r:.60}; put one row into a "
+            "list, and metalr evaluate reads files"
+        )
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             wanted = (task.text, task.pair, task.label)

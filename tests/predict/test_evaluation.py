@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import scipy.stats
 import sklearn.metrics
@@ -269,7 +271,33 @@ def test_a_label_that_a_model_does_not_know_is_refused_in_python(sst2):
         )
 
 
-@pytest.mark.parametrize("rows", ["a good film", ["a good film"], [("a", 1)], [None]])
+NO_ROWS = {
+    "frame": (
+        pandas.DataFrame({"sentence": ["x"]}),
+        "got a DataFrame, which is a table",
+    ),
+    "table": (pyarrow.table({"sentence": ["x"]}), "got a Table, which is a table"),
+    "path": (Path("test.csv"), "metalr evaluate read files"),
+    "nothing": (None, "must be a list of rows, got None"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_what_holds_no_rows_is_refused_in_words(name, sst2):
+    rows, message = NO_ROWS[name]
+    model = metalr.load(sst2)
+    for use in (model, model.evaluate):
+        with pytest.raises(MetalrError, match=message):
+            use(rows)
+
+
+@pytest.mark.parametrize("rows", ["test.csv", {"sentence": "x", "label": 1}])
+def test_one_row_is_no_list_to_score(rows, sst2):
+    with pytest.raises(MetalrError, match="put one row into a list"):
+        metalr.load(sst2).evaluate(rows)
+
+
+@pytest.mark.parametrize("rows", [["a good film"], [("a", 1)], [None]])
 def test_rows_without_columns_are_refused_in_words(rows, sst2):
     with pytest.raises(MetalrError, match="row 1 .*'sentence' and 'label'"):
         metalr.load(sst2).evaluate(rows)
