@@ -209,7 +209,7 @@ def check_counts(
     where: Callable[[int], str],
     count: int | None = None,
 ) -> None:
-    """Check that each row has as many choices as a batch holds.
+    """Check that each row has as many choices as a batch holds, and two at least.
 
     Args:
       offered: The texts of each row to choose from.
@@ -217,7 +217,7 @@ def check_counts(
       count: The choices that each has to have; None: as the first.
 
     Raises:
-      MetalrError: One has more or fewer.
+      MetalrError: One has more or fewer, or less than two.
     """
     for place, texts in enumerate(offered):
         count = len(texts) if count is None else count
@@ -225,6 +225,11 @@ def check_counts(
             raise MetalrError(
                 f"every row must have as many choices as the first, {count}; "
                 f"{where(place)} has {len(texts)}"
+            )
+        if count < 2:
+            raise MetalrError(
+                f"a row must have 2 choices or more, got {count} in {where(place)}; "
+                "leave such rows out"
             )
 
 

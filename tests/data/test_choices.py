@@ -100,6 +100,16 @@ def test_rows_with_other_numbers_of_choices_are_told_by_their_place(tmp_path):
         own(path)
 
 
+def test_one_text_is_no_choice(tmp_path):
+    row = {"text": "b", "choices": ["x"], "label": 0}
+    path = write_lines(tmp_path / "a.jsonl", [row, row])
+    with pytest.raises(MetalrError, match="2 choices or more, got 1 in .*row 1"):
+        loading.load("file", train_file=path)
+    task = Task(name="t", kind="choice", text="text", pair="choices", hub=("", None))
+    with pytest.raises(MetalrError, match="2 choices or more, got 1 in row 1"):
+        encode([row], task, word_piece(), 32)
+
+
 def test_choices_become_pairs_one_after_another():
     row = {"text": "the film", "choices": ["is good", "is bad"], "label": 1}
     task = Task(name="t", kind="choice", text="text", pair="choices", hub=("", None))

@@ -135,7 +135,11 @@ BAD = {
     "no list": ("tokens", {"tokens": "a b", "tags": ["O"]}, "not a list of texts"),
     "no separator": ("multilabel", {"text": "a", "labels": "x,y"}, "label-separator"),
     "a number": ("tokens", {"tokens": ["a", 1], "tags": ["O", "O"]}, "holds 1 in its"),
-    "choice": ("choice", {"text": "a", "choices": ["x"], "label": 3}, "numbered from"),
+    "choice": (
+        "choice",
+        {"text": "a", "choices": ["x", "y"], "label": 3},
+        "numbered from",
+    ),
 }
 
 
