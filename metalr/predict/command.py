@@ -164,7 +164,7 @@ def _watched(rows: Iterable[T]) -> Iterator[T]:
             yield row
             log(done)
     speed = done / max(time.monotonic() - begun, 1e-3)
-    progress.say(f"{done} rows, {speed:.3g} rows/s", sys.stderr)
+    progress.say(f"{done:,} row{'s' * (done != 1)}, {speed:.3g} rows/s", sys.stderr)
 
 
 def joined(rows: Iterable[Any], predict: Any) -> Iterator[dict[str, Any]]:

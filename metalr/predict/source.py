@@ -68,7 +68,8 @@ def from_stream(file: IO[str], form: str, options: Options = PLAIN) -> Iterator[
             yield row
     except UnicodeDecodeError as fault:
         raise MetalrError(
-            f"stdin is not {options.encoding or 'UTF-8'} after row {count}: {fault}"
+            f"stdin is not {options.encoding or 'UTF-8'} after row {count}: {fault}; "
+            "name its own with --encoding, such as cp1252"
         ) from fault
     except csv.Error as fault:
         raise MetalrError(
@@ -98,7 +99,7 @@ def _json_lines(file: IO[str]) -> Iterator[Row]:
         except (ValueError, RecursionError) as fault:
             raise MetalrError(
                 f"stdin line {number} is not JSON ({fault}); --format csv or tsv reads "
-                "tables"
+                "tables, --format tsv --no-header --text-column 1 a text a line"
             ) from fault
         if not isinstance(row, dict):
             raise MetalrError(

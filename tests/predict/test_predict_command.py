@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -83,10 +84,24 @@ def test_stdin_is_read_in_its_encoding_and_without_a_header(sst2, monkeypatch, c
     assert status == 0 and "café noir" in told.out
     status, told = say(coded, "text", "--format", "csv")
     assert status == 2 and "stdin is not UTF-8 after row 0" in told.err
+    assert "name its own with --encoding" in told.err
     status, told = say(b"fine\ndull\n", "1", "--format", "csv", "--no-header")
     assert status == 0 and len(told.out.splitlines()) == 3
     status, told = say(b"{}", "1", "--no-header")
     assert status == 2 and "--no-header is of CSV and TSV" in told.err
+
+
+def test_texts_on_stdin_are_read_as_the_error_says(sst2, monkeypatch, capsys):
+    def say(*flags):
+        monkeypatch.setattr(sys, "stdin", io.StringIO('so "fine", so good\n'))
+        return call(sst2, "--file", "-", *flags, capsys=capsys)
+
+    status, told = say()
+    way = re.search("(--format tsv .*) a text a line", told.err)
+    assert status == 2 and way
+    status, told = say(*way[1].split())
+    assert status == 0 and 'so "fine", so good\t' in told.out
+    assert "1 row, " in told.err
 
 
 def test_blank_rows_of_a_table_are_left_out_and_counted(sst2, tmp_path, capsys):
