@@ -50,7 +50,12 @@ def checked_value(value: Any) -> jax.Array:
         "pass it on (flax's TrainState) has to call `tx.update` itself."
     )
     if value is None:
-        raise MetalrError(f"metalr needs the loss as `value=`, got none. {way_out}")
+        raise MetalrError(
+            f"metalr needs the loss as `value=`, got none. {way_out} Where it was "
+            "passed, something around metalr has dropped it, as optax.chain does of "
+            "`gradient_transformation()` of a MultiSteps: give it "
+            "`optax.GradientTransformationExtraArgs(steps.init, steps.update)`."
+        )
     if isinstance(value, tuple | list | dict):
         raise MetalrError(
             f"`value` must be the loss alone, got a {type(value).__name__}: with "

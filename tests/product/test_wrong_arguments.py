@@ -120,6 +120,22 @@ def test_a_loss_that_is_none_is_one_clear_line(value, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_loss_that_a_chain_drops_is_said_to_be_and_the_way_out_keeps_it():
+    params = {"w": jnp.ones(3)}
+    steps = optax.MultiSteps(wrap(optax.sgd(0.1), init_predictor()), 2)
+    way_out = r"optax.GradientTransformationExtraArgs\(steps.init, steps.update\)"
+    chained = optax.chain(optax.clip(1.0), steps.gradient_transformation())
+    with pytest.raises(MetalrError, match=way_out):
+        chained.update(params, chained.init(params), params, value=1.0)
+    kept = optax.GradientTransformationExtraArgs(steps.init, steps.update)
+    chained = optax.chain(optax.clip(1.0), kept)
+    state = chained.init(params)
+    for _ in range(2):
+        updates, state = chained.update(params, state, params, value=1.0)
+    assert optax.tree.get(state, "lr_step") == 1
+    np.testing.assert_allclose(updates["w"], -0.1)
+
+
 def test_a_state_of_another_optimizer_or_of_a_file_is_refused_with_the_way_out():
     params = {"w": jnp.ones(3)}
     tx = wrap(optax.adam(0.1), init_predictor())
