@@ -8,6 +8,7 @@ name of optax's own, is set to each step of the run in turn. Where no count has 
 name, the copy takes the steps of the run one by one.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,6 +52,28 @@ def read_schedule(
       its updates under a constant gradient are no schedule, or its groups of parameters
       follow several.
     """
+    found = _read(inner, params, total_steps)
+    return None if isinstance(found, _Unread) else found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unread:
+    """Why there are no levels, and the way out, as parts of a sentence."""
+
+    why: str = ""
+    way_out: str = ""
+
+
+_TRACED = _Unread(
+    ", whose rate is traced by jit, vmap or grad,",
+    " (a function of the step, which may use that rate)",
+)
+
+
+def _read(
+    inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
+) -> np.ndarray | _Unread:
+    """Return the levels of `read_schedule`, or why there are none."""
 
     def one(leaf: Any) -> Any:
         if not is_trainable(leaf):
@@ -61,12 +84,14 @@ def read_schedule(
         with jax.ensure_compile_time_eval():
             tree = jax.tree.map(one, params, is_leaf=lambda x: x is None)
             sizes = _sizes(inner, tree, total_steps or _STEPS)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return _TRACED
     except Exception:  # whatever an optimizer of somebody else's raises
-        return None
+        return _Unread()
     if total_steps is not None and len(sizes) < total_steps:
-        return None
+        return _Unread()
     if not np.isfinite(sizes).all() or sizes.max() <= 0:
-        return None
+        return _Unread()
     return (sizes / sizes.max()).astype(np.float32)
 
 
@@ -126,13 +151,13 @@ def read_level(
     inner: optax.GradientTransformationExtraArgs, params: Any, total_steps: int | None
 ) -> tuple[Callable, Any]:
     """Return the `levels` of an optimizer's schedule; warn where it cannot be read."""
-    table = read_schedule(inner, params, total_steps)
+    table = _read(inner, params, total_steps)
     if not any(map(is_trainable, leaves_of(params))):  # there is no rate to read
         table = np.ones(1, np.float32)
-    if table is None:
+    if isinstance(table, _Unread):
         warnings.warn(
-            "metalr.wrap cannot read the schedule of this optimizer and takes it for a "
-            "constant rate; tell it with `schedule=`.",
+            f"metalr.wrap cannot read the schedule of this optimizer{table.why} and "
+            f"takes it for a constant rate; tell it with `schedule=`{table.way_out}.",
             stacklevel=4,
         )
         table = np.ones(1, np.float32)

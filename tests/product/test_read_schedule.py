@@ -128,6 +128,26 @@ def test_what_would_be_read_wrongly_is_not_read(rule):
     assert read_schedule(inner, {"w": jnp.ones((3, 4))}, STEPS) is None
 
 
+def features_of_a_step(rate, told):
+    params, shape = {"w": jnp.ones(3)}, optax.linear_schedule(1.0, 0.0, 9)
+    scaled = lambda step: rate * shape(step)  # noqa: E731
+    given = {"schedule": scaled} if told else {}
+    tx = wrap(optax.adam(scaled), init_predictor(), total_steps=9, **given)
+    state = tx.update(params, tx.init(params), params, value=1.0)[1]
+    return optax.tree.get(state, "lr_features")
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap], ids=["jit", "vmap"])
+def test_the_schedule_of_a_traced_rate_is_told_as_the_warning_says(around):
+    rate = jnp.float32(1e-3) if around is jax.jit else jnp.full(2, 1e-3)
+    with pytest.warns(UserWarning, match="rate is traced by jit.*which may use that"):
+        unread = around(lambda rate: features_of_a_step(rate, False))(rate)
+    told = around(lambda rate: features_of_a_step(rate, True))(rate)
+    read = jnp.broadcast_to(features_of_a_step(1e-3, False), told.shape)
+    np.testing.assert_allclose(told, read, rtol=1e-5)
+    assert not np.allclose(unread, read, rtol=1e-5)
+
+
 LABELS = {"w": "one", "b": "other"}
 TWO = {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}
 
