@@ -94,6 +94,7 @@ def _interval(found: Any, shape: str = "its schedule") -> str:
         "how many such intervals hold the best one was not measured with this predictor"
         if found.coverage is None
         else f"{found.coverage:.0%} of such intervals hold the best one"
+        + ("" if found.known else " in runs of known kinds, and this is of none")
     )
     return (
         f"rate {found.rate:.2g}{unit}, between {found.low:.2g} and {found.high:.2g} "

@@ -70,6 +70,9 @@ def test_how_often_an_interval_holds_is_said_of_the_measured_weights_alone():
     given = (loss_fn, {"w": jnp.full(3, 0.1)}, optax.adam, [jnp.eye(3)])
     measured = metalr.suggest(*given, steps=40, predictor=shipped)
     assert f"({measured.coverage:.0%} of such intervals hold" in measured.text
+    others = " in runs of known kinds, and this is of none"
+    for known in (True, False):
+        assert (others in measured._replace(known=known).text) is not known
     own = metalr.suggest(*given, steps=40, predictor=other)
     assert own.coverage is None
     assert "not measured with this predictor" in own.text
