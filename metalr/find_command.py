@@ -57,6 +57,8 @@ def find(args: argparse.Namespace) -> int:
     shape = _shape(config)
     if args.overwrite and not args.use:
         raise MetalrError("--overwrite is of the run that --use begins; give both")
+    if args.png:
+        _check_png(args.png)
     # After the flags are known to be good: these take seconds to import.
     from metalr.finding import experience, finder, findings
     from metalr.finetune.config_rules import refuse_flags_of_others
@@ -86,6 +88,14 @@ def find(args: argparse.Namespace) -> int:
         draw_finding(found, args.png)
         print(args.png)
     return _use(config, found, args.overwrite) if args.use else 0
+
+
+def _check_png(path: Path) -> None:
+    """Refuse a picture that cannot be written, before the probe for it."""
+    if path.suffix.lower() != ".png":
+        raise MetalrError(f"--png must name a file that ends in .png, got {path}")
+    if not path.parent.is_dir():
+        raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def suggest(args: argparse.Namespace) -> int:

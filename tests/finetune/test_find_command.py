@@ -71,6 +71,18 @@ def test_find_prints_a_rate_with_its_interval_and_use_trains_at_it(
     assert config.predictor is None
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none/probe.png", "there is no folder none"), ("probe.txt", "ends in .png")],
+)
+def test_a_picture_that_cannot_be_written_is_refused_before_the_probe(
+    name, message, capsys, monkeypatch
+):
+    monkeypatch.setattr(finder, "find", lambda **run: pytest.fail("probed"))
+    assert cli.main(["find", "--task", "sst2", "--png", name]) == 2
+    assert message in capsys.readouterr().err
+
+
 LENGTHS = {
     "twice": (("--steps", "9", "--max-steps", "8"), "say the same"),
     "none": (("--steps", "1"), "--steps must be at least 2, got 1"),
