@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from metalr.errors import EXIT_FAULT, MetalrError
+from metalr.errors import EXIT_FAULT, MetalrError, unknown_name
 from metalr.runtime import hub, progress
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit
@@ -27,22 +27,38 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, **{"max_help_position": 30, **how})
 
 
+_UNKNOWN = "unrecognized arguments: "  # as argparse begins its error
+
+
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that names the nearest flags for an unknown one."""
+    """An argparse parser that names the nearest flags or values for an unknown one."""
 
     def __init__(self, **kwargs):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", _Help)
         super().__init__(**kwargs)
 
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        """Refuse an unknown flag here: a command knows its flags, and `metalr` none."""
+        found, unknown = super().parse_known_args(*given, **named)
+        if unknown:
+            self.error(f"{_UNKNOWN}{' '.join(unknown)}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or "command"
+            fault = unknown_name(name, value, map(str, action.choices))
+            raise argparse.ArgumentError(None, str(fault))
+
     def error(self, message: str):
         """Print one line, with the nearest flags if one is unknown, and exit."""
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            given = message.removeprefix(prefix).split()[0].partition("=")[0]
+        if message.startswith(_UNKNOWN):
+            given = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
             near = difflib.get_close_matches(given, self._option_string_actions)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            message = f"unknown flag {given}{hint} (--help lists them)"
+            what = "unknown flag" if given.startswith("-") else "unexpected word"
+            message = f"{what} {given}{hint} (--help lists them)"
         self.exit(EXIT_FAULT, f"{self.prog}: error: {message}\n")
 
 

@@ -100,6 +100,26 @@ def test_wrong_word_gets_one_line_and_status_2(what, run, capsys):
     assert message in err and "Traceback" not in err and err.count("\n") == 1, err
 
 
+WRONG_COMMANDS = {
+    "command": (("fnd",), "metalr: error: unknown command 'fnd'; did you mean 'find'?"),
+    "flag": (
+        ("suggest", "--max-step", "5"),
+        "metalr suggest: error: unknown flag --max-step; did you mean --max-steps",
+    ),
+    "word": (("schedulers", "x"), "metalr schedulers: error: unexpected word x"),
+    "choice": (("find", "--dtype", "float33"), "did you mean 'float32'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_COMMANDS)
+def test_a_wrong_word_of_a_command_is_told_with_the_nearest_of_it(what, capsys):
+    argv, message = WRONG_COMMANDS[what]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(argv)
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1, err
+
+
 WRONG_MODELS = {
     "unknown": ("minlim", "minilm"),
     "no folder": ("./nothing", "nothing"),
