@@ -66,6 +66,7 @@ def compare(args: argparse.Namespace) -> int:
         if note:
             print(note)
         _refuse_what_would_fail_after_hours(args, runs)
+        plans.check_places(execute.pending(runs, path))
     if args.dry_run:
         print_table(*execute.forecast(runs, path))
         return 0

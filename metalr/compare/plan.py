@@ -16,12 +16,14 @@ from typing import Any
 
 from metalr.compare import methods, store
 from metalr.data import loading
+from metalr.data.formats import opening
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError, unknown_name
 from metalr.finetune import schedulers
 from metalr.finetune.config import RunConfig
 from metalr.finetune.config_rules import check
 from metalr.finetune.settings import check_type
+from metalr.models import locate
 from metalr.runtime.files import is_number
 
 PLANS = Path(__file__).parent / "plans"
@@ -176,6 +178,20 @@ def resolve_data(runs: Sequence[RunConfig]) -> tuple[list[RunConfig], str]:
     data, note = loading.resolve(names, "auto")
     resolve = lambda run: dataclasses.replace(run, data=data)  # noqa: E731
     return [resolve(run) if is_open(run) else run for run in runs], note
+
+
+def check_places(runs: Sequence[RunConfig]) -> None:
+    """Refuse rows and models that are not there, before the first run.
+
+    Raises:
+      MetalrError: Of the first that is not; what the hub holds is not asked for.
+    """
+    of_tasks = (run for run in runs if run.task_name in TASKS and not run.train_file)
+    for name, data in dict.fromkeys((run.task_name, run.data) for run in of_tasks):
+        if not opening.is_one(data):  # a file is read by its first run
+            loading.check_folder(name, data)
+    for model in dict.fromkeys(run.model for run in runs):
+        locate.check(model)
 
 
 def expand(plan: Plan) -> list[RunConfig]:

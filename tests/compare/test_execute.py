@@ -155,6 +155,36 @@ def test_number_out_of_its_range_is_refused_before_anything_is_run(
     assert not (tmp_path / "out").exists()
 
 
+NOWHERE = {
+    "folder": (["--data", "nowhere"], "a folder or file that exists, got 'nowhere'"),
+    "task": (
+        ["--data", "rows", "--tasks", "sst2", "cola"],
+        "rows has no folder 'cola'",
+    ),
+    "made of": (["--data", "rows", "--tasks", "origin"], "rows has no folder 'qqp'"),
+    "model": (["--models", "minilm:1", "minlim"], "unknown model 'minlim'"),
+    "layers": (["--models", "minilm:1", "minilm:7"], "got minilm:7"),
+    "files": (["--models", "./nowhere"], "there is no such file or folder"),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("name", NOWHERE)
+def test_rows_and_models_that_are_not_there_are_refused_before_the_first_run(
+    name, dry, tmp_path, capsys, monkeypatch
+):
+    flags, message = NOWHERE[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows/sst2").mkdir(parents=True)
+    monkeypatch.setattr(execute, "execute", lambda *args, **more: pytest.fail("ran"))
+    argv = ["compare", "--output", "out", *flags, *["--dry-run"] * dry]
+    data = [] if "--data" in flags else ["--data", "toy"]
+    assert cli.main([*argv, *data]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.fast
 def test_a_report_alone_is_of_the_tasks_that_are_named(tmp_path, monkeypatch):
     seen: list = []
