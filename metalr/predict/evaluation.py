@@ -12,6 +12,7 @@ from metalr.finetune import decode, metrics
 from metalr.finetune.usage import Usage
 
 _MOST_CONFUSED = 10
+_MOST_CLASSES = 40  # in a table; all of them are in the JSON
 _SQUARED = "root_mean_square_error"
 
 
@@ -130,20 +131,28 @@ def _confusions(
 
 
 def tables(found: Evaluation) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-    """Return the tables of an evaluation: a head and rows each."""
+    """Return the tables of an evaluation: a head and rows each.
+
+    Of more than 40 classes they hold those of the lowest F1 that have rows.
+    """
     number = lambda x: "" if x is None else f"{x:.4f}"  # noqa: E731
     scores = [
         (name, number(value), number(found.chance.get(name)))
         for name, value in found.scores.items()
     ]
+    shown, title = [*found.classes.items()], "class"
+    if len(shown) > _MOST_CLASSES:
+        title = f"class ({_MOST_CLASSES} of {len(shown)}, lowest F1 first)"
+        shown.sort(key=lambda item: (not item[1]["rows"], item[1]["f1"]))
+        del shown[_MOST_CLASSES:]
     classes = [
         (name, *(number(of[n]) for n in ("precision", "recall", "f1")), f"{of['rows']}")
-        for name, of in found.classes.items()
+        for name, of in shown
     ]
     pairs = [(x.label, x.predicted, f"{x.rows}") for x in found.confusions]
     every = [
         (("score", "value", "chance"), scores),
-        (("class", "precision", "recall", "F1", "rows"), classes),
+        ((title, "precision", "recall", "F1", "rows"), classes),
         (("class", "taken for", "rows"), pairs),
     ]
     return [(head, rows) for head, rows in every if rows]

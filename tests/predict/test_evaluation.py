@@ -16,7 +16,7 @@ from metalr import cli
 from metalr.data.tasks import TASKS as TASKS_OF_TABLE
 from metalr.errors import MetalrError
 from metalr.finetune import usage
-from metalr.predict import evaluate_command, folder
+from metalr.predict import evaluate_command, evaluation, folder
 from metalr.runtime import progress
 from tests.models import small_models
 from tests.predict.short_runs import TASKS, write
@@ -55,6 +55,29 @@ def test_classes_and_confusions_are_those_of_the_predictions(run_of, rows):
     counts = {(x.label, x.predicted): x.rows for x in found.confusions}
     assert counts == {pair: wrong.count(pair) for pair in wrong}
     assert [*counts.values()] == sorted(counts.values(), reverse=True)
+
+
+def test_a_table_of_many_classes_holds_those_that_are_worst():
+    def of(count):
+        named = {
+            f"{n:03}": {"precision": 1.0, "recall": 1.0, "f1": 1 - n / count, "rows": n}
+            for n in range(count)
+        }
+        found = evaluation.Evaluation(9, {}, {}, named, ())
+        ((head, rows),) = evaluation.tables(found)
+        return head[0], [row[0] for row in rows]
+
+    assert of(40) == ("class", [f"{n:03}" for n in range(40)])
+    worst = [f"{n:03}" for n in range(149, 109, -1)]
+    assert of(150) == ("class (40 of 150, lowest F1 first)", worst)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_class_without_rows_is_not_the_worst_of_many(rows):
+    one = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "rows": 2}
+    named = {f"{n}": one for n in range(40)} | {"odd": one | {"f1": 0.0, "rows": rows}}
+    ((_, shown),) = evaluation.tables(evaluation.Evaluation(9, {}, {}, named, ()))
+    assert ("odd" in [row[0] for row in shown]) is bool(rows)
 
 
 def test_errors_of_a_regression_are_in_the_unit_of_its_labels(run_of, rows):
