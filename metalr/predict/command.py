@@ -14,6 +14,7 @@ from metalr.data.formats.delimited import UNNAMED
 from metalr.errors import MetalrError, unknown_name
 from metalr.runtime import progress
 from metalr.runtime.files import check_new
+from metalr.runtime.program import unwound_at_signals
 
 T = TypeVar("T")
 
@@ -95,7 +96,8 @@ def carry_out(args: argparse.Namespace) -> int:
     if not args.quiet:
         found = _watched(found)
     if args.output:
-        files.write(args.output, output, found)
+        with unwound_at_signals():
+            files.write(args.output, output, found)
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):  # the locale may know ASCII alone
         sys.stdout.reconfigure(encoding="utf-8")

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -74,6 +74,36 @@ def end_at_signals() -> None:
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Ended(BaseException):
+    """A signal came; no `except Exception` on the way may take it for a fault."""
+
+
+@contextlib.contextmanager
+def unwound_at_signals() -> Iterator[None]:
+    """Let a signal unwind the block, so that its drafts go, and then end the program.
+
+    A second one ends it at once. Where signals do not end the process as it is, as in
+    a process of somebody else, nothing changes.
+    """
+    if any(signal.getsignal(signum) is not signal.SIG_DFL for signum in _SIGNALS):
+        yield
+        return
+
+    def unwind(signum: int, frame: FrameType | None) -> None:
+        del frame
+        end_at_signals()
+        raise _Ended(signum)
+
+    try:
+        for signum in _SIGNALS:
+            signal.signal(signum, unwind)
+        yield
+    except _Ended as ended:
+        os.kill(os.getpid(), ended.args[0])
+    finally:
+        end_at_signals()
 
 
 class Stop:

@@ -2,6 +2,10 @@
 
 import datetime
 import io
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -140,3 +144,25 @@ def test_row_that_is_refused_midway_is_no_fault_of_the_table(tmp_path):
     with pytest.raises(MetalrError, match="^row 2 has no text$"):
         files.write(tmp_path / "out.parquet", "parquet", rows())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_a_command_that_is_stopped_leaves_nothing_beside_its_file(
+    name, signum, sst2, tmp_path
+):
+    argv = ("predict", str(sst2), "--file", "-", "--output", str(tmp_path / name))
+    with subprocess.Popen(
+        [sys.executable, "-m", "metalr", *argv],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path.parent,
+    ) as program:
+        for _ in range(1200):  # until it waits for the first row
+            if any(tmp_path.iterdir()):
+                break
+            time.sleep(0.1)
+        assert any(tmp_path.iterdir())
+        program.send_signal(signum)
+        said = program.communicate(timeout=60)[1]
+    assert (program.returncode, said, [*tmp_path.iterdir()]) == (-signum, b"", [])
