@@ -140,6 +140,11 @@ def _write_report(args: argparse.Namespace, runs: Sequence[Any], path: Path) -> 
 
 def _refuse_flags_of_runs(args: argparse.Namespace) -> None:
     """Refuse what a report of the store alone does not read."""
+    if args.dry_run:
+        raise MetalrError(
+            "--dry-run prints the runs that are to come, and --report-only has none; "
+            "give one of them"
+        )
     of_runs = ("schedulers", "tuned", "rates", "seeds", "steps", "data", "predictor")
     given = [n for n in (*of_runs, "workers") if getattr(args, n) is not None]
     if given:

@@ -215,3 +215,10 @@ def test_a_report_alone_refuses_flags_that_choose_runs(tmp_path, capsys, flags):
     assert cli.main(argv) == 2
     assert f"does not read {flags[0]};" in capsys.readouterr().err
     assert not (tmp_path / "report.md").exists()
+
+
+@pytest.mark.fast
+def test_a_report_alone_has_no_runs_to_forecast(tmp_path, capsys):
+    argv = ["compare", "--output", str(tmp_path), "--report-only", "--dry-run"]
+    assert cli.main(argv) == 2
+    assert "give one of them" in capsys.readouterr().err
