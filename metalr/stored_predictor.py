@@ -102,9 +102,12 @@ def read_metadata(path: str | Path | None = None) -> dict[str, Any]:
         version, names = metadata["feature_version"], metadata["features"]
         metadata["sha256"]
     except (MetalrError, KeyError) as error:
+        lacks = (
+            f"metadata.json has no {error}" if isinstance(error, KeyError) else error
+        )
         raise MetalrError(
             f"a predictor is a folder with metadata.json and {_ARRAYS}; {folder} is "
-            f"not one ({error!r}). {_WAY_OUT}"
+            f"not one ({lacks}). {_WAY_OUT}"
         ) from error
     ours = list(NAMES)
     if version != FEATURE_VERSION or names != ours:

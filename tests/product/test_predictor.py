@@ -247,8 +247,9 @@ def test_arrays_that_would_fill_the_memory_are_refused(tmp_path):
 def test_a_folder_that_is_no_predictor_is_reported(tmp_path, content):
     if content is not None:
         (tmp_path / "metadata.json").write_text(content)
-    with pytest.raises(MetalrError, match="is not one"):
+    with pytest.raises(MetalrError, match="is not one") as fault:
         load_predictor(tmp_path)
+    assert "Error" not in str(fault.value)
 
 
 def test_a_copy_without_the_shipped_predictor_says_so(monkeypatch):
