@@ -56,6 +56,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import what a public name stands for."""
+    if name == "__version__":
+        return importlib.import_module("metalr.runtime.versions").of_metalr()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -11,7 +11,7 @@ from metalr.meta import pretrain_config
 from metalr.meta.pretrain_config import PretrainConfig
 from metalr.predict import command as predict_command
 from metalr.predict import evaluate_command
-from metalr.runtime import flags
+from metalr.runtime import flags, versions
 from metalr.runtime.console import print_table
 from metalr.runtime.program import (
     Parser,
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave_out_torch()
     hush_libraries()
     parser = Parser(prog="metalr", description="Learned learning rates for fine-tuning")
+    named = f"metalr {versions.of_metalr()}"
+    parser.add_argument("--version", action="version", version=named)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )

@@ -8,13 +8,18 @@ LIBRARIES = ("metalr", "jax", "flax", "optax", "transformers", "orbax-checkpoint
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of `LIBRARIES`.
-
-    A copy of metalr that is only on the path has none: it is then "not installed".
-    """
+    """Return the versions of Python and of `LIBRARIES`."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        found[name] = "not installed"
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    return found | {name: _version(name) for name in LIBRARIES}
+
+
+def of_metalr() -> str:
+    """Return the version of metalr."""
+    return _version("metalr")
+
+
+def _version(name: str) -> str:
+    """Return the version of a library; a copy that is only on the path has none."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return "not installed"

@@ -2,9 +2,11 @@
 
 import json
 import re
+from importlib import metadata
 
 import pytest
 
+import metalr
 from metalr import cli
 from metalr.runtime import hub
 from tests.finetune.commands import call
@@ -184,3 +186,11 @@ def test_metalr_command_lists_its_tables(command, capsys):
     out = capsys.readouterr().out
     expected = {"tasks": ["sst2", "squad", "ag_news"], "schedulers": ["linear"]}
     assert all(name in out for name in expected[command])
+
+
+def test_version_is_that_of_the_installed_package(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    installed = metadata.version("metalr")
+    assert capsys.readouterr().out == f"metalr {installed}\n"
+    assert metalr.__version__ == installed
