@@ -7,7 +7,7 @@ import pytest
 
 from metalr.data.loading import load
 from metalr.errors import MetalrError
-from tests.data.test_rows import QA
+from tests.data.question_row import QA
 from tests.data.written_rows import write_csv, write_lines
 
 

@@ -9,7 +9,7 @@ from metalr.data import holdout
 from metalr.data.columns import Rows
 from metalr.data.loading import load
 from metalr.data.schema import Task
-from tests.data.test_rows import QA
+from tests.data.question_row import QA
 
 
 def held(tmp_path, rows, **more):

@@ -8,14 +8,11 @@ import pytest
 from metalr.data.rows import check_rows
 from metalr.data.tasks import TASKS
 from metalr.errors import MetalrError
+from tests.data.question_row import QA
 
-QA = {
-    "id": "q1",
-    "context": "It was blue.",
-    "question": "Which colour?",
-    "answers": {"text": ["blue"], "answer_start": [7]},
-}
 PAIR = {"sentence1": "a", "sentence2": "b", "label": 1}
+
+
 BAD_ROWS: dict[str, tuple[str, dict, str]] = {
     "label": (
         "sst2",

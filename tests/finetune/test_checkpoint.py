@@ -13,18 +13,18 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.finetune import checkpoint, journal
 from metalr.finetune.checkpoint import Checkpoints
-from tests.finetune import test_loop
+from tests.finetune import regression_runs
 
-PACE = test_loop.PACE._replace(eval_every=5, log_every=1)
+PACE = regression_runs.PACE._replace(eval_every=5, log_every=1)
 
 
 def train(folder=None, *, display=None, pace=PACE, stop=lambda: False, scores=None):
     """Return a run whose score improves, so that each evaluation is saved as best."""
     keep = Checkpoints(folder) if folder else None
-    of = test_loop.problem(evaluate=scores or test_loop.score)
-    display = display or test_loop.Screen()
+    of = regression_runs.problem(evaluate=scores or regression_runs.score)
+    display = display or regression_runs.Screen()
     try:
-        outcome = test_loop.train(
+        outcome = regression_runs.train(
             pace, problem=of, checkpoints=keep, stop=stop, display=display
         )
         best = keep and keep.best(
@@ -88,7 +88,7 @@ def test_damaged_newest_file_is_passed_over_and_said(part, hurt, whole, cut, tmp
     files = (tmp_path / "cut" / part).rglob("*")
     largest = max((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
     HURTS[hurt](largest)
-    screen = test_loop.Screen()
+    screen = regression_runs.Screen()
     resumed, best = train(tmp_path / "cut", display=screen)
     notes = [line for line in screen.lines if isinstance(line, str)]
     assert notes[0].startswith("passed over the checkpoint of step 15: ")
@@ -116,7 +116,7 @@ OTHER_VERSIONS = {
 def test_journal_of_another_version_is_gone_on_with(change, whole, cut, tmp_path):
     shutil.copytree(cut, tmp_path / "cut")
     rewrite(tmp_path / "cut", OTHER_VERSIONS[change])
-    screen = test_loop.Screen()
+    screen = regression_runs.Screen()
     resumed, _ = train(tmp_path / "cut", display=screen)
     assert "resuming from step 15" in screen.lines
     assert_same(resumed, whole[0])
@@ -126,7 +126,7 @@ def test_seal_of_the_first_format_is_good(whole, cut, tmp_path):
     shutil.copytree(cut, tmp_path / "cut")
     for seal in (tmp_path / "cut").rglob("seal.json"):
         seal.write_text(json.dumps(json.loads(seal.read_text())["files"]))
-    screen = test_loop.Screen()
+    screen = regression_runs.Screen()
     resumed, _ = train(tmp_path / "cut", display=screen)
     assert "resuming from step 15" in screen.lines
     assert_same(resumed, whole[0])
@@ -149,7 +149,7 @@ def test_checkpoint_under_the_name_of_another_step_is_passed_over(whole, cut, tm
     folder = tmp_path / "cut"
     shutil.copytree(cut, folder)
     (folder / "last/15").rename(folder / "last/20")
-    screen = test_loop.Screen()
+    screen = regression_runs.Screen()
     resumed, _ = train(folder, display=screen)
     said = "passed over the checkpoint of step 20: it is that of step 15"
     assert said in screen.lines
@@ -289,17 +289,17 @@ def test_run_that_stopped_early_and_died_takes_no_further_step(tmp_path):
 
 
 def test_loss_that_is_not_finite_is_seen_before_it_is_saved(tmp_path):
-    class Poisoned(test_loop.Rows):
+    class Poisoned(regression_runs.Rows):
         def batch(self, step):
             found = super().batch(step)
             found["x"][0, 0] = np.inf if step == 6 else found["x"][0, 0]
             return found
 
     keep = Checkpoints(tmp_path)
-    of = test_loop.problem()._replace(batches=Poisoned())
+    of = regression_runs.problem()._replace(batches=Poisoned())
     pace = PACE._replace(log_every=100, eval_every=100, save_every=2)
     with pytest.raises(journal.Diverged, match="step 7"):
-        test_loop.train(pace, problem=of, checkpoints=keep)
+        regression_runs.train(pace, problem=of, checkpoints=keep)
     keep.close()
     assert sorted(p.name for p in (tmp_path / "last").iterdir()) == ["4", "6"]
 

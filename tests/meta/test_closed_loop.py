@@ -9,7 +9,7 @@ from metalr.meta import labels, trace_files
 from metalr.meta.zoo import check, closed_loop, collect, sweeps
 from metalr.predictor import init_predictor
 from metalr.report import learned
-from tests.meta.test_zoo import STEPS, tiny
+from tests.meta.tiny_sweeps import STEPS, tiny
 
 
 @pytest.fixture(scope="module", autouse=True)

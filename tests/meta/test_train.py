@@ -19,7 +19,7 @@ from metalr.runtime import files
 from metalr.stored_predictor import load_predictor, read_metadata
 from tests.meta.made_sweeps import LEARNED, run, sweep
 from tests.meta.made_sweeps import sweeps as made_sweeps
-from tests.meta.test_zoo import tiny
+from tests.meta.tiny_sweeps import tiny
 
 ROOT = Path(__file__).parents[2]
 QUICK = fit.Settings(steps=200, batch=256)

@@ -14,24 +14,7 @@ from metalr.meta.zoo import collect, problems, sweeps, text_problems
 from metalr.meta.zoo.problem import Problem
 from metalr.observe import Observation
 from metalr.runtime.program import Stop
-
-STEPS = 21
-
-
-def tiny(kind="linear", **changes):
-    """Return a sweep of a few peaks and steps."""
-    sweep = sweeps.draw(0, seed=7)
-    changes = {
-        "kind": kind,
-        "optimizer": "adamw",
-        "horizon": STEPS,
-        "batch": 8,
-        "warmup": 2,
-        "peaks": 3,
-        "octaves": 4.0,
-        "clip": 1.0,
-    } | changes
-    return sweep._replace(**changes)
+from tests.meta.tiny_sweeps import STEPS, tiny
 
 
 def taken(sweep):

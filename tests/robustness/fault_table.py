@@ -275,8 +275,8 @@ def inject(count: int, rng: random.Random) -> None:
     import jax
 
     from metalr.finetune import journal
-    from tests.finetune import test_loop
-    from tests.product import test_bad_numbers
+    from tests.finetune import regression_runs
+    from tests.product import poisoned_runs
 
     with contextlib.suppress(KeyError):
         folder = os.path.join(os.environ["METALR_CACHE"], "jax")
@@ -284,18 +284,18 @@ def inject(count: int, rng: random.Random) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     values = (float("nan"), float("inf"), -float("inf"), 1e30)
     for number in range(count):
-        value, at = rng.choice(values), rng.sample(range(test_loop.STEPS), 2)
+        value, at = rng.choice(values), rng.sample(range(regression_runs.STEPS), 2)
         loss, plain = bool(number % 3 == 0 and value != 1e30), number % 5 == 4
         share = rng.choice((0.01, 1.0))
         name = "a plain scheduler" if plain else "metalr"
         row = TABLE[f"loss or gradient NaN, inf or 1e30: {name}"]
-        tx = test_loop.transformation() if plain else test_bad_numbers.metalr()
-        tx = test_bad_numbers.poisoned(tx, at, value, loss=loss, share=share)
+        tx = regression_runs.transformation() if plain else poisoned_runs.metalr()
+        tx = poisoned_runs.poisoned(tx, at, value, loss=loss, share=share)
         row.tried += 1
         try:
-            outcome = test_loop.train(test_loop.PACE, tx=tx)
+            outcome = regression_runs.train(regression_runs.PACE, tx=tx)
             rows = [r for r in outcome.history if "loss" in r]
-            good = test_bad_numbers.is_finite(outcome)
+            good = poisoned_runs.is_finite(outcome)
             if not plain:
                 good = good and rows[-1]["skipped_steps"] == 2
         except journal.Diverged as fault:

@@ -33,7 +33,7 @@ from metalr.report import conclusions, document, show, tables
 from metalr.runtime import files
 from tests.compare import synthetic_store
 from tests.models import small_models
-from tests.runtime import test_files
+from tests.runtime.a_result import RESULT
 
 LARGE = (b"99999999999999999999", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}")
 # What a field of JSON may be in place of what it should be.
@@ -388,7 +388,7 @@ READERS = {
     "result.json": Reader(
         "result.json",
         lambda: [
-            json.dumps(test_files.RESULT).encode(),
+            json.dumps(RESULT).encode(),
             json.dumps(synthetic_store.a_run(scheduler="metalr")).encode(),
         ],
         _show_result,

@@ -11,27 +11,9 @@ import pytest
 from metalr.errors import MetalrError
 from metalr.finetune.result import read_result
 from metalr.runtime import files
+from tests.runtime.a_result import RESULT
 
 pytestmark = pytest.mark.fast
-
-RESULT = {
-    "task": "sst2",
-    "model": "minilm",
-    "data": {"kind": "toy"},
-    "weights": {"kind": "package"},
-    "scheduler": "linear",
-    "seed": 0,
-    "settings": {},
-    "versions": {},
-    "metric": "accuracy",
-    "metrics": {"accuracy": 0.9},
-    "last_metrics": {"accuracy": 0.8},
-    "best_step": 2,
-    "steps": 4,
-    "seconds": 1.5,
-    "notes": ["größer"],
-    "history": [{"step": 2, "epoch": 0.5, "loss": 0.3, "learning_rate": 2e-5}],
-}
 
 
 def test_result_survives_the_way_through_the_file(tmp_path):
