@@ -53,6 +53,7 @@ def add(commands: Any) -> None:
 
 def find(args: argparse.Namespace) -> int:
     """Carry out `metalr find` and return the exit status."""
+    _check_length("--max-steps", args.max_steps)
     config = from_flags(args, finds=True)
     shape = _shape(config)
     if args.overwrite and not args.use:
@@ -90,6 +91,12 @@ def find(args: argparse.Namespace) -> int:
     return _use(config, found, args.overwrite) if args.use else 0
 
 
+def _check_length(flag: str, steps: int | None) -> None:
+    """Refuse a run that ends before its rate can be looked at."""
+    if steps is not None and steps < 2:
+        raise MetalrError(f"{flag} must be at least 2, got {steps}")
+
+
 def _check_png(path: Path) -> None:
     """Refuse a picture that cannot be written, before the probe for it."""
     if path.suffix.lower() != ".png":
@@ -103,10 +110,10 @@ def suggest(args: argparse.Namespace) -> int:
     if args.steps is not None:
         if args.max_steps is not None:
             raise MetalrError("--steps and --max-steps say the same; give one of them")
-        if args.steps < 2:
-            raise MetalrError(f"--steps must be at least 2, got {args.steps}")
+        _check_length("--steps", args.steps)
         # As many epochs as that takes.
         args.max_steps, args.epochs = args.steps, float(max(args.steps, 1))
+    _check_length("--max-steps", args.max_steps)
     config = from_flags(args, finds=True)
     shape = _shape(config)
     from metalr.finding import finder

@@ -86,13 +86,16 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_probe(
 LENGTHS = {
     "twice": (("--steps", "9", "--max-steps", "8"), "say the same"),
     "none": (("--steps", "1"), "--steps must be at least 2, got 1"),
+    "most": (("--max-steps", "1"), "--max-steps must be at least 2, got 1"),
 }
 
 
-@pytest.mark.parametrize("name", LENGTHS)
-def test_a_length_that_suggest_cannot_take_is_refused_by_its_flag(name, capsys):
+@pytest.mark.parametrize(
+    ("command", "name"), [*(("suggest", name) for name in LENGTHS), ("find", "most")]
+)
+def test_a_length_that_is_none_is_refused_by_its_flag(command, name, capsys):
     argv, message = LENGTHS[name]
-    assert cli.main(["suggest", "--task", "sst2", *argv]) == 2
+    assert cli.main([command, "--task", "sst2", *argv]) == 2
     assert message in capsys.readouterr().err
 
 
