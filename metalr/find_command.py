@@ -9,6 +9,7 @@ from typing import Any
 from metalr.errors import MetalrError
 from metalr.finetune.config import RunConfig, add_flags
 from metalr.finetune.config_rules import check, from_flags
+from metalr.runtime.files import check_writable
 from metalr.runtime.flags import flag_of
 
 # What the found rate is the peak of, by the name in `finetune.rules.shapes`.
@@ -101,8 +102,7 @@ def _check_png(path: Path) -> None:
     """Refuse a picture that cannot be written, before the probe for it."""
     if path.suffix.lower() != ".png":
         raise MetalrError(f"--png must name a file that ends in .png, got {path}")
-    if not path.parent.is_dir():
-        raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
+    check_writable(path)
 
 
 def suggest(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ import numpy as np
 from metalr.errors import MetalrError
 from metalr.finding import experience, finder
 from metalr.finding.experience import ANY, ENCODER
+from metalr.finding.probe import MOST_STEPS
 from metalr.meta import fit, forecasts, replays, trace_files, traces
 from metalr.meta.forecasts import COVERAGE, forecast, good_runs
 from metalr.meta.peak_curves import PeakCurve, curves
@@ -105,7 +106,7 @@ def _probed(predictor: Predictor, sweeps: Sequence[PeakCurve]) -> list[Probe]:
         sweep.runs[sweep.nearest(prior)]
         for sweep, prior in zip(sweeps, priors, strict=True)
     ]
-    replay = replays.replay(predictor, chosen, finder.probe.MOST_STEPS)
+    replay = replays.replay(predictor, chosen, MOST_STEPS)
     found = []
     for k, (sweep, run) in enumerate(zip(sweeps, chosen, strict=True)):
         steps = finder.longest(run.steps)

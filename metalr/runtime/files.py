@@ -110,6 +110,15 @@ def check_new(path: Path) -> None:
     """
     if os.path.lexists(path):
         raise MetalrError(f"{path} exists; name a new file")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work for it is done.
+
+    Raises:
+      MetalrError: Its folder is not there, or takes no files.
+    """
     if not path.parent.is_dir():
         raise MetalrError(f"cannot write {path}: there is no folder {path.parent}")
     draft = path.with_name(f".{path.name}{_DRAFT}{os.getpid()}")
